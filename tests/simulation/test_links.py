@@ -5,8 +5,10 @@ from random import Random
 
 import pytest
 
+from tests.rigs.undone.mutant import LINKS
 from tests.simulation.links import KINDS, linking
 from tests.simulation.network import Cut
+from tests.simulation.plays import PLAYS
 from tests.simulation.streams import End, Loop, StreamNetwork
 from tests.simulation.timeline import Timeline
 
@@ -125,6 +127,12 @@ def test_a_writer_is_told_to_pause_while_the_other_side_reads_nothing() -> None:
     hosts.write(hosts.mine)
     assert told == ["pause", "go on"]
     assert hosts.theirs.read == b"x" * 25 + b"y" * 25
+
+
+@pytest.mark.parametrize("seed", [919, 1021])
+def test_a_process_that_hung_has_no_vote_before_both_peers_were_asked_again(seed: int) -> None:
+    """Proves: one process per name. It had a link that was up on its side alone, and its other peer welcomed it anew."""
+    assert PLAYS[LINKS].seed(seed).violation is None
 
 
 def test_all_that_may_happen_to_links_does() -> None:

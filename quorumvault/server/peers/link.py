@@ -203,6 +203,7 @@ class _Dialled(Connection):
         self._waiting_bytes = 0
         self._last_id = 0
         self._next_ping: asyncio.TimerHandle | None = None
+        self._last_ping = 0.0
         #: Why it takes no more requests; None while it does.
         self._retired: str | None = None
         self._opened_at: float | None = None
@@ -244,7 +245,7 @@ class _Dialled(Connection):
         self.send_greeting(self._link.node)
 
     def greeted(self, facts: NodeFacts) -> None:
-        self._opened_at = self._loop.time()
+        self._opened_at = self._last_ping = self._loop.time()
         self._link.opened(self, facts)
         self._ping()
 
@@ -275,5 +276,11 @@ class _Dialled(Connection):
         self._waiting.clear()
 
     def _ping(self) -> None:
+        held_up = self._loop.time() - self._last_ping
+        if held_up >= self._local.timeouts.silence:
+            # What the other side sent meanwhile is read as if it had just come, even if that has ended or been restarted since.
+            self.fail(f"this process was held up for {held_up:.1f} s, so that its peers may have given its name to another one")
+            return
+        self._last_ping += held_up
         self.ping()
         self._next_ping = self._loop.call_later(self._local.timeouts.ping, self._ping)

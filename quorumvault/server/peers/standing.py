@@ -15,12 +15,17 @@ from V, which would turn it away as soon as it dials. So two vote only while the
 each part, and no peer sees both. Once one does, one of the two stops. If both start at one instant each may be turned away by
 the peer that holds the other: never two, perhaps none.
 
+A process that was held up for timeouts.silence or longer cannot tell whether its links are up: what came meanwhile is read as
+if it had just come. Its peers may have given its name to another one. So it ends its links itself when it goes on (link.py), and
+asks both peers again.
+
 It costs a start nothing but the time until both peers have answered, or have refused a connection; a peer that swallows
 connections costs timeouts.handshake. With no peer there is no quorum either, so nothing is lost by waiting for one.
 
 Limits: a node that others can dial, and that can dial none of them itself, does not vote. One attempt that is reset before the
 handshake is over counts as a peer that cannot be reached. If the process that this peer holds hangs then, and goes on before the
-next attempt, two vote until that one: for timeouts.reconnect_last at most.
+next attempt, two vote until that one: for timeouts.reconnect_last at most. A virtual machine whose clocks all stood still does
+not know that it was held up.
 
 Rules kept here: one process per name.
 """
