@@ -7,6 +7,7 @@ from functools import partial
 import msgspec
 import pytest
 
+from quorumvault.config.addresses import Address
 from quorumvault.config.cluster import Limits
 from quorumvault.protocol.messages import AskView, EpochIs, Outgoing, RoundId
 from quorumvault.protocol.peer import NoReply
@@ -41,6 +42,18 @@ async def test_a_request_gets_its_reply() -> None:
         assert reply.round.counter == 1
         assert linked.link.last_error is None
         assert linked.changes == [True]
+
+
+async def test_a_peer_is_dialled_by_its_name() -> None:
+    """Of the addresses that the name has, nobody may listen at the first."""
+    async with serving(StubReplica()) as server, linking(Address("localhost", server.address.port)) as linked:
+        await linked.up()
+
+
+async def test_a_name_that_nobody_has_is_told() -> None:
+    async with linking(Address("n2.invalid", 1)) as linked:
+        await eventually(lambda: linked.link.last_error)
+        assert str(linked.link.last_error).startswith("cannot connect to n2.invalid:1: ")
 
 
 async def test_a_peer_of_an_older_release_is_not_sent_what_it_does_not_know() -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import socket
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from enum import Enum
@@ -318,6 +319,9 @@ class Loop(Schedule):
     def _fail(self, task: asyncio.Task[Any]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._timeline.at(self._timeline.now, None, _raise, error)
+
+    async def getaddrinfo(self, host: str, port: int, **_: object) -> list[Any]:  # type: ignore[override]
+        return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", (host, port))]
 
     async def create_connection(  # type: ignore[override]
         self, factory: Factory, host: str, port: int, **_: object

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import socket
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -148,18 +149,30 @@ class Link:
     async def _connect(self) -> float:
         """Dial, and wait until the connection ends. Returns the seconds for which requests could be sent on it."""
         connection = self._connection = _Dialled(self, self.local)
-        local_address = None if self.source is None else (self.source, 0)
         try:
             async with asyncio.timeout(self.local.timeouts.handshake):
-                await asyncio.get_running_loop().create_connection(
-                    lambda: connection, self.address.host, self.address.port, local_addr=local_address
-                )
+                await self._dial(connection)
         except OSError as error:  # also TimeoutError
             why = error.strerror or str(error) or "no answer in time"
             connection.fail(f"cannot connect to {self.address}: {why}: is the node running, and is its address right?")
             return 0.0
         await connection.closed.wait()
         return connection.open_seconds
+
+    async def _dial(self, connection: _Dialled) -> None:
+        """Connect to the first address of the peer that can be reached. Raises OSError."""
+        loop, source = asyncio.get_running_loop(), None if self.source is None else (self.source, 0)
+        # create_connection of uvloop goes on with its look-up when it is cancelled, and then complains that nobody heard it fail.
+        found = await loop.getaddrinfo(self.address.host, self.address.port, type=socket.SOCK_STREAM)
+        failure = OSError("its name has no address")
+        for family, _, _, _, address in found:
+            try:
+                await loop.create_connection(lambda: connection, *address[:2], family=family, local_addr=source)
+            except OSError as error:
+                failure = error
+            else:
+                return
+        raise failure
 
     def opened(self, connection: _Dialled, facts: NodeFacts) -> None:
         """Called by the connection once requests can be sent on it."""
