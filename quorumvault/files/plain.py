@@ -52,7 +52,8 @@ def require_absent(values: Mapping[str, Sequence[str]], output: Opened, relative
     for column, texts in values.items():
         sample = _sample(texts)
         where = None
-        if any(text in unquote(str(relative)) for text in sample):
+        path = unquote(str(relative)).casefold()
+        if any(text.casefold() in path for text in sample):
             where = "the path of its file"
         elif sample:
             with output() as content:

@@ -18,6 +18,7 @@ from quorumvault.server.replica.group_commit import GroupCommit
 from quorumvault.server.replica.replica import Replica
 from quorumvault.server.storage.data_directory import (
     IDENTITY_FILE,
+    STORE_DIRECTORY,
     NodeDisk,
     create_replacement,
     mark_untrusted,
@@ -27,6 +28,7 @@ from quorumvault.server.storage.data_directory import (
 from quorumvault.server.storage.disk_identity import DiskIdentity, write_identity
 from quorumvault.server.storage.free_space import FreeSpace
 from quorumvault.server.storage.leveldb import LevelDBStore
+from quorumvault.server.storage.set_aside import stores_set_aside
 
 logger = logging.getLogger("quorumvault.node")
 
@@ -65,6 +67,12 @@ class LocalDisk:
     def may_vote(self) -> bool:
         """Whether this node has a disk, or may be given another one without its operator."""
         return self.found.store is not None or self.found.replaceable
+
+    @property
+    def keeps_old(self) -> bool:
+        """Whether this node has a store that it does not use."""
+        left = self.storage is None and (self.config.data_directory / STORE_DIRECTORY).exists()
+        return left or bool(stores_set_aside(self.config))
 
     @property
     def stalled(self) -> bool:

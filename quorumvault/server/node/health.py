@@ -79,6 +79,7 @@ class SelfReport:
             gaps=0 if self.disk.replica is None else self.disk.replica.gaps.count,
             sequence=0 if self.disk.replica is None else self.disk.replica.sequence,
             marks=dict(self.marks.known),
+            keeps=identity.mode is Mode.JOINING and self.disk.keeps_old,
         )
 
     def health(self) -> Health:

@@ -35,6 +35,7 @@ from quorumvault.server.node.reload import Reloads
 from quorumvault.server.peers.link import Link
 from quorumvault.server.peers.server import PeerServer
 
+_UNITE = "stop all nodes and type quorumvault recover, which reads it; or move it away if it has nothing that anybody needs"
 _NO_DISK = "this node has no disk that could be compared"
 #: How the node's log and event log name who asked.
 _SOCKET = "the administrative socket"
@@ -138,7 +139,12 @@ def could_tell(outcomes: Mapping[str, Compared | str], links: Mapping[str, Link]
     """
     any_told = any(isinstance(outcome, Compared) for outcome in outcomes.values())
     for peer, outcome in outcomes.items():
-        if not isinstance(outcome, Compared) and not (any_told and _is_joining(links[peer])):
+        facts = links[peer].facts
+        if isinstance(outcome, Compared):
+            continue
+        if facts is not None and facts.keeps:
+            return f"{peer} keeps a store that it does not use, and which may have what this node does not know: {_UNITE}"
+        if not (any_told and _is_joining(links[peer])):
             return (
                 f"{peer} was not compared, and may have what this node does not know. See that {peer} runs and is active, and "
                 f"repeat the command. If its disk is lost for good, start it with an empty data directory: then it has nothing"

@@ -17,7 +17,8 @@ class NodeFacts(msgspec.Struct, frozen=True):
     ``boot`` is a nonce of this start of the process; ``established``: it may vote, and ``withdrawn``: it never will again and is
     about to end (standing.py); ``full``: it refuses writes, for lack of room; ``damaged``: its store cannot all be read
     (healing/scrub.py); ``gaps``: how many parts of it do not know what they had (storage/gaps.py); ``sequence``: writes of its
-    disk; ``marks``: its rollback marks of other disks. A map on the wire: a later version may add a fact with a default, which an
+    disk; ``marks``: its rollback marks of other disks; ``keeps``: it is joining, and has an old store that may hold what nothing
+    else does. A map on the wire: a later version may add a fact with a default, which an
     older one skips.
     """
 
@@ -40,6 +41,7 @@ class NodeFacts(msgspec.Struct, frozen=True):
     marks: dict[bytes, Mark] = {}
     withdrawn: bool = False
     gaps: int = 0
+    keeps: bool = False
 
 
 class Greeting(msgspec.Struct, frozen=True):

@@ -215,8 +215,8 @@ class _Dialled(Connection):
         self._waiting: dict[int, _Waiting] = {}
         self._waiting_bytes = 0
         self._last_id = 0
-        self._next_ping: asyncio.TimerHandle | None = None
-        self._last_ping = 0.0
+        self._next_tick: asyncio.TimerHandle | None = None
+        self._last_tick = 0.0
         #: Why it takes no more requests; None while it does.
         self._retired: str | None = None
         self._opened_at: float | None = None
@@ -256,11 +256,13 @@ class _Dialled(Connection):
     def secured(self) -> None:
         self.await_greeting()
         self.send_greeting(self._link.node)
+        self._last_tick = self._loop.time()
+        self._tick()
 
     def greeted(self, facts: NodeFacts) -> None:
-        self._opened_at = self._last_ping = self._loop.time()
+        self._opened_at = self._loop.time()
         self._link.opened(self, facts)
-        self._ping()
+        self.ping()
 
     def received(self, envelope: Envelope) -> None:
         if envelope.kind == Kind.REPLY:
@@ -277,8 +279,8 @@ class _Dialled(Connection):
         self._end_if_done()
 
     def ended(self, reason: str) -> None:
-        if self._next_ping is not None:
-            self._next_ping.cancel()
+        if self._next_tick is not None:
+            self._next_tick.cancel()
         if self._opened_at is not None:
             self.open_seconds = self._loop.time() - self._opened_at
         self._link.ended(self, reason)
@@ -288,12 +290,13 @@ class _Dialled(Connection):
             self._loop.call_soon(waiting.on_reply, NoReply(sent=correlation not in unsent))
         self._waiting.clear()
 
-    def _ping(self) -> None:
-        held_up = self._loop.time() - self._last_ping
+    def _tick(self) -> None:
+        now = self._loop.time()
+        held_up, self._last_tick = now - self._last_tick, now
         if held_up >= self._local.timeouts.silence:
             # What the other side sent meanwhile is read as if it had just come, even if that has ended or been restarted since.
             self.fail(f"this process was held up for {held_up:.1f} s, so that its peers may have given its name to another one")
             return
-        self._last_ping += held_up
-        self.ping()
-        self._next_ping = self._loop.call_later(self._local.timeouts.ping, self._ping)
+        if self.facts is not None:
+            self.ping()
+        self._next_tick = self._loop.call_later(self._local.timeouts.ping, self._tick)

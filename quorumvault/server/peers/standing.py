@@ -24,8 +24,8 @@ connections costs timeouts.handshake. With no peer there is no quorum either, so
 
 Limits: a node that others can dial, and that can dial none of them itself, does not vote. One attempt that is reset before the
 handshake is over counts as a peer that cannot be reached. If the process that this peer holds hangs then, and goes on before the
-next attempt, two vote until that one: for timeouts.reconnect_last at most. A virtual machine whose clocks all stood still does
-not know that it was held up.
+next attempt, two vote until that one: for timeouts.reconnect_last at most. A machine that was suspended, or whose clocks all
+stood still, does not know that it was held up.
 
 Rules kept here: one process per name.
 """

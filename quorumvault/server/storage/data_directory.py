@@ -40,7 +40,7 @@ from quorumvault.server.storage.disk_identity import LOCK_FILE, DiskIdentity, ra
 from quorumvault.server.storage.leveldb import CANNOT_BE_OPENED, LevelDBStore
 from quorumvault.server.storage.salvage import salvage, take_place
 from quorumvault.server.storage.store import Store
-from quorumvault.server.storage.torn_store import opened_to_read
+from quorumvault.server.storage.torn_store import opened_to_read, remove_copies
 
 logger = logging.getLogger("quorumvault.disk")
 
@@ -73,6 +73,11 @@ class Untrusted(NamedTuple):
         """Whether what can be read of the store is right, and complete where it can be read."""
         return bool(self.causes) and self.causes <= {Cause.CANNOT_BE_OPENED, Cause.UNREADABLE}
 
+    @property
+    def may_be_read(self) -> bool:
+        """Whether the device reads. One that does not can end the process that tries, or hold it up, at each start."""
+        return bool(self.causes)
+
 
 @dataclass(frozen=True, slots=True)
 class NodeDisk:
@@ -91,6 +96,7 @@ def open_disk(config: NodeConfig) -> NodeDisk:
     """Raises ConfigError for what the operator has to mend, StorageFailed for a store that cannot be trusted."""
     directory = config.data_directory
     path = directory / IDENTITY_FILE
+    remove_copies(directory)
     identity = identity_of(config)
     if identity is None:
         return _without_disk(
@@ -99,7 +105,7 @@ def open_disk(config: NodeConfig) -> NodeDisk:
             f"or give it a new disk: quorumvault init DIR --replace {config.node}",
         )
     if (untrusted := why_untrusted(directory)) is not None and not _salvaged(config, identity, untrusted):
-        return _lost(config, untrusted.words, _remembered(directory / STORE_DIRECTORY, identity))
+        return _lost(config, untrusted.words, _remembered(directory / STORE_DIRECTORY, identity, untrusted))
     try:
         store = LevelDBStore.open(directory / STORE_DIRECTORY, identity.disk)
     except StoreMissing as missing:
@@ -283,11 +289,15 @@ def why_untrusted(directory: Path) -> Untrusted | None:
     return Untrusted(frozenset(cause for cause in Cause if cause.value in words), words)
 
 
-def _remembered(store: Path, identity: DiskIdentity) -> Marks:
-    """What a store that is not trusted has in it of how far other disks were: empty if it cannot be read."""
+def _remembered(store: Path, identity: DiskIdentity, untrusted: Untrusted) -> Marks:
+    """What a store that is not trusted has in it of how far other disks were: empty if it cannot be read. Raises NoRoom."""
+    if not untrusted.may_be_read:
+        return {}
     try:
         with opened_to_read(store, identity.disk) as opened:
             return layout.read_marks(opened)
+    except NoRoom:
+        raise
     except (StorageFailed, ConfigError) as error:
         logger.warning("%s: what it remembers of other disks is lost with it: %s", store, error)
         return {}

@@ -61,9 +61,19 @@ def stores_set_aside(config: NodePlace) -> list[SetAside]:
     return [*found, *_stores_beside(directory, config)]
 
 
+def unused_stores(config: NodePlace) -> list[SetAside]:
+    """Those that this node's process does not use: set aside, or about to be, since it has no trust in them."""
+    directory = config.data_directory
+    store, untrusted, identity = directory / STORE_DIRECTORY, why_untrusted(directory), _identity(directory, config)
+    found = stores_set_aside(config)
+    if untrusted is not None and identity is not None and store.exists():
+        found.append(SetAside(store, identity, untrusted, None))
+    return found
+
+
 def open_donor(config: NodePlace, ending: ExitStack) -> tuple[Donor, LevelDBStore] | None:
     """The newest of this node's old disks that could stand in as one of three, open and locked until ``ending`` ends."""
-    for aside in sorted(stores_set_aside(config), key=lambda aside: aside.view_number, reverse=True):
+    for aside in sorted(unused_stores(config), key=lambda aside: aside.view_number, reverse=True):
         if not aside.may_stand_in:
             continue
         try:

@@ -39,15 +39,16 @@ def _wait_for_ever(self: Deadline, seconds: float, on_silence: Callable[[], None
     self.cancel()
 
 
-def _ping_however_late(self: link._Dialled) -> None:
-    self.ping()
-    self._next_ping = self._loop.call_later(self._local.timeouts.ping, self._ping)
+def _tick_however_late(self: link._Dialled) -> None:
+    if self.facts is not None:
+        self.ping()
+    self._next_tick = self._loop.call_later(self._local.timeouts.ping, self._tick)
 
 
 def _tell_the_link_alone(self: link._Dialled, reason: str) -> None:
     """Those who wait for a reply hear nothing."""
-    if self._next_ping is not None:
-        self._next_ping.cancel()
+    if self._next_tick is not None:
+        self._next_tick.cancel()
     self._link.ended(self, reason)
 
 
@@ -61,7 +62,7 @@ MUTANTS = (
     Mutant("silence-unnoticed", _ONE_NAME, "a connection on which nothing is heard is kept for ever",
            ((Deadline, "set_for_silence", _wait_for_ever),), LINKS, seed=2),
     Mutant("hung-and-goes-on", _ONE_NAME, "a process that was held up for longer than its peers wait keeps links and vote",
-           ((link._Dialled, "_ping", _ping_however_late),), LINKS, seed=919),
+           ((link._Dialled, "_tick", _tick_however_late),), LINKS, seed=919),
     Mutant("end-untold", ("unknown is an outcome",), "nobody is told that a connection with a request under way has ended",
            ((link._Dialled, "ended", _tell_the_link_alone),), LINKS, seed=2),
 )  # fmt: skip

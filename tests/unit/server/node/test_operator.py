@@ -62,6 +62,22 @@ def test_a_node_that_waits_with_an_empty_disk_has_nothing_to_tell() -> None:
     in_cluster(test, stores({"n1": [8]}))
 
 
+def test_a_node_that_waits_beside_a_store_that_it_does_not_use_has_something_to_tell() -> None:
+    """Its store does not open, or was set aside, and may be the last that has what n1 does not know.
+
+    Proves: what is not known is not absent.
+    """
+
+    async def test(nodes: Cluster) -> None:
+        await counted(nodes)
+        nodes.cut_off("n3")
+        refused = await gives_up(nodes, n2=ACTIVE, n3=structs.replace(JOINING, keeps=True))
+        assert (refused.given_up, refused.gaps) == (0, 1)
+        assert "n3 keeps a store that it does not use" in str(refused.refusal)
+
+    in_cluster(test, stores({"n1": [8]}))
+
+
 def test_what_both_others_have_is_read_before_anything_is_given_up() -> None:
     """Here it could not be, though the comparisons came to their end. Proves: what is not known is not absent."""
 

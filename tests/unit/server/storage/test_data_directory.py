@@ -17,6 +17,7 @@ from quorumvault.server.storage.binding import plyvel
 from quorumvault.server.storage.data_directory import (
     IDENTITY_FILE,
     MOST_QUARANTINED,
+    PUT_BACK,
     STORE_DIRECTORY,
     UNTRUSTED_FILE,
     create_replacement,
@@ -183,11 +184,28 @@ def test_a_torn_store_tells_what_it_remembers_and_gives_what_it_has_as_a_donor(c
     lost = started(config)
     assert (lost.store, lost.replaceable, lost.remembered) == (None, True, {other: Mark(3, 14)})
     assert {path.name: path.read_bytes() for path in store.iterdir()} == before
-    create_replacement(config, lost.identity)[1].close()
+    with ExitStack() as ending:
+        in_place = open_donor(config, ending)
+        assert in_place is not None
+        create_replacement(config, lost.identity)[1].close()
+        assert in_place[1].get([b"rin a table", b"rin the log"]) == [b"value", b"value"]
     with ExitStack() as ending:
         found = open_donor(config, ending)
         assert found is not None
         assert found[1].get([b"rin a table", b"rin the log"]) == [b"value", b"value"]
+    assert not list(config.data_directory.glob("reading-*"))
+
+
+@pytest.mark.parametrize(("why", "known"), [(PUT_BACK, True), ("IO error: store/000005.ldb: Input/output error", False)])
+def test_a_start_changes_nothing_in_a_store_that_is_not_trusted(config: NodeConfig, why: str, known: bool) -> None:
+    """Nor does it read from a device that cannot: that may end the process, each time."""
+    other, store = b"o" * 16, config.data_directory / STORE_DIRECTORY
+    _write(config, layout.mark_key(other), layout.encode_mark(Mark(3, 14)))
+    mark_untrusted(config.data_directory, why)
+    (config.data_directory / "reading-store").mkdir()
+    before = {path.name: path.read_bytes() for path in store.iterdir()}
+    assert started(config).remembered == ({other: Mark(3, 14)} if known else {})
+    assert {path.name: path.read_bytes() for path in store.iterdir()} == before
     assert not list(config.data_directory.glob("reading-*"))
 
 
