@@ -1,8 +1,7 @@
-"""Damage to a node's disk that can be undone, done while its process is down.
+"""Damage to a node's disk, done while its process is down.
 
 A store's files are found by their names, as on any LevelDB: ``n.log`` is the write-ahead log, ``n.ldb`` are tables. Whatever is
-damaged here can be put right again, because a node that has lost its disk for good would leave nothing for the rest of a run to
-show.
+damaged here can be put right again, but for ``lose``: its node gets a new disk.
 """
 
 import contextlib

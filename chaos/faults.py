@@ -1,6 +1,7 @@
 """Applies a plan of faults (nemesis.py) to a cluster that runs, one after the other or at once, and takes each back at its end.
 
-Whatever is done here can be undone, and ``heal`` undoes all of it: before the work begins, and after it, however it ended.
+Whatever is done here can be undone, or its node gets a new disk, and ``heal`` undoes all of it: before the work begins, and after
+it, however it ended.
 """
 
 import asyncio

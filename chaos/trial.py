@@ -26,11 +26,11 @@ _FLIPPED = {FIRST: (0.30, 0.32, 0.60), SECOND: (0.60, 0.80)}
 _SMALL_DISK_MEGABYTES = 96
 #: What has not become whole by itself in so many seconds is the operator's.
 _PATIENCE = 25.0
-_WHOLE = 60.0
-_WELL = 4.0
-_STARTING = 60.0
+#: Seconds: until all is well after something was typed; for how long it has to stay so; for a start.
+_WHOLE, _WELL, _STARTING = 60.0, 4.0, 60.0
 #: The second fault comes so many seconds after the first node's start.
 _THEN = 1.5
+#: How many times the operator may act.
 _STEPS = 5
 #: Within so many seconds of its start each node has told the others what it remembers of them.
 _TOLD = 1.0

@@ -12,7 +12,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -22,7 +21,7 @@ import duckdb
 from deltalake import write_deltalake
 
 from bench.files.child import measure
-from chaos.testbed.cluster import executable
+from chaos.testbed.cluster import executable, wait_for
 
 DISTINCT: Final = 10_000
 MOST_MIB, MOST_GROWTH = 1024.0, 2.0
@@ -66,8 +65,8 @@ def store() -> Iterator[None]:
     os.environ["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{port}"
     server = subprocess.Popen([str(Path(sys.executable).with_name("moto_server")), "-p", str(port)], stderr=subprocess.DEVNULL)
     try:
-        while not _is_open(port):
-            time.sleep(0.1)
+        if not wait_for(lambda: _is_open(port), 60):
+            raise RuntimeError(f"moto_server does not listen at 127.0.0.1:{port}: run it by hand to see why")
         boto3.client("s3").create_bucket(Bucket=BUCKET.removeprefix("s3://"))
         yield
     finally:

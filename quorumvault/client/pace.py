@@ -2,7 +2,7 @@
 
     no answer in time             half as many as were asked for, and twice the time for them
     answered                      FEWEST more
-    answered in half of the time  twice as many: their answer would have been in time too; and half of the time that was added
+    answered in half of the time  twice as many: their answer would be in time too; and half the time for them, or the usual
 
 So a cluster that is busy with others is asked for less at once, and a run beside them goes on slowly where it would have ended.
 It is TCP's rule for a path of unknown width: down by half, up by little, and up fast as long as there is room; and TCP's rule for

@@ -18,11 +18,10 @@ _HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9-]{1,63
 
 #: Peer ports are this far above API ports, which leaves room for a few of either.
 PEER_OFFSET = 10
-#: So that the last peer port is one.
-MAX_BASE_PORT = 65_535 - PEER_OFFSET - len(NODE_NAMES) + 1
-
 #: The ports that a cluster on one host takes, from its base port on: three for the API, three between nodes.
 PORT_OFFSETS = tuple(first + number for first in (0, PEER_OFFSET) for number in range(len(NODE_NAMES)))
+#: So that the last peer port is one.
+MAX_BASE_PORT = 65_535 - PORT_OFFSETS[-1]
 
 HostPort = Annotated[str, msgspec.Meta(description="HOST:PORT")]
 

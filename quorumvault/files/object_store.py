@@ -106,13 +106,11 @@ def _reason(error: BaseException) -> str:
     kinds = {type(each).__name__ for each in _causes(error)}
     if kinds & set(_NO_CREDENTIALS):
         return "no credentials were found: set them as for the store's own command, such as AWS_PROFILE"
-    if told_codes & _FORBIDDEN:
+    if isinstance(error, PermissionError) or told_codes & _FORBIDDEN:
         return f"access was refused{told}"
     match error:
         case FileNotFoundError():
             return f"there is no such object, or no such bucket{told}"
-        case PermissionError():
-            return f"access was refused{told}"
         case TimeoutError():
             return "no answer in time"
         case _ if any("Connect" in kind for kind in kinds):

@@ -90,8 +90,7 @@ def _spliced(text: bytes, cells: list[JsonCell]) -> bytes | None:
     return b"".join(parts)
 
 
-#: How the first line of JSON begins that is on several lines; an array of records begins so as well.
-_OPENINGS = (b"{", b"[")
+#: For JSON that is on several lines, and for an array of records.
 _ONE_A_LINE = ". Each line has to be one object: jq -c . writes an object in one line, and jq -c '.[]' those of an array"
 
 
@@ -212,7 +211,7 @@ class JsonLinesTable:
             check_json_text(text, "the record")
             document = Document.parse(text)
         except (Malformed, Invalid) as error:
-            hint = _ONE_A_LINE if text.strip() in _OPENINGS or text.lstrip().startswith(b"[") else ""
+            hint = _ONE_A_LINE if text.strip() == b"{" or text.lstrip().startswith(b"[") else ""
             raise self._lines.error(error.detail + hint) from None
         self._records += 1
         if self._unseen:

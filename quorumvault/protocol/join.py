@@ -258,10 +258,8 @@ def _survey(
             found = told.get(source)
             if isinstance(found, Unread):
                 lacking.append(found.ends)
-            elif isinstance(found, NotCopied) and source != DONOR:
-                return _unreadable(source, advice, node)
             elif source != DONOR:
-                return Wait(f"{source} does not answer")
+                return _unreadable(source, advice, node) if isinstance(found, NotCopied) else Wait(f"{source} does not answer")
         if not unread(lacking):
             return None
     return _unreadable(next(other for other, ends in zip(others, lacking, strict=False) if ends), advice, node)

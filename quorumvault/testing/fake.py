@@ -146,8 +146,8 @@ class FakeVault(Client):
         self._node.begin_again()
         #: The key's text, for another client: ``AsyncClient(vault.urls, api_key=vault.api_key)``.
         self.api_key = self._node.admit(Owner(OWNER), PERMISSIONS)
-        time = _OwnTime()
-        super().__init__(self._node.url, api_key=self.api_key, policy=policy, clock=time.clock, sleep=time.sleep)
+        own = _OwnTime()
+        super().__init__(self._node.url, api_key=self.api_key, policy=policy, clock=own.clock, sleep=own.sleep)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -156,8 +156,8 @@ class FakeVault(Client):
 
     def another(self, owner: str = OWNER, allow: Iterable[Permission] = DEFAULT_ALLOW) -> Client:
         """Returns a client with a key of its own: of another owner, or one that may do less. It is closed with this one."""
-        time, key = _OwnTime(), self._node.admit(Owner(owner), allow)
-        return self._stack.enter_context(Client(self._node.url, api_key=key, clock=time.clock, sleep=time.sleep))
+        own, key = _OwnTime(), self._node.admit(Owner(owner), allow)
+        return self._stack.enter_context(Client(self._node.url, api_key=key, clock=own.clock, sleep=own.sleep))
 
     @contextlib.contextmanager
     def failing(self, error: RequestError) -> Iterator[None]:

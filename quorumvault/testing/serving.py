@@ -14,8 +14,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 def served(app: ASGIApp, is_away: Callable[[], bool] = lambda: False) -> Iterator[str]:
     """Yields its URL. Connections are taken from the start; what is under way at the end is finished.
 
-    While ``is_away``, connections break as soon as something is sent over them. Whoever forgets to end the block can end all the
-    same.
+    While ``is_away``, connections break as soon as something is sent over them.
     """
 
     class Protocol(HttpToolsProtocol):
@@ -28,6 +27,7 @@ def served(app: ASGIApp, is_away: Callable[[], bool] = lambda: False) -> Iterato
     with socket.create_server(("127.0.0.1", 0)) as listener:
         config = uvicorn.Config(app, lifespan="off", http=Protocol, ws="none", log_level="critical", access_log=False)
         server = uvicorn.Server(config)
+        # daemon: a process that forgets to end the block can end
         thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
         thread.start()
         try:

@@ -14,6 +14,7 @@
     two_sets.py   two sets of three nodes, and what spans them: a design that is not built
     files.py      nodes on real data directories (data_directories.py), to which something happens (file_faults.py), and whose
                   starts are cut short (power_cuts.py)
+    links.py      nodes on the real links over simulated TCP (streams.py), and what has to hold of these (link_rules.py)
     plays.py      what of all that is run together
     shrink.py     the smallest run that still fails
     run.py        the command line: bin/simulate

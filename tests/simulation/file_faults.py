@@ -36,7 +36,7 @@ _AWAY: Final = 0.8
 _LENGTH, _LENGTHS = 5, 0.6
 #: Seconds after which tables have blocks with nothing but records, so that their store can be salvaged; and how often one rots.
 _LARGE, _ROTS = 4.0, 0.4
-#: How often each kind of loss, whose disk is gone for good, happens beside those of files.
+#: The share of the faults that lose a whole disk (losses.py).
 _LOST: Final = 0.25
 
 

@@ -75,8 +75,8 @@ _RESTART, _STARTS = 0.2, 3
 _ASIDE: Final = 0.5
 #: How many of the crashes in the middle of a write tear the log, if one may be torn.
 _TORN: Final = 0.3
-#: Between two turns of each loop that heals, until when there are turns in any case, and how long it may take in calm.
-_TURN, _UNTIL, _CALM = 0.25, 10.0, 60.0
+#: Seconds between two turns of a loop that heals; the time until which there are turns, and that while a disk is not sound.
+_TURN, _UNTIL, _UNTIL_SOUND = 0.25, 10.0, 60.0
 #: A peer has heard of damage after twice as long.
 _SILENCE: Final = 0.25
 
@@ -325,7 +325,7 @@ class Files(Rejoining):
         """From when its disk is active on, as a node does."""
         node, timeline = process.node, process.node.timeline
         if not process.disk.there or process.disk.identity.mode is not Mode.ACTIVE:
-            if timeline.now < _CALM:
+            if timeline.now < _UNTIL_SOUND:
                 timeline.at(timeline.now + _TURN, process.schedule, self._heal, process)
             return
         assert isinstance(node, FilesNode)
@@ -381,7 +381,7 @@ class Files(Rejoining):
         def again(_: object = None, error: Exception | None = None) -> None:
             if error is not None and not isinstance(error, NoAnswer):
                 raise error
-            if timeline.now < (_UNTIL if self.sound else _CALM):
+            if timeline.now < (_UNTIL if self.sound else _UNTIL_SOUND):
                 timeline.at(timeline.now + _TURN, process.schedule, lambda: drive(once(), again))
 
         again()

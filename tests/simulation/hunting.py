@@ -49,7 +49,7 @@ def hunt(names: Sequence[str], seeds: int, jobs: int) -> int:
 
 
 def notice(name: str, seeds: int) -> Noticed:
-    """Try seeds, small worlds, an intruder, unit tests, as far as the mutant names them: the ones first that are known to do."""
+    """Try seeds and small worlds, first those that are known to notice it; then an intruder and unit tests."""
     mutant, began = UNDONE[name], time.perf_counter()
     tried = [_by_seeds, _by_scopes] if mutant.seed is not None else [_by_scopes, _by_seeds]
     for attempt in (*tried, _by_tests):

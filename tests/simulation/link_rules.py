@@ -37,15 +37,13 @@ class LinkRules:
     """Each of its methods raises Violation for what is broken."""
 
     def __init__(self, timeouts: Timeouts) -> None:
-        #: A dead connection is noticed, an attempt that had begun is given up, and then it is dialled again.
-        self.bound = timeouts.handshake + timeouts.silence + timeouts.reconnect_last + timeouts.silence + _SLACK
+        #: A dead connection is noticed; an attempt under way is given up (connection.py waits for both); it is dialled again.
+        self.bound = timeouts.silence + (timeouts.handshake + timeouts.silence) + timeouts.reconnect_last + _SLACK
         self._processes: dict[LinkedProcess, None] = {}
-        self._of_loop: dict[Loop, LinkedProcess] = {}
         #: Whether another process of its name ran at some time of its life.
         self._beside: dict[LinkedProcess, bool] = {}
         self._healthy: dict[Pair, float] = {}
         self._waiting: dict[Heard, None] = {}
-        self.slowest = 0.0
 
     def watch(self, world: World) -> None:
         assert isinstance(world.network, StreamNetwork)
@@ -57,7 +55,6 @@ class LinkRules:
         self._beside[process] = bool(others)
         self._beside.update(dict.fromkeys(others, True))
         self._processes[process] = None
-        self._of_loop[process.schedule] = process
 
     def ended(self, process: LinkedProcess) -> None:
         self._processes.pop(process, None)
@@ -123,7 +120,6 @@ class LinkRules:
             if not self._well(pair):
                 self._healthy.pop(pair, None)
             elif self._up(pair):
-                self.slowest = max(self.slowest, now - self._healthy.get(pair, now))
                 self._healthy[pair] = now
             elif now - self._healthy.setdefault(pair, now) > self.bound:
                 names = f"{pair[0].node.name} to {pair[1].node.name}"

@@ -24,6 +24,7 @@ from chaos.testbed.history import Complete, Invoke
 from quorumvault.config.addresses import Address
 from quorumvault.config.certificates import PeerCredentials
 from quorumvault.config.cluster import Limits
+from quorumvault.crypto.x509 import peer_name
 from quorumvault.model import NODE_NAMES
 from quorumvault.protocol.messages import PROTOCOL_VERSION, AnyReply, AnyRequest, Message, Outgoing, Put
 from quorumvault.protocol.peer import NoReply, OnReply
@@ -41,7 +42,7 @@ from tests.simulation.faults import Fault, Mend
 from tests.simulation.knobs import Knobs
 from tests.simulation.link_rules import Heard, LinkRules
 from tests.simulation.nodes import Cluster, Line, Node, Process, Way
-from tests.simulation.streams import PORT, Loop, StreamNetwork, Unsecured, called
+from tests.simulation.streams import PORT, Loop, StreamNetwork, Unsecured
 from tests.simulation.world import Run, Scenario, World, judged, scenario
 
 #: What links have to say is for nobody to read.
@@ -80,7 +81,7 @@ class LinkedNode(Node):
     def renew(self) -> None:
         """Its credentials name another CA, and no more the one before."""
         self.generation += 1
-        name = called(_CLUSTER, self.name)
+        name = peer_name(_CLUSTER, self.name)
         shown = SimpleNamespace(listening=name, dialling=name, authorities=frozenset({b"%d" % self.generation}), revoked=())
         self.credentials = cast("PeerCredentials", shown)
 

@@ -31,8 +31,8 @@ class Network:
 
     def __init__(self, timeline: Timeline, rng: Random) -> None:
         self.behave()
-        self._timeline = timeline
-        self._rng = rng
+        self.timeline = timeline
+        self.rng = rng
         self._cuts: dict[Wire, tuple[Cut, float]] = {}
         self._held: list[tuple[Wire, Callable[..., object], tuple[Any, ...]]] = []
 
@@ -46,7 +46,7 @@ class Network:
 
     def cut(self, wires: Sequence[Wire], how: Cut) -> Callable[[], object]:
         """Cuts these directions; what is returned mends them."""
-        self._cuts |= dict.fromkeys(wires, (how, self._timeline.now))
+        self._cuts |= dict.fromkeys(wires, (how, self.timeline.now))
         return lambda: [self._mend(wire) for wire in wires]
 
     def _mend(self, wire: Wire) -> None:
@@ -66,7 +66,7 @@ class Network:
         if not self._cuts:
             return False
         cuts = (self._cuts.get(wire), self._cuts.get((wire[1], wire[0])))
-        return any(cut is not None and self._timeline.now - cut[1] > SILENCE for cut in cuts)
+        return any(cut is not None and self.timeline.now - cut[1] > SILENCE for cut in cuts)
 
     def carry(self, wire: Wire, deliver: Callable[..., object], *args: Any) -> bool:
         """Take a message. False if it is lost for good."""
@@ -75,18 +75,18 @@ class Network:
                 return False
             self._held.append((wire, deliver, args))
             return True
-        if self.lose and self._rng.random() < self.lose:
+        if self.lose and self.rng.random() < self.lose:
             return False
-        if self.repeat and self._rng.random() < self.repeat:
+        if self.repeat and self.rng.random() < self.repeat:
             self._deliver(deliver, args)
         self._deliver(deliver, args)
         return True
 
     def _deliver(self, deliver: Callable[..., object], args: tuple[Any, ...]) -> None:
-        self._timeline.at(self._timeline.now + self.delay(), None, deliver, *args)
+        self.timeline.at(self.timeline.now + self.delay(), None, deliver, *args)
 
     def delay(self) -> float:
-        chance = self._rng.random
+        chance = self.rng.random
         if chance() < self.late:
             return _LEAST + chance() * _LATE
         return _LEAST + chance() * _SPREAD

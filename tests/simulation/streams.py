@@ -1,7 +1,7 @@
 """TCP between simulated hosts: streams that deliver in order or not at all, and the asyncio that the real links run on.
 
     a segment    finds its own delay, and waits for those before it; if it is lost it is sent again, and comes later
-    a cut wire   holds what is sent until it is mended; the end of a connection that a crash leaves is lost on it: half-open
+    a cut wire   holds what is sent until it is mended; a reset is lost on it, which leaves the other end half-open
     a lost path  a firewall has forgotten the connection: nothing of it arrives any more, and nobody is told
     a dead end   answers what still comes with a reset, if its host has power
     a stopped    process reads nothing; its kernel accepts connections, and keeps what comes
@@ -21,7 +21,6 @@ from enum import Enum
 from random import Random
 from typing import Any, Final
 
-from quorumvault.crypto.x509 import peer_name
 from tests.simulation.network import Network, Wire
 from tests.simulation.timeline import Schedule, Timeline
 
@@ -29,7 +28,7 @@ from tests.simulation.timeline import Schedule, Timeline
 PORT: Final = 1
 #: Seconds after which a lost segment is sent again the first time, and so often it may get lost.
 _AGAIN, _LOSSES = 0.2, 3
-#: How many segments arrive in two pieces.
+#: The share of writes that are sent as two segments.
 _CUT_IN_TWO: Final = 0.05
 #: How many of the connections that a process leaves are reset rather than ended.
 _RESET: Final = 0.3
@@ -50,7 +49,6 @@ class StreamNetwork(Network):
 
     def __init__(self, timeline: Timeline, rng: Random) -> None:
         super().__init__(timeline, rng)
-        self.timeline, self.rng = timeline, rng
         #: Nodes whose host has no power.
         self.dark: set[str] = set()
         #: Those that may still be used, by one end at least.
@@ -193,7 +191,7 @@ class End(asyncio.Transport):
                 self._network.ends.pop(self.other, None)
 
     def reset(self) -> None:
-        """Somebody between the two ends it, as seen from here."""
+        """Somebody on the way sends this end a reset."""
         self.arrive(Segment.RESET, b"")
 
     # What happens in its process.
@@ -277,9 +275,6 @@ class End(asyncio.Transport):
 
     def abort(self) -> None:
         self._lose(Segment.RESET if self._received else Segment.END, None)
-
-    def is_closing(self) -> bool:
-        return self._closing
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return (self.wire[1], PORT) if name == "peername" else default
@@ -376,8 +371,3 @@ class Unsecured:
     def outgoing(self) -> bytes:
         unsent, self._unsent = self._unsent, b""
         return unsent
-
-
-def called(cluster_id: str, node: str) -> str:
-    """What ``Unsecured`` takes for a context."""
-    return peer_name(cluster_id, node)

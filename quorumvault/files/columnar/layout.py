@@ -63,7 +63,7 @@ class Layout:
         self._has_prefixes: Numbers = np.full(shape, False)
         self._has_prefixes[places] = np.ma.filled(found["has_prefixes"], False)
         self._has_metadata = bool(np.ma.filled(found["has_metadata"], False).any())
-        self._counts_microseconds = any(_is_time(metadata.schema.column(place)) for place in range(shape[1]))
+        self._has_timestamps = any(_is_timestamp(metadata.schema.column(place)) for place in range(shape[1]))
         self._has_page_index = _has_more(path, int(np.ma.filled(found["end"], 0).max(initial=0)))
         self.leaves = [
             Leaf(name, metadata.schema.column(place).path) for place, name in zip(range(shape[1]), _columns(schema), strict=False)
@@ -99,7 +99,7 @@ class Layout:
         return {
             "compression": codecs,
             "store_decimal_as_integer": True,
-            "use_deprecated_int96_timestamps": bool(self.int96) and not self._counts_microseconds,
+            "use_deprecated_int96_timestamps": bool(self.int96) and not self._has_timestamps,
             "write_page_index": self._has_page_index,
             **({"bloom_filter_options": filters} if filters else {}),
             **({"sorting_columns": sorting} if sorting else {}),
@@ -115,7 +115,7 @@ class Layout:
                 found.append(f"codecs of {leaf.path}, which differ by row group: {codecs[0]} in all")
             elif codecs[0] == "LZ4":
                 found.append(f"codec of {leaf.path}, which is an LZ4 that nobody writes any more: LZ4_RAW")
-        if self._counts_microseconds:
+        if self._has_timestamps:
             found += [f"INT96 of {leaf.path}, beside times of another type: TIMESTAMP" for leaf in self.int96]
         found += [f"bloom filter of {leaf.path}" for leaf in self._unfiltered()]
         if len(self._orders) > 1:
@@ -152,7 +152,7 @@ class Layout:
         return made
 
 
-def _is_time(leaf: Any) -> bool:
+def _is_timestamp(leaf: Any) -> bool:
     """Whether a leaf of Parquet has times that are no INT96."""
     return bool(leaf.logical_type.type == "TIMESTAMP" and leaf.physical_type != "INT96")
 

@@ -133,9 +133,9 @@ class Operator:
 
 
 def could_tell(outcomes: Mapping[str, Compared | str], links: Mapping[str, Link]) -> str | None:
-    """Which peer may tell what this node does not know, although it was not compared, and what to do. None if there is none.
+    """Why nothing may be given up yet, and what to do: a peer was not compared that may tell. None if there is no such peer.
 
-    A node whose disk is joining has nothing to tell.
+    A peer whose disk is joining has nothing to tell. If no peer at all was compared, none is excused.
     """
     any_told = any(isinstance(outcome, Compared) for outcome in outcomes.values())
     for peer, outcome in outcomes.items():
