@@ -77,8 +77,6 @@ class FilesDisk(Disk):
         self.refused: Callable[[], object] = lambda: None
         #: What happened to its files, in words; None for what a crash may do.
         self.harm: str | None = None
-        #: The largest incarnation of which anybody has heard.
-        self.told = -1
         #: Whether it has a block that cannot be read.
         self._rots = False
         self._rng = rng
@@ -192,11 +190,9 @@ class FilesDisk(Disk):
         self._store = store
         self.stored = dict(store.scan(b"")) if stored is None else stored
         self.identity = self._synced_identity = identity
-        self.told = identity.incarnation
         self._pending.clear()
         self._cached.clear()
-        self._log = self.logs[-1]
-        self._synced_bytes = self._log.stat().st_size
+        self._find_log()
         if self._level_zero() > _TABLES:
             self._make_table(merged=True)
 
@@ -218,6 +214,11 @@ class FilesDisk(Disk):
         self.harm, self._rots = "a block of a table", True
         return True
 
+    def _find_log(self) -> None:
+        """All that is in the present log is synced."""
+        self._log = self.logs[-1]
+        self._synced_bytes = self._log.stat().st_size
+
     def _level_zero(self) -> int:
         return int(self.store._db.get_property(b"leveldb.num-files-at-level0"))
 
@@ -228,8 +229,7 @@ class FilesDisk(Disk):
             self.store._db.compact_range()
         else:
             self.store._db.compact_range(start=_NOTHING[0], stop=_NOTHING[1])
-        self._log = self.logs[-1]
-        self._synced_bytes = self._log.stat().st_size
+        self._find_log()
 
     def _lose(self, first: int) -> None:
         """This one of the writes was under way: a part of it is there, and nothing of those after it."""
@@ -271,7 +271,7 @@ class FilesDisk(Disk):
             *[each.identity for each in self._pending if isinstance(each, _Replaced)],
         ]
         same = [each for each in possible if (each.disk, each.mode, each.view) == (found.disk, found.mode, found.view)]
-        if not same or found.incarnation <= self.told:
+        if not same or found.incarnation <= self._synced_identity.incarnation:
             raise Violation("identity", f"{self.directory.name} starts as {found}, and was {self._synced_identity}")
 
     def _check_content(self, store: LevelDBStore) -> dict[bytes, bytes]:
@@ -355,9 +355,7 @@ class _Reader:
                 pair = next(iterator, None)
                 if pair is None:
                     iterator.prev()  # an iterator keeps its first error
-        except StopIteration:
-            return CORRUPT
-        except plyvel.Error:
+        except (StopIteration, plyvel.Error):
             return CORRUPT
         return pair[1] if pair is not None and pair[0] == key else None
 
