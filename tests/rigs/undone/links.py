@@ -62,7 +62,7 @@ MUTANTS = (
     Mutant("silence-unnoticed", _ONE_NAME, "a connection on which nothing is heard is kept for ever",
            ((Deadline, "set_for_silence", _wait_for_ever),), LINKS, seed=2),
     Mutant("hung-and-goes-on", _ONE_NAME, "a process that was held up for longer than its peers wait keeps links and vote",
-           ((link._Dialled, "_tick", _tick_however_late),), LINKS, seed=919),
+           ((link._Dialled, "_tick", _tick_however_late),), LINKS, seed=171),
     Mutant("end-untold", ("unknown is an outcome",), "nobody is told that a connection with a request under way has ended",
            ((link._Dialled, "ended", _tell_the_link_alone),), LINKS, seed=2),
 )  # fmt: skip
