@@ -30,8 +30,8 @@ from chaos.testbed.host import move_all
 
 #: A node that stands still is given up by the others after 2 s; then its name is free.
 _GIVEN_UP_SECONDS = 3.0
-#: The longest that a node may take to start and to copy the records of a short run, on a machine that has other work.
-_JOIN_SECONDS = 30.0
+#: The longest that a node may take to start and to copy the records of an hour's run, on a machine that has other work.
+_JOIN_SECONDS = 120.0
 #: A process whose disk was replaced has to hear of that, and drains its requests first.
 _END_SECONDS = 20.0
 #: The time during which one of the other nodes misses writes.
