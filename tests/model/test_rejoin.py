@@ -9,7 +9,7 @@ from tests.model.rejoinscopes import OTHER_SECOND, SECOND, SMALL
 pytestmark = pytest.mark.slow
 
 
-#: Scopes of many seconds, which bin/test leaves out: bin/test -m large
+#: Scopes of many seconds, which bin/test leaves to .ci/run: bin/test -m large
 LARGE = ("two-join-beside", "two-want-one-slot")
 
 
