@@ -30,8 +30,10 @@ from chaos.testbed.host import move_all
 
 #: A node that stands still is given up by the others after 2 s; then its name is free.
 _GIVEN_UP_SECONDS = 3.0
-#: The longest that a node may take to start and to copy the records of an hour's run, on a machine that has other work.
-_JOIN_SECONDS = 120.0
+#: The longest that a node may take to start and to copy the records of a short run, on a machine that has other work.
+_JOIN_SECONDS = 30.0
+#: Bytes of a store that a join copies in a second at least: it has longer for the records of a long run.
+_COPIED_BYTES = 1_000_000
 #: A process whose disk was replaced has to hear of that, and drains its requests first.
 _END_SECONDS = 20.0
 #: The time during which one of the other nodes misses writes.
@@ -150,9 +152,10 @@ class Joins:
                 self.outlived.append(f"{since}, and its process ended with exit code {ended}")
 
     async def _joined(self, cluster: Cluster, name: str) -> bool:
-        joined = await _until(lambda: cluster.state(name) == "active", _JOIN_SECONDS)
+        seconds = _JOIN_SECONDS + max(_size(node.data / "store") for node in self._cluster.nodes.values()) / _COPIED_BYTES
+        joined = await _until(lambda: cluster.state(name) == "active", seconds)
         if not joined:
-            self.outlived.append(f"{name} has not joined with its new disk in {_JOIN_SECONDS:g} s")
+            self.outlived.append(f"{name} has not joined with its new disk in {seconds:.0f} s")
         return joined
 
     # The middle of a view change.
@@ -254,3 +257,12 @@ async def _until(condition: Callable[[], bool], seconds: float) -> bool:
                     return True
                 await asyncio.sleep(_POLL_SECONDS)
     return False
+
+
+def _size(store: Path) -> int:
+    """Bytes of its files, without those that go meanwhile."""
+    total = 0
+    for path in store.glob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            total += path.stat().st_size
+    return total
