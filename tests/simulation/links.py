@@ -10,7 +10,7 @@ What has to hold besides what clients are told is in link_rules.py.
 """
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from random import Random
@@ -42,7 +42,7 @@ from tests.simulation.faults import Fault, Mend
 from tests.simulation.knobs import Knobs
 from tests.simulation.link_rules import Heard, LinkRules
 from tests.simulation.nodes import Cluster, Line, Node, Process, Way
-from tests.simulation.streams import PORT, Loop, StreamNetwork, Unsecured
+from tests.simulation.streams import PORT, End, Loop, StreamNetwork, Unsecured
 from tests.simulation.world import Run, Scenario, World, judged, scenario
 
 #: What links have to say is for nobody to read.
@@ -273,41 +273,38 @@ class LinkedWorld(World):
             timeline.run(timeline.now + _LOOK)
 
 
-def _reset(fault: Fault, node: Node, cluster: Cluster) -> Mend:
-    """All connections of a node, or those with one other: at both ends, or at one."""
+def _reset(fault: Fault, node: LinkedNode) -> Mend:
     for end in _touched(fault, node):
-        if fault.dice >> 5 & 1 or end.wire[0] == node.name:
-            end.reset()
+        end.reset()
     return lambda: None
 
 
-def _forgotten(fault: Fault, node: Node, cluster: Cluster) -> Mend:
+def _forgotten(fault: Fault, node: LinkedNode) -> Mend:
     """A firewall forgets them: what is sent either way, or one way, arrives no more. New connections are none of its business."""
     for end in _touched(fault, node):
-        if fault.dice >> 5 & 1 or end.wire[0] == node.name:
-            end.has_path = False
-    assert isinstance(node, LinkedNode)
+        end.has_path = False
     node.rules.disturbed()
     return lambda: None
 
 
-def _touched(fault: Fault, node: Node) -> Iterator[Any]:
-    assert isinstance(node, LinkedNode)
+def _touched(fault: Fault, node: LinkedNode) -> Iterator[End]:
+    """Yields ends of all connections of a node, or of those with one other: both ends of each, or the node's own."""
     others = [name for name in NODE_NAMES if name != node.name]
     for other in others if fault.dice >> 3 & 1 else [others[fault.dice >> 4 & 1]]:
-        yield from node.streams.between(node.name, other)
+        for end in node.streams.between(node.name, other):
+            if fault.dice >> 5 & 1 or end.wire[0] == node.name:
+                yield end
 
 
-def _leave(fault: Fault, node: Node, cluster: Cluster) -> Mend:
+def _leave(fault: Fault, node: LinkedNode) -> Mend:
     process = node.process
     if isinstance(process, LinkedProcess) and not process.schedule.stopped:
         process.schedule.call_soon(process.leave)
     return node.start
 
 
-def _renew(fault: Fault, node: Node, cluster: Cluster) -> Mend:
+def _renew(fault: Fault, node: LinkedNode) -> Mend:
     """The credentials of a node change; by the dice again while its links are made anew."""
-    assert isinstance(node, LinkedNode)
 
     def renew() -> None:
         node.renew()
@@ -318,13 +315,12 @@ def _renew(fault: Fault, node: Node, cluster: Cluster) -> Mend:
     return renew if fault.dice & 8 else lambda: None
 
 
-def _succeed(fault: Fault, node: Node, cluster: Cluster) -> Mend:
-    assert isinstance(node, LinkedNode)
+def _succeed(fault: Fault, node: LinkedNode) -> Mend:
     node.succeed(fault)
     return lambda: None
 
 
-KINDS = {
+KINDS: dict[str, tuple[Callable[[Fault, LinkedNode], Mend], int]] = {
     "reset": (_reset, 3),
     "forgotten connection": (_forgotten, 4),
     "leaves": (_leave, 2),
@@ -336,7 +332,9 @@ KINDS = {
 def begin(fault: Fault, cluster: Cluster) -> Mend:
     if fault.kind not in KINDS:
         return faults.begin(fault, cluster)
-    return KINDS[fault.kind][0](fault, cluster[NODE_NAMES[fault.dice % 3]], cluster)
+    node = cluster[NODE_NAMES[fault.dice % 3]]
+    assert isinstance(node, LinkedNode)
+    return KINDS[fault.kind][0](fault, node)
 
 
 def linking(seed: int) -> Scenario:
