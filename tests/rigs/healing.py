@@ -109,8 +109,9 @@ class Node:
 
 
 class Cluster(dict[str, Node]):
-    def cut_off(self, *names: str) -> None:
-        """Nobody reaches these nodes."""
+    async def cut_off(self, *names: str) -> None:
+        """Nobody reaches these nodes. What was sent before is stored first: two of three acknowledge, one may be late."""
+        await self.settled()
         for node in self.values():
             for name in names:
                 node.ways[name].up = False

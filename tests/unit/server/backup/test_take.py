@@ -67,8 +67,7 @@ async def union(nodes: Cluster) -> dict[bytes, bytes]:
 async def test_each_node_saves_what_others_have_and_it_has_not(nodes: Cluster) -> None:
     await nodes["n1"].coordinator.tokenize(CLINIC, values(0, 50))
     for number, away in enumerate(NODE_NAMES):
-        await nodes.settled()
-        nodes.cut_off(away)
+        await nodes.cut_off(away)
         writer = nodes[NODE_NAMES[number - 1]]
         await writer.coordinator.tokenize(CLINIC, values(100 * (number + 1), 100 * (number + 1) + 20))
         await writer.coordinator.tokenize(REGISTRY, values(number, number + 1))
@@ -119,7 +118,7 @@ def test_what_is_on_any_two_disks_is_in_it(missing: list[str | None], via: str) 
 
 async def test_where_one_peer_ends_the_other_one_goes_on(nodes: Cluster) -> None:
     for away in NODE_NAMES[1:]:
-        nodes.cut_off(away)
+        await nodes.cut_off(away)
         await nodes["n1"].coordinator.tokenize(CLINIC, [*values(0, 5), *values(len(away), 300)])
         nodes.bring_back(away)
     n1, asked = nodes["n1"], 0
@@ -138,7 +137,7 @@ async def test_where_one_peer_ends_the_other_one_goes_on(nodes: Cluster) -> None
 
 async def test_with_one_disk_alone_it_does_not_begin(nodes: Cluster) -> None:
     await nodes["n1"].coordinator.tokenize(CLINIC, values(0, 5))
-    nodes.cut_off("n2", "n3")
+    await nodes.cut_off("n2", "n3")
     one = taking(nodes["n1"])
     with pytest.raises(NoQuorum, match="one other, both active in one view: n2 does not answer; n3 does not answer"):
         await anext(one.chunks())
@@ -157,7 +156,7 @@ async def test_with_one_disk_left_it_ends_as_one_that_was_broken_off(nodes: Clus
     async for chunk in one.chunks():
         chunks.append(chunk)
         if len(chunks) == 10:
-            nodes.cut_off("n2", "n3")
+            await nodes.cut_off("n2", "n3")
     assert (broken(chunks).code, one.outcome) == ("no-quorum", "no-quorum")
 
 
@@ -223,7 +222,7 @@ async def test_with_a_bad_block_and_the_third_disk_away_none_is_made(nodes: Clus
     await nodes["n1"].coordinator.tokenize(CLINIC, values(0, 100))
     await nodes.settled()
     cannot_read(nodes, stores, {"n1": [50]})
-    nodes.cut_off("n3")
+    await nodes.cut_off("n3")
     error = broken([chunk async for chunk in taking(nodes["n1"]).chunks()])
     assert "all three, where one cannot read its store, all active in one view: n3 does not answer" in error.why
 
@@ -329,7 +328,7 @@ async def test_one_at_a_time_and_the_next_one_when_that_was_left(nodes: Cluster,
             await anext(backups.take())
     assert [event.outcome for event in noted] == ["interrupted"]
     assert isinstance(Reader(io.BytesIO(b"".join([chunk async for chunk in backups.take()])), "FILE").next().message, Piece)
-    nodes.cut_off("n2", "n3")
+    await nodes.cut_off("n2", "n3")
     with pytest.raises(NoQuorum):
         await anext(backups.take())
     assert [event.outcome for event in noted] == ["interrupted", "ok", "no-quorum"]

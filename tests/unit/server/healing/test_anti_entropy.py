@@ -304,7 +304,7 @@ def test_a_listing_of_no_buckets_is_empty(first: int, end: int) -> None:
 
 async def test_nodes_that_lost_hints_become_the_same_by_one_comparison_each(nodes: Cluster) -> None:
     for away in nodes:
-        nodes.cut_off(away)
+        await nodes.cut_off(away)
         via = nodes[next(node for node in nodes if node != away)]
         await via.coordinator.tokenize(CLINIC, values(len(via.records()), len(via.records()) + 30))
         await via.coordinator.rotate(REGISTRY, 1)
@@ -362,7 +362,7 @@ async def test_one_that_came_to_nothing_is_tried_again_soon(nodes: Cluster) -> N
 async def test_an_operator_gets_it_at_once_and_hears_of_a_peer_that_is_away(nodes: Cluster) -> None:
     n1 = nodes["n1"]
     await nodes.compare_all()
-    nodes.cut_off("n3")
+    await nodes.cut_off("n3")
     await nodes["n2"].coordinator.tokenize(CLINIC, values(0, 20))
     n1.store.write({})
     outcomes = await n1.healer.anti_entropy.repair()

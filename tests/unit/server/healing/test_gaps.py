@@ -72,7 +72,7 @@ def test_a_gap_is_unknown_until_both_others_were_read_there() -> None:
         # Neither comparison brings anything there: what one disk has may be a leftover beside what was acknowledged.
         await n1.healer.anti_entropy.compare("n2")
         await nodes["n3"].healer.anti_entropy.compare("n1")
-        nodes.cut_off("n3")
+        await nodes.cut_off("n3")
         assert await filling.once() is None
         assert await unknown(n1, 3, 4, 8, 10) == [4, 8]
         assert len(gaps(n1)) == 2

@@ -91,7 +91,7 @@ async def test_what_a_peer_missed_reaches_it_and_nothing_else_does(nodes: Cluste
     """Proves: hinted handoff."""
     n1 = nodes["n1"]
     await n1.coordinator.tokenize(CLINIC, values(0, 50))
-    nodes.cut_off("n3")
+    await nodes.cut_off("n3")
     await n1.coordinator.tokenize(CLINIC, values(50, 60))
     await n1.coordinator.tokenize(REGISTRY, values(0, 10))
     n1.now += 5_000
@@ -108,7 +108,7 @@ async def test_what_a_peer_missed_reaches_it_and_nothing_else_does(nodes: Cluste
 
 async def test_hints_outlive_the_process_and_those_in_memory_do_not(nodes: Cluster) -> None:
     n1 = nodes["n1"]
-    nodes.cut_off("n3")
+    await nodes.cut_off("n3")
     await n1.coordinator.tokenize(CLINIC, values(0, 10))
     await n1.healer.handoff.once()
     await n1.coordinator.tokenize(CLINIC, values(10, 15))
@@ -124,7 +124,7 @@ async def test_hints_outlive_the_process_and_those_in_memory_do_not(nodes: Clust
 
 async def test_a_rotate_that_a_peer_missed_reaches_it(nodes: Cluster) -> None:
     n1 = nodes["n1"]
-    nodes.cut_off("n2")
+    await nodes.cut_off("n2")
     assert await n1.coordinator.rotate(CLINIC, 1) == 2
     nodes.bring_back("n2")
     await n1.healer.handoff.once()
@@ -134,7 +134,7 @@ async def test_a_rotate_that_a_peer_missed_reaches_it(nodes: Cluster) -> None:
 
 async def test_a_peer_that_goes_away_again_keeps_what_it_is_owed(nodes: Cluster) -> None:
     n1 = nodes["n1"]
-    nodes.cut_off("n3")
+    await nodes.cut_off("n3")
     for first in range(0, 48, 3):  # as many hints as are handed off at once: what is behind them is no reason to keep them
         await n1.coordinator.tokenize(CLINIC, values(first, first + 3))
         await n1.healer.handoff.once()
@@ -151,7 +151,7 @@ async def test_a_peer_that_goes_away_again_keeps_what_it_is_owed(nodes: Cluster)
 async def test_a_peer_that_takes_nothing_does_not_stand_in_the_way_of_the_other(nodes: Cluster) -> None:
     n1 = nodes["n1"]
     for away in ("n2", "n3"):
-        nodes.cut_off(away)
+        await nodes.cut_off(away)
         await n1.coordinator.tokenize(CLINIC, values(0, 3) if away == "n2" else values(3, 6))
         nodes.bring_back(away)
     n1.ways["n2"].drops = lambda request: isinstance(request, WriteBack)
@@ -163,7 +163,7 @@ async def test_a_peer_that_takes_nothing_does_not_stand_in_the_way_of_the_other(
 async def test_more_than_the_limit_is_dropped_and_counted_until_everything_is_compared(nodes: Cluster) -> None:
     n1 = nodes["n1"]
     await nodes.compare_all()
-    nodes.cut_off("n3")
+    await nodes.cut_off("n3")
     for first in range(0, 60, 10):
         await n1.coordinator.tokenize(CLINIC, values(first, first + 10))
         await n1.healer.handoff.once()
@@ -173,7 +173,7 @@ async def test_more_than_the_limit_is_dropped_and_counted_until_everything_is_co
     assert nodes["n3"].records() == {}
     await n1.healer.anti_entropy.once()
     assert (nodes["n3"].common(), n1.healer.handoff.owed("n3")) == (n1.common(), Owed(0, 0.0))
-    nodes.cut_off("n3")
+    await nodes.cut_off("n3")
     await n1.coordinator.tokenize(CLINIC, values(100, 110))
     nodes.bring_back("n3")
     await n1.healer.handoff.once()
@@ -182,7 +182,7 @@ async def test_more_than_the_limit_is_dropped_and_counted_until_everything_is_co
 
 async def test_what_is_owed_to_a_disk_that_is_gone_is_deleted(nodes: Cluster) -> None:
     n1 = nodes["n1"]
-    nodes.cut_off("n3")
+    await nodes.cut_off("n3")
     await n1.coordinator.tokenize(CLINIC, values(0, 3))
     await n1.healer.handoff.once()
     missed = Put(RoundId(b"", b"", 0), VIEW.id, CLINIC.id, 1, "m1", b"", [bytes(20)], [b""], CLINIC.name)
@@ -203,7 +203,7 @@ async def test_what_an_earlier_process_kept_for_a_disk_that_is_gone_is_deleted(n
 async def test_hints_that_cannot_be_read_are_left_to_a_comparison(nodes: Cluster, stores: dict[str, FaultyStore]) -> None:
     n1 = nodes["n1"]
     await nodes.compare_all()
-    nodes.cut_off("n3")
+    await nodes.cut_off("n3")
     await n1.coordinator.tokenize(CLINIC, values(0, 10))
     await n1.healer.handoff.once()
     stores["n1"].corrupt.update(n1.hints())

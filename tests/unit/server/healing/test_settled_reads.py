@@ -97,9 +97,9 @@ async def test_a_node_out_of_touch_with_a_quorum_tells_nothing_alone(nodes: Clus
     """So 503 means what it meant."""
     tokens = await tokenized(nodes)
     await compared(nodes)
-    nodes.cut_off("n2")
+    await nodes.cut_off("n2")
     assert await alone(nodes["n1"], tokens) == (TWENTY, 0)
-    nodes.cut_off("n3")
+    await nodes.cut_off("n3")
     for asked in (tokens, []):
         with pytest.raises(NoQuorum):
             await nodes["n1"].coordinator.detokenize(CLINIC, asked)
@@ -127,7 +127,7 @@ async def test_a_node_whose_only_peer_up_does_not_vote_tells_nothing_alone(nodes
     """A joining disk makes no quorum, so this node answers 503, as its /health does."""
     tokens = await tokenized(nodes)
     await compared(nodes)
-    nodes.cut_off("n3")
+    await nodes.cut_off("n3")
     coordinator = nodes["n1"].coordinator
     assert (await alone(nodes["n1"], tokens)) == (TWENTY, 0)
     coordinator.votes = lambda node: node != "n2"

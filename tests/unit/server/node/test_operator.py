@@ -33,12 +33,12 @@ def test_nothing_is_given_up_that_a_node_could_tell_which_was_not_compared() -> 
 
     async def test(nodes: Cluster) -> None:
         await counted(nodes)
-        nodes.cut_off("n3")
+        await nodes.cut_off("n3")
         refused = await gives_up(nodes, n2=ACTIVE, n3=None)
         assert refused.given_up == 0
         assert refused.gaps == 1
         assert "n3" in str(refused.refusal)
-        nodes.cut_off("n2")
+        await nodes.cut_off("n2")
         assert (await gives_up(nodes, n2=JOINING, n3=JOINING)).given_up == 0
         nodes.bring_back("n2")
         nodes.bring_back("n3")
@@ -54,7 +54,7 @@ def test_a_node_that_waits_with_an_empty_disk_has_nothing_to_tell() -> None:
 
     async def test(nodes: Cluster) -> None:
         await counted(nodes)
-        nodes.cut_off("n3")
+        await nodes.cut_off("n3")
         assert (await gives_up(nodes, n2=ACTIVE, n3=JOINING)).given_up == 1
         await nodes["n1"].healer.anti_entropy.compare("n2")
         assert nodes["n1"].records() == CONTENT
@@ -70,7 +70,7 @@ def test_a_node_that_waits_beside_a_store_that_it_does_not_use_has_something_to_
 
     async def test(nodes: Cluster) -> None:
         await counted(nodes)
-        nodes.cut_off("n3")
+        await nodes.cut_off("n3")
         refused = await gives_up(nodes, n2=ACTIVE, n3=structs.replace(JOINING, keeps=True))
         assert (refused.given_up, refused.gaps) == (0, 1)
         assert "n3 keeps a store that it does not use" in str(refused.refusal)
