@@ -24,10 +24,11 @@ Rules kept here: anti-entropy; settled records.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import astuple, dataclass, field
 
-from quorumvault.protocol.buckets import BUCKETS, GROUP_SIZE, SUM_BYTES, bucket_of, differing, ranges
+from quorumvault.protocol.buckets import BUCKETS, GROUP_SIZE, SUM_BYTES, between, bucket_of, differing, ranges
 from quorumvault.protocol.messages import (
     UNSENT,
     AskListing,
@@ -188,27 +189,31 @@ def _differing_sums(groups: list[int], unknown: Unknown | None = None) -> Genera
         answers.append(answer)
     theirs, mine = answers
     try:
-        unequal = set(differing(theirs.sums or b"", mine.sums or b""))
+        unequal = differing(theirs.sums or b"", mine.sums or b"")
     except ValueError as error:
         raise CannotCompare(str(error)) from None
     if theirs.view == mine.view:
-        equal = [index for index in range(len(mine.sums or b"") // SUM_BYTES) if index not in unequal]
-        yield SettleBuckets(mine.view, mine.sequence, _settled(groups, equal))
+        compared = len(mine.sums or b"") // SUM_BYTES
+        yield SettleBuckets(mine.view, mine.sequence, _settled(groups, unequal, compared))
     if unknown is not None:
         unknown.theirs, unknown.mine = frozenset(theirs.unknown), frozenset(mine.unknown)
-    return sorted(_bucket(groups, index) for index in unequal) if groups else sorted(unequal)
+    return sorted(groups[index // GROUP_SIZE] * GROUP_SIZE + index % GROUP_SIZE for index in unequal) if groups else unequal
 
 
-def _settled(groups: list[int], equal: list[int]) -> list[range]:
-    """The buckets of the sums with these indices."""
+def _settled(groups: list[int], unequal: list[int], compared: int) -> list[range]:
+    """The buckets whose sums are equal, of so many that were compared: all but those with these indices.
+
+    Nearly all are, so that it costs as much as those that are not.
+    """
     if not groups:
-        return [range(first * GROUP_SIZE, end * GROUP_SIZE) for first, end in ranges(equal)]
-    return [range(first, end) for first, end in ranges(_bucket(groups, index) for index in equal)]
-
-
-def _bucket(groups: list[int], index: int) -> int:
-    """The bucket of a sum, when those of these groups were asked for."""
-    return groups[index // GROUP_SIZE] * GROUP_SIZE + index % GROUP_SIZE
+        return [range(some.start * GROUP_SIZE, some.stop * GROUP_SIZE) for some in between(0, unequal, compared)]
+    settled: list[range] = []
+    for at, group in enumerate(groups):
+        first, end = at * GROUP_SIZE, min((at + 1) * GROUP_SIZE, compared)
+        inside = unequal[bisect_left(unequal, first) : bisect_left(unequal, end)]
+        to_bucket = group * GROUP_SIZE - first
+        settled += [range(some.start + to_bucket, some.stop + to_bucket) for some in between(first, inside, end)]
+    return settled
 
 
 def _compare_listings(first: int, end: int, compared: Compared, unknown: Unknown) -> Generator[Step, object, None]:

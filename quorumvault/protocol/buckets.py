@@ -28,6 +28,16 @@ def differing(one: bytes, other: bytes) -> list[int]:
     return [at // SUM_BYTES for at in range(0, len(one), SUM_BYTES) if one[at : at + SUM_BYTES] != other[at : at + SUM_BYTES]]
 
 
+def between(first: int, indices: Iterable[int], end: int) -> Iterator[range]:
+    """What is left of ``range(first, end)`` without these indices in it, which ascend."""
+    for index in indices:
+        if first < index:
+            yield range(first, index)
+        first = index + 1
+    if first < end:
+        yield range(first, end)
+
+
 def ranges(buckets: Iterable[int]) -> Iterator[tuple[int, int]]:
     """Ascending buckets as ranges (first, end) of consecutive ones; ``end`` is not included."""
     # Buckets that follow each other are all as far from their places in the list.

@@ -54,8 +54,7 @@ class Witnesses:
         def hear(reply: AnyReply | NoReply) -> None:
             if isinstance(reply, OtherView):
                 self._branches["view refusal"] += 1
-            absent = self._absent.get(request.round)
-            if absent is not None and isinstance(reply, Holds) and reply.round == request.round:
+            elif isinstance(reply, Holds) and (absent := self._absent.get(request.round)) and reply.round == request.round:
                 for index, (disks, record) in enumerate(zip(absent.values(), reply.records, strict=True)):
                     if record is None and index not in reply.unknown:
                         disks.add(reply.disk)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from quorumvault.model import Owner, Version
 from quorumvault.protocol import records
-from quorumvault.protocol.buckets import BUCKETS, GROUP_SIZE, GROUPS, bucket_of, differing, ranges
+from quorumvault.protocol.buckets import BUCKETS, GROUP_SIZE, GROUPS, between, bucket_of, differing, ranges
 from quorumvault.protocol.records import fingerprint, record_hash
 from quorumvault.server.replica.bucket_sums import BucketSums, encode_sums, total
 from quorumvault.server.storage import layout
@@ -133,6 +133,14 @@ def test_ranges_are_the_buckets_and_do_not_touch(buckets: set[int]) -> None:
     found = list(ranges(sorted(buckets)))
     assert [bucket for first, end in found for bucket in range(first, end)] == sorted(buckets)
     assert all(end < first for (_, end), (first, _) in itertools.pairwise(found))
+
+
+@given(st.integers(0, 20), st.integers(0, 40), st.sets(st.integers(0, 40)))
+def test_what_is_left_between_indices_is_all_but_these(first: int, end: int, indices: set[int]) -> None:
+    inside = sorted(index for index in indices if first <= index < end)
+    found = list(between(first, inside, end))
+    assert [each for some in found for each in some] == [each for each in range(first, end) if each not in indices]
+    assert all(found)
 
 
 def test_a_place_has_its_bucket_in_front_and_comes_apart_again() -> None:
