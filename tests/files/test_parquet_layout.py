@@ -86,6 +86,31 @@ def test_a_file_without_them_gets_none(desk: Desk) -> None:
     assert (column.has_column_index, column.has_offset_index) == (False, False)
 
 
+def with_dictionary(name: str) -> dict[str, bool]:
+    return {path.replace(", ", "."): coded for path, coded in chunks(name, "contains(encodings, 'DICTIONARY')")}
+
+
+def test_a_column_has_a_dictionary_as_in_the_source(desk: Desk) -> None:
+    table = TABLE.set_column(1, "name", [[f"name {row}" for row in range(60)]]).append_column("l", [[[row] for row in range(60)]])
+    pq.write_table(table, "in.parquet", row_group_size=20, use_dictionary=["s.y", "l.list.element"])
+    before = with_dictionary("in.parquet")
+    assert before == {"id": False, "name": False, "s.x": False, "s.y": True, "l.list.element": True, "zip": False, "flag": False}
+    work(desk, columns=("name",), status=True)
+    # The columns of a struct are one column. Few statuses are many times there.
+    assert with_dictionary("out.parquet") == before | {"s.x": True, "name_status": True}
+    work(desk, "detokenize", "out.parquet", "back.parquet", columns=("name",))
+    assert with_dictionary("back.parquet") == before | {"s.x": True, "name_status": True}
+    back = pq.read_table("back.parquet")
+    assert back.drop("name_status").equals(table)
+
+
+def test_texts_that_are_there_many_times_have_a_dictionary_whatever_the_source_has(desk: Desk) -> None:
+    """A value of any length is in a file once then, and not once for each row."""
+    pq.write_table(TABLE, "in.parquet", use_dictionary=False)
+    work(desk, columns=("name",))
+    assert [name for name, coded in with_dictionary("out.parquet").items() if coded] == ["name"]
+
+
 def test_sorting_columns_up_to_one_that_is_replaced(desk: Desk) -> None:
     def sorting(name: str) -> list[Any]:
         file = pq.read_metadata(name)

@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 
 import duckdb
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from quorumvault.files.columnar.part_rows import Numbers, damaged
@@ -30,6 +31,7 @@ _FILE_END: Final = 8
 _CHUNKS: Final = """
     select row_group_id, column_id, compression, type, total_uncompressed_size as size, bloom_filter_length as filter,
         contains(encodings, 'DELTA_BYTE_ARRAY') as has_prefixes,
+        not regexp_matches(encodings, 'DICTIONARY|DELTA|SPLIT') as is_plain,
         bloom_filter_offset is not null as has_filter, len(map_keys(key_value_metadata)) > 0 as has_metadata, greatest(
             least(data_page_offset, coalesce(nullif(dictionary_page_offset, 0), data_page_offset)) + total_compressed_size,
             bloom_filter_offset + coalesce(bloom_filter_length, 0)) as end
@@ -62,6 +64,8 @@ class Layout:
         self._types[places] = found["type"]
         self._has_prefixes: Numbers = np.full(shape, False)
         self._has_prefixes[places] = np.ma.filled(found["has_prefixes"], False)
+        self._is_plain: Numbers = np.full(shape, False)
+        self._is_plain[places] = np.ma.filled(found["is_plain"], False)
         self._has_metadata = bool(np.ma.filled(found["has_metadata"], False).any())
         self._has_timestamps = any(_is_timestamp(metadata.schema.column(place)) for place in range(shape[1]))
         self._has_page_index = _has_more(path, int(np.ma.filled(found["end"], 0).max(initial=0)))
@@ -104,6 +108,16 @@ class Layout:
             **({"bloom_filter_options": filters} if filters else {}),
             **({"sorting_columns": sorting} if sorting else {}),
         }
+
+    def with_dictionary(self, schema: Any, repeated: Collection[str]) -> list[str]:
+        """Returns the leaves of an output of this ``schema`` that get dictionaries: all but those of columns that have none.
+
+        Whoever wrote a column without one found that it has few texts twice, or wants none, and trying costs more than all else.
+        Columns that are ``repeated`` get one: what is in them now need not be as it was.
+        """
+        coded = {leaf.column for leaf, groups in zip(self.leaves, self._is_plain.T, strict=True) if not groups.all()}
+        plain = {leaf.column for leaf in self.leaves} - coded - set(repeated)
+        return [path for path, name in zip(_paths(schema), _columns(schema), strict=True) if name not in plain]
 
     def not_kept(self, replaced: Collection[str]) -> list[str]:
         """Names what no option of the writer brings back."""
@@ -161,6 +175,15 @@ def _columns(schema: Any) -> Iterator[str]:
     """Yields the name of the column that each leaf belongs to. Paths do not tell: a name may have a dot in it."""
     for field in schema:
         yield from [field.name] * _leaves(field.type)
+
+
+def _paths(schema: Any) -> list[str]:
+    """Returns how pyarrow's writer calls the leaves: those of lists have other names in files of other writers."""
+    sink = pa.BufferOutputStream()
+    with pq.ParquetWriter(sink, schema):
+        pass
+    found = pq.read_metadata(pa.BufferReader(sink.getvalue())).schema
+    return [found.column(place).path for place in range(len(found))]
 
 
 def _leaves(kind: Any) -> int:

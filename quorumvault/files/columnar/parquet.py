@@ -27,7 +27,7 @@ from quorumvault.errors import ColumnError
 from quorumvault.files.columnar import cast_types, int96
 from quorumvault.files.columnar.answers import CODE, ColumnAnswers, registered
 from quorumvault.files.columnar.layout import Layout, row_groups_cut
-from quorumvault.files.columnar.part_rows import Numbers, PartRows, cuts, damaged
+from quorumvault.files.columnar.part_rows import Numbers, PartRows, cuts, damaged, repeated
 from quorumvault.files.columnar.replace import moved_pairs, replacements, settle_rows
 from quorumvault.files.engine import ConvertedPart, PartProgress
 from quorumvault.files.job import CellCounts, Job, RunError
@@ -275,9 +275,10 @@ class ParquetConversion:
         return texts.filter(pa.array(used[:-1])), np.append(places, -1)[indices]
 
     def assemble(self, parts: Sequence[PartFiles], output: Path) -> None:
-        rows = PartRows([files.data for files in parts], self._part_schema(), self._source)
+        rows = self._rows(parts)
         groups = 0
-        with pq.ParquetWriter(output, self._schema, **self._options) as writer:
+        with_dictionary = self._reader.layout.with_dictionary(self._schema, self._repeated(parts))
+        with pq.ParquetWriter(output, self._schema, use_dictionary=with_dictionary, **self._options) as writer:
             for others in _ahead(self._others()):
                 replaced, sizes = rows.take(len(others))
                 start = 0
@@ -289,6 +290,15 @@ class ParquetConversion:
             if rows.left():
                 raise damaged(self._source)
         self.not_kept += row_groups_cut(self._reader.metadata.num_row_groups, groups)
+
+    def _rows(self, parts: Sequence[PartFiles]) -> PartRows:
+        return PartRows([files.data for files in parts], self._part_schema(), self._source)
+
+    def _repeated(self, parts: Sequence[PartFiles]) -> set[str]:
+        """The replaced columns of whose texts many are there more than once, by the first row group."""
+        metadata = self._reader.metadata
+        first = min(metadata.row_group(0).num_rows, CHUNK_ROWS) if metadata.num_row_groups else 0
+        return repeated(self._rows(parts).take(first)[0])
 
     def _others(self) -> Iterator[Any]:
         """The columns that stay as they are, a table for each row group to write."""

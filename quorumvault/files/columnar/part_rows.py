@@ -32,6 +32,23 @@ def cuts(sizes: Numbers) -> Iterator[int]:
     yield len(sizes)
 
 
+def repeated(rows: Any) -> set[str]:
+    """Returns the columns of texts of which each once has at most half of the bytes that all rows have."""
+    found = set()
+    for name, column in zip(rows.column_names, rows.columns, strict=True):
+        if not pa.types.is_dictionary(column.type):
+            continue
+        once = total = 0
+        for chunk in column.chunks:
+            lengths = pc.binary_length(chunk.dictionary).fill_null(0).to_numpy()
+            times = np.bincount(chunk.indices.drop_null().to_numpy(), minlength=len(lengths))
+            once += int(lengths[times > 0].sum())
+            total += int((lengths * times).sum())
+        if 2 * once <= total:
+            found.add(name)
+    return found
+
+
 class PartRows:
     """Rows of Arrow streams, one after the other, as many at a time as are asked for, and the bytes of each row's texts.
 
