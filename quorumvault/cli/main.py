@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 import click
 
+from quorumvault.cli.no_pandas import do_without_pandas
 from quorumvault.cli.output import say, visible
 from quorumvault.cli.standard_streams import HandleError, take_over
 from quorumvault.config.process_memory import forbid_core_dumps
@@ -140,6 +141,7 @@ class Commands(click.Group):
         if not args and kwargs.get("args") is None:  # the process is this command's: it may hold API keys, values and secrets
             take_over()
             forbid_core_dumps()
+            do_without_pandas()
         kwargs["standalone_mode"] = False
         kwargs.setdefault("prog_name", "quorumvault")
         try:

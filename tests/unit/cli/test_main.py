@@ -115,3 +115,12 @@ def test_a_node_is_named_the_same_way_by_every_command(tmp_path: Path, command: 
     assert (told.exit_code, "no node 'n4' in this cluster" in told.stderr) == (1, True)
     both = CliRunner().invoke(main, [*by_directory, "--config", file, "--node", "n2"])
     assert (both.exit_code, "name the cluster once" in both.stderr) == (2, True)
+
+
+def test_a_command_does_not_load_pandas() -> None:
+    """pyarrow would: half of the time that it takes until a command on a Parquet file begins."""
+    program = "import contextlib, sys, pyarrow; from quorumvault.cli import main\n"
+    program += "with contextlib.suppress(SystemExit): main()\n"
+    program += "pyarrow.array([1]); print('pandas' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program, "--version"], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.splitlines()[1:] == ["False"]
