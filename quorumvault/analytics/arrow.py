@@ -24,7 +24,7 @@ from quorumvault.client.arrow import Column, decode, encode
 from quorumvault.client.operations import ArrowOperation
 from quorumvault.client.policy import EPOCH_PASSES
 from quorumvault.client.threads import threads
-from quorumvault.crypto.tokens import parse_tokens
+from quorumvault.crypto.tokens import parse_alike, parse_tokens
 
 #: Rows that are looked at together: some 60 MB of tokens. More would find more repeats, and less would keep fewer requests busy.
 WINDOW_ROWS: Final = 500_000
@@ -174,7 +174,10 @@ class Passage:
     def _sendable(self, texts: Any) -> Any:
         if self._asks == "value":
             return pa.repeat(True, len(texts))
-        return pa.array([parsed is not None for parsed in parse_tokens(texts.to_pylist())], pa.bool_())
+        listed = texts.to_pylist()
+        if parse_alike(listed) is not None:  # nearly always, and in half the time
+            return pa.repeat(True, len(texts))
+        return pa.array([parsed is not None for parsed in parse_tokens(listed)], pa.bool_())
 
     def _ask(self, texts: Any) -> tuple[Any, Any]:
         """Results and statuses of distinct texts, all of which are sent."""

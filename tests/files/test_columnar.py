@@ -375,9 +375,11 @@ def test_dictionaries_with_any_kind_of_index(kind: Any, desk: Desk) -> None:
     assert rows("back.parquet") == [("two",), (None,), ("one",), ("two",)]
 
 
-def test_a_row_group_of_many_long_values_is_written_in_pieces(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("ahead", [0, 1 << 20])
+def test_a_row_group_of_many_long_values_is_written_in_pieces(ahead: int, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """34,000 rows of one value of 64 KiB are more than a column of Arrow's utf8 can have at once."""
     monkeypatch.setattr(part_rows, "_TEXT_BYTES", 1000)
+    monkeypatch.setattr(parquet, "_AHEAD_BYTES", ahead)
     values = [None if number % 7 == 0 else "long" * 75 if number % 3 else "short" for number in range(40)]
     tokens = desk.client.tokenize(values)
     empty = [None] * 40

@@ -47,6 +47,10 @@ _BATCH_ROWS: Final = 1 << 17
 _CODED_BYTES: Final = 8
 #: A row group that has more bytes is read, and written, in pieces.
 _GROUP_BYTES: Final = 128 << 20
+#: Bytes of a column of utf8 up to which its dictionary surely is one of utf8, too: it ends at 2 GiB.
+_UTF8_BYTES: Final = 1 << 30
+#: Bytes of texts from the vault in a row group that is put together while the one before is written.
+_AHEAD_BYTES: Final = 64 << 20
 _BUFFER_BYTES: Final = 1 << 20
 ItemT = TypeVar("ItemT")
 #: Distinct texts of a column, and for each row the place among them, -1 for a null.
@@ -254,7 +258,8 @@ class ParquetConversion:
             with self._con.cursor() as con, registered(con, "chunk", pa.table({"cell": column})):
                 column = con.sql("select cast(cell as varchar) as text from chunk").to_arrow_table().column("text")
         if not pa.types.is_dictionary(column.type):
-            column = column.cast(pa.large_utf8()).dictionary_encode()
+            fits = column.type == pa.utf8() and column.nbytes < _UTF8_BYTES  # a copy of where each text ends takes its time
+            column = (column if fits else column.cast(pa.large_utf8())).dictionary_encode()
         for chunk in column.chunks:  # pyarrow follows them without a look
             lowest, highest = pc.min_max(chunk.indices).as_py().values()
             if highest is not None and not 0 <= lowest <= highest < len(chunk.dictionary):
@@ -279,14 +284,10 @@ class ParquetConversion:
         groups = 0
         with_dictionary = self._reader.layout.with_dictionary(self._schema, self._repeated(parts))
         with pq.ParquetWriter(output, self._schema, use_dictionary=with_dictionary, **self._options) as writer:
-            for others in _ahead(self._others()):
-                replaced, sizes = rows.take(len(others))
-                start = 0
-                for stop in cuts(sizes):
-                    table = self._merged(others.slice(start, stop - start), replaced.slice(start, stop - start))
-                    writer.write_table(table, row_group_size=max(1, len(table)))
-                    start = stop
-                    groups += 1
+            for piece in _ahead(self._pieces(rows)):
+                table = self._merged(*piece) if isinstance(piece, tuple) else piece
+                writer.write_table(table, row_group_size=max(1, len(table)))
+                groups += 1
             if rows.left():
                 raise damaged(self._source)
         self.not_kept += row_groups_cut(self._reader.metadata.num_row_groups, groups)
@@ -299,6 +300,16 @@ class ParquetConversion:
         metadata = self._reader.metadata
         first = min(metadata.row_group(0).num_rows, CHUNK_ROWS) if metadata.num_row_groups else 0
         return repeated(self._rows(parts).take(first)[0])
+
+    def _pieces(self, rows: PartRows) -> Iterator[Any]:
+        """The output, a table for each row group to write; two halves of one that is too large to have the next beside it."""
+        for others in self._others():
+            replaced, sizes = rows.take(len(others))
+            start = 0
+            for stop in cuts(sizes):
+                piece = others.slice(start, stop - start), replaced.slice(start, stop - start)
+                yield self._merged(*piece) if sizes[start:stop].sum() < _AHEAD_BYTES else piece
+                start = stop
 
     def _others(self) -> Iterator[Any]:
         """The columns that stay as they are, a table for each row group to write."""
