@@ -4,6 +4,7 @@ Pure arithmetic on what replicas say of theirs (messages.Sums, messages.Listing)
 server/replica/bucket_sums.py.
 """
 
+import struct
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 from typing import Final
@@ -25,7 +26,9 @@ def differing(one: bytes, other: bytes) -> list[int]:
         raise ValueError("not the sums of the same buckets")
     if one == other:
         return []
-    return [at // SUM_BYTES for at in range(0, len(one), SUM_BYTES) if one[at : at + SUM_BYTES] != other[at : at + SUM_BYTES]]
+    columns = f"{len(one) // SUM_BYTES}Q"
+    sums = zip(struct.unpack(columns, one), struct.unpack(columns, other), strict=True)
+    return [at for at, (mine, theirs) in enumerate(sums) if mine != theirs]
 
 
 def between(first: int, indices: Iterable[int], end: int) -> Iterator[range]:

@@ -45,7 +45,7 @@ class Message(msgspec.Struct, frozen=True, array_like=True):
     columns: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
-        if len({len(getattr(self, name)) for name in self.columns}) > 1:
+        if self.columns and len({len(getattr(self, name)) for name in self.columns}) > 1:
             raise ValueError("parallel columns differ in length")
 
     def __repr__(self) -> str:

@@ -68,8 +68,9 @@ class Disk:
         self._cached.update(puts)
 
     def scan(self, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
-        held = {**self.stored, **self._cached}.items()
-        found = sorted((key, value) for key, value in held if value is not None and key.startswith(prefix) and key >= start)
+        held: Mapping[bytes, bytes | None] = {**self.stored, **self._cached} if self._cached else self.stored
+        first, of_all = max(prefix, start), held.items()
+        found = sorted([(key, value) for key, value in of_all if key >= first and value is not None and key.startswith(prefix)])
         return self._readable(found, self.unreadable - self._cached.keys())
 
     def step_over(self, start: bytes, end: bytes) -> tuple[bytes, list[tuple[bytes, bytes]]]:

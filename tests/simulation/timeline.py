@@ -8,14 +8,14 @@ from __future__ import annotations
 import asyncio
 from asyncio import Future, events
 from collections.abc import Callable, Coroutine, Generator
-from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import Any
 
+import msgspec
 
-@dataclass(eq=False, slots=True)
-class Timer:
-    """An event to come; what ``call_at`` gives back on a simulated loop."""
+
+class Timer(msgspec.Struct, eq=False):
+    """An event to come; what ``call_at`` gives back on a simulated loop. A struct is made faster than an object, and many are."""
 
     owner: Schedule | None
     callback: Callable[..., object] | None

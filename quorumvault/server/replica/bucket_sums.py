@@ -40,6 +40,7 @@ class BucketSums:
 
     Invariants: ``_sums``, ``_records`` and ``_known`` are all empty or have an entry for each bucket; the sum of a known bucket
     is that of its records in the store, below 2^64, and their number stands beside it; of any other bucket both are 0.
+    ``_groups`` is empty, or has the sums of the groups: whatever changes one of ``_sums`` empties it.
     """
 
     def __init__(self) -> None:
@@ -47,6 +48,7 @@ class BucketSums:
         self._sums: list[int] = []
         self._records = array("I")
         self._known = bytearray()
+        self._groups: list[int] = []
         #: True once all buckets have been counted since the start, except those that cannot be read.
         self.complete = False
 
@@ -79,6 +81,7 @@ class BucketSums:
         assert 0 <= value <= _MASK
         if not self._sums:
             self._sums, self._records, self._known = [0] * BUCKETS, array("I", bytes(4 * BUCKETS)), bytearray(BUCKETS)
+        self._groups = []
         self._sums[bucket] = value
         self._records[bucket] = records
         self._known[bucket] = True
@@ -87,6 +90,7 @@ class BucketSums:
         """The bucket cannot be read: it is not known any more."""
         if not self._sums:
             return
+        self._groups = []
         self._sums[bucket] = self._records[bucket] = 0
         self._known[bucket] = False
 
@@ -96,6 +100,7 @@ class BucketSums:
         assert len(sums) == len(known)
         if not known:
             return
+        self._groups = []
         for key, record in written.items():
             if key[0] == _RECORD and known[bucket := key[1] << 8 | key[2]]:
                 sums[bucket] = sums[bucket] + fingerprint(key, record) & _MASK
@@ -106,7 +111,10 @@ class BucketSums:
                 counts[bucket] -= 1
 
     def of_groups(self) -> list[int]:
-        return [sum(self.of_group(group)) & _MASK for group in range(GROUPS)]
+        """The fingerprints of all groups. They are worked out when something has changed since the last time."""
+        if not self._groups:
+            self._groups = [sum(self.of_group(group)) & _MASK for group in range(GROUPS)]
+        return self._groups
 
     def of_group(self, group: int) -> list[int]:
         """The fingerprints of the group's GROUP_SIZE buckets."""

@@ -178,7 +178,8 @@ class Inventory:
             if pairs is None or self.gaps.meets(bucket):
                 self.sums.forget(bucket)
             else:
-                self.sums.learn(bucket, total(pairs), len(pairs))
+                # Nearly all buckets of a small store are empty.
+                self.sums.learn(bucket, total(pairs) if pairs else 0, len(pairs))
         self.present.learn({bucket: [key for key, _ in pairs] for bucket, pairs in counted if pairs is not None})
         self.sums.complete = self.sums.complete or first == BUCKETS
         return first

@@ -59,6 +59,7 @@ def counted() -> BucketSums:
 def test_sums_that_are_kept_up_are_those_that_a_scan_comes_to(batches: Sequence[dict[bytes, bytes]]) -> None:
     sums, content = counted(), dict[bytes, bytes]()
     for batch in batches:
+        sums.of_groups()  # what was worked out before a write is not told after it
         replaced = {key: content[key] for key in batch if key in content}
         sums.wrote({**batch, layout.SEQUENCE_KEY: b"12345678", layout.register_key(OWNERS[0]): b"\x01\0\0\0\1"}, replaced)
         content |= batch
@@ -67,6 +68,15 @@ def test_sums_that_are_kept_up_are_those_that_a_scan_comes_to(batches: Sequence[
     assert sums.records == len(content)
     assert sums.of_groups() == [sum(expected[at : at + GROUP_SIZE]) % 2**64 for at in range(0, BUCKETS, GROUP_SIZE)]
     assert sums.of_group(255) == expected[-GROUP_SIZE:]
+
+
+def test_the_sums_of_groups_follow_what_is_counted_and_what_cannot_be_read() -> None:
+    sums = counted()
+    assert not any(sums.of_groups())
+    sums.learn(GROUP_SIZE, 7, 1)
+    assert sums.of_groups()[:3] == [0, 7, 0]
+    sums.forget(GROUP_SIZE)
+    assert not any(sums.of_groups())
 
 
 @settings(max_examples=25)
