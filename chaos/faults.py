@@ -316,10 +316,12 @@ class Faults:
         return Applied(f"{fault.node}: {damage.words}", mend)
 
     async def _damage_store(self, fault: Fault, damage: Callable[..., Damage]) -> Applied:
-        store = self._cluster.nodes[fault.node].data / "store"
-        if self._rejoins:
-            self._damaged[fault.node] = fault.kind, self._cluster.identity(fault.node).get("disk")
-        return await self._while_down(fault, lambda: damage(store, Random(fault.dice)))
+        def make() -> Damage:
+            if self._rejoins:
+                self._damaged[fault.node] = fault.kind, self._cluster.identity(fault.node).get("disk")
+            return damage(self._cluster.nodes[fault.node].data / "store", Random(fault.dice))
+
+        return await self._while_down(fault, make)
 
     async def _take_disk_away(self, fault: Fault) -> Applied:
         data = self._cluster.nodes[fault.node].data
@@ -368,8 +370,8 @@ class Faults:
         return Applied(f"{fault.node} is killed and started again: {damage.words}", mend)
 
     async def _check_whole(self) -> None:
-        if not await asyncio.to_thread(self._joins.all_active):
-            raise Unavailable("a node has not joined again yet, and no second disk may be lost meanwhile")
+        if not await asyncio.to_thread(self._joins.all_whole):
+            raise Unavailable("a node has not joined again yet, or not mended its disk: no second one may be lost meanwhile")
 
     def _required_injector(self) -> Injector:
         if self._injector is None:

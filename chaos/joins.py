@@ -8,7 +8,8 @@
     older-copy              a node's disk is copied, and some seconds later put back: it has forgotten what it acknowledged since,
                             and has to find that out by itself before it votes
 
-Each begins with three disks that are active: two that are lost at a time are more than the promise covers.
+Each begins with three disks that are active and can be read: two that are lost at a time are more than the promise covers, and
+so is one that has what another one has lost.
 """
 
 import asyncio
@@ -80,8 +81,10 @@ class Joins:
         await asyncio.to_thread(self._cluster.replace_disk, name)
         self._start(name)
 
-    def all_active(self) -> bool:
-        return all(self._cluster.state(name) == "active" for name in NODES)
+    def all_whole(self) -> bool:
+        """Returns whether each node is active and can read all that it has: no disk is the only one that has something."""
+        answers = [self._cluster.health(name) for name in NODES]
+        return all(answer is not None and answer.body["state"] == "active" and "damaged" not in answer.body for answer in answers)
 
     def close(self) -> None:
         """Ends the second processes of nodes that were begun and not mended."""

@@ -234,7 +234,7 @@ DUCKDB: dict[str, tuple[str, ...]] = {
     "a table without rows": ("t", "create table t(name varchar, n int)"),
     "deleted and changed rows": (
         "t",
-        "create table t as select 'plain ' || range as name, range as n from range(3000)",
+        "create table t as select 'plain ' || range as name, range as n from range(40)",
         "delete from t where n % 2 = 0",
         "update t set n = n + 1",
     ),

@@ -19,6 +19,7 @@ from chaos.nemesis import BRISK, JOINS, MAY_STOP, Fault, Kind, Pace, Wire, scrip
 from chaos.network import Weather
 from chaos.recorder import Recorder
 from chaos.tellers import again
+from chaos.testbed.api import Answer
 from chaos.testbed.cluster import NODES, Cluster, Node
 from chaos.testbed.history import FaultBegan, FaultEnded, Note, read
 from chaos.testbed.host import Unavailable
@@ -42,6 +43,7 @@ class FakeCluster:
     def __init__(self, directory: Path) -> None:
         self.nodes = {name: Node(name, "", directory, directory / "log") for name in NODES}
         self.stopped: set[str] = set()
+        self.answers: dict[str, Answer | None] = {name: Answer(200, {"state": "active"}) for name in NODES}
         self.journal: list[tuple[str, ...]] = []
         for node in self.nodes.values():
             (node.data / "store").mkdir(parents=True)
@@ -62,6 +64,9 @@ class FakeCluster:
     def end(self, name: str, code: int | None) -> None:
         """Gives a node another process: one that has ended with this exit code, or that runs."""
         self.nodes[name].process = cast("subprocess.Popen[bytes]", FakeProcess(code))
+
+    def health(self, name: str) -> Answer | None:
+        return self.answers[name]
 
     def pause(self, name: str) -> None:
         self.stopped.add(name)
@@ -208,6 +213,22 @@ def test_a_process_with_few_files_left_has_its_own_limit_again(rig: Rig) -> None
 def test_no_disk_is_replaced_where_disks_are_put_back(kind: Kind, rig: Rig) -> None:
     asyncio.run(rig.faults.follow(script(1, [kind], NOW), rig.tell))
     assert rig.faults.skipped == {kind.label: "disks are put back in this run, and none is replaced"}
+    assert (rig.told, rig.cluster.journal) == ([], [])
+
+
+@pytest.mark.parametrize(
+    "other",
+    [Answer(200, {"state": "active", "damaged": True}), Answer(503, {"state": "joining"}), None],
+    ids=["cannot read all that it has", "joins", "does not answer"],
+)
+def test_no_disk_is_lost_while_another_one_may_need_it(other: Answer | None, rig: Rig) -> None:
+    """What is in the damaged blocks of one may be on that disk and nowhere else."""
+    rig.cluster.answers["n3"] = other
+    with Recorder.to(rig.path.with_name("rejoins.jsonl")) as recorder:
+        faults = Faults(cast("Cluster", rig.cluster), rig.network, None, Idle(), recorder, rejoins=True)
+        for kind in (*JOINS, Kind.DISK_GONE, Kind.FLIPPED_TABLE):
+            asyncio.run(faults.follow(script(1, [kind], NOW), rig.tell))
+            assert "no second one may be lost meanwhile" in faults.skipped[kind.label]
     assert (rig.told, rig.cluster.journal) == ([], [])
 
 
