@@ -42,5 +42,5 @@ MUTANTS = (
     Mutant("rot-stays", ("scrub",), "what is not authentic stays",
            ((scrub, "merge_records", lambda replica, theirs: 0),), HEALING_NODES, seed=3),
     Mutant("damage-overlooked", ("a distrusted store stops", "scrub"), "the store goes on",
-           ((Scrub, "_distrust", lambda scrub, damage: None),), HEALING_NODES, seed=1),
+           ((Scrub, "_distrust", lambda scrub, damage: None),), HEALING_NODES, seed=7),
 )  # fmt: skip

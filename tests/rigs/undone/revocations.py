@@ -106,7 +106,7 @@ MUTANTS = (
     Mutant("revoked-read-of-one", (_STAYS,), "one disk's set is believed",
            ((ReadRevokedRound, "_decision", _believe_one),), REVOKED, seed=4, scopes=("revoke-read-read",)),
     Mutant("revoked-shrinks", (_STAYS,), "a disk's new set takes the place of the one before",
-           ((RevokedKeys, "learn", _learn_in_place),), REVOKED, 2),
+           ((RevokedKeys, "learn", _learn_in_place),), REVOKED, seed=1),
     Mutant("revoked-forgotten", (_STAYS,), "a disk's start knows of none",
            ((RevokedKeys, "__init__", _begin_with_nothing),), REVOKED, seed=2, scopes=("revoke-read-read",), faults=("kill",)),
     Mutant("revoked-not-copied", (_STAYS, "copy after the entry, from both"), "a new disk gets none",
