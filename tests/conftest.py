@@ -37,6 +37,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         folder = item.path.relative_to(TESTS).parts[0]
         if folder in MARKED_FOLDERS:
             item.add_marker(folder)
+    _spread(items)
+
+
+def _spread(items: list[pytest.Item]) -> None:
+    """Puts files whose tests start clusters evenly between the others, which have the cores while nodes wait for each other."""
+    places: dict[Path, float] = {}
+    files = dict.fromkeys(item.path for item in items)
+    for starts_clusters in (True, False):
+        some = [path for path in files if (path.relative_to(TESTS).parts[0] in MARKED_FOLDERS) is starts_clusters]
+        places |= {path: (number + 0.5) / len(some) for number, path in enumerate(some)}
+    items.sort(key=lambda item: places[item.path])
 
 
 @pytest.fixture(autouse=True)

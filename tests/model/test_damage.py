@@ -7,8 +7,11 @@ import pytest
 from tests.model.damagescopes import ONE, SMALL
 from tests.model.world import Violation
 
+#: The others take seconds each.
+QUICK = "damaged-two-values"
 
-@pytest.mark.parametrize("name", SMALL)
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=() if name == QUICK else pytest.mark.slow) for name in SMALL])
 def test_what_a_disk_has_lost_is_unknown_until_both_others_were_read(name: str) -> None:
     """Proves: what is not known is not absent, write-once."""
     scope = SMALL[name]

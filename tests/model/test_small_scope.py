@@ -1,5 +1,7 @@
 """Every interleaving of a few operations on the real core keeps the rules."""
 
+from collections.abc import Sequence
+
 import pytest
 
 from tests.model.run import main
@@ -12,7 +14,12 @@ from tests.rigs.undone.mutant import applied
 LARGE = (pytest.mark.slow, pytest.mark.large)
 
 
-@pytest.mark.parametrize("scope", [pytest.param(name, marks=LARGE if SMALL[name].at_least >= 100_000 else ()) for name in SMALL])
+def marks(scope: str) -> Sequence[pytest.MarkDecorator]:
+    states = SMALL[scope].at_least
+    return LARGE if states >= 100_000 else (pytest.mark.slow,) if states >= 20_000 else ()
+
+
+@pytest.mark.parametrize("scope", [pytest.param(name, marks=marks(name)) for name in SMALL])
 def test_no_interleaving_breaks_a_rule(scope: str) -> None:
     world = SMALL[scope].world()
     assert world.explore().states > SMALL[scope].at_least

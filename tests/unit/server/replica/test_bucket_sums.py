@@ -54,6 +54,7 @@ def counted() -> BucketSums:
     return sums
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(st.lists(contents, max_size=6))
 def test_sums_that_are_kept_up_are_those_that_a_scan_comes_to(batches: Sequence[dict[bytes, bytes]]) -> None:
@@ -79,6 +80,7 @@ def test_the_sums_of_groups_follow_what_is_counted_and_what_cannot_be_read() -> 
     assert not any(sums.of_groups())
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(contents, contents, st.sets(st.sampled_from([0, 1, 255, 256, 65535])))
 def test_buckets_that_are_scanned_between_writes_miss_none(

@@ -137,6 +137,7 @@ def _without_filter(contents: bytes) -> bytes:
     return contents[:start] + bytes(end - start) + contents[end:]
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_in_a_table_hides_and_changes_nothing(table: Disk, damaged: Damage) -> None:
     contents = table.contents
     parts, chance = _parts(contents), random.Random(6)
