@@ -16,7 +16,7 @@ from chaos.testbed.cluster import NODES
 from quorumvault.client import Client
 
 #: For a machine of two cores that runs nodes and command.
-TARGET_RATIO = 3.0
+TARGET_RATIO = 2.5
 TARGET_MIB = 1024.0
 
 
