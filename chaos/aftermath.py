@@ -93,8 +93,9 @@ class _Aftermath:
         back = self._back()
         calm = self._calm(back)
         converged = next((each.at for each in self._found.convergences if each.equal and ended <= each.at <= self._next), None)
-        watched = self._watched()
-        until = ended + max(calm or 0.0, back or 0.0, min(watched, CONVERGENCE_AIM) if converged is None else converged - ended)
+        watched, mended = self._watched(), self._mended()
+        looked = min(watched, mended + CONVERGENCE_AIM) if converged is None else converged - ended
+        until = ended + max(calm or 0.0, back or 0.0, looked)
         late = [seen.late for seen in self._found.machine if seen.at > began and seen.since < until]
         return FaultSeen(
             number=fault.number,
@@ -108,6 +109,7 @@ class _Aftermath:
             quiet=_share([each for each in others if not busy.meet(each.at, each.over)]),
             back_seconds=back,
             calm_seconds=calm,
+            mended_seconds=mended,
             converged_seconds=None if converged is None else converged - ended,
             watched_seconds=watched,
             late=max(late, default=None),
@@ -144,6 +146,13 @@ class _Aftermath:
         """Those that were made in this time."""
         tries = self._found.tries
         return tries[bisect_left(tries, began, key=_at) : bisect_left(tries, ended, key=_at)]
+
+    def _mended(self) -> float:
+        ended = self._window.ended
+        began = max((at for at in self._found.mending if ended <= at <= self._next), default=None)
+        if began is None:
+            return 0.0
+        return next((at for at in self._found.whole if began <= at <= self._next), ended + self._watched()) - ended
 
     def _watched(self) -> float:
         given_up = (each.at for each in self._found.convergences if not each.equal and each.at >= self._window.ended)

@@ -6,14 +6,15 @@ written down here is exact to a second.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from enum import Enum, auto
 
 import httpx2
 import msgspec
 
 from chaos.recorder import Recorder
 from chaos.testbed.cluster import NODES, Cluster
-from chaos.testbed.history import Convergence, Whole
+from chaos.testbed.history import Convergence, Mending, Whole
 
 _POLL_SECONDS = 0.25
 #: A node answers /health from memory.
@@ -31,6 +32,15 @@ class _Quorum(msgspec.Struct):
 class _Health(msgspec.Struct):
     state: str
     quorum: _Quorum
+    damaged: bool = False
+
+
+class Nodes(Enum):
+    """What a look at all three finds. ``MENDING``: a disk joins, or has lost something that it has not back yet."""
+
+    WHOLE = auto()
+    MENDING = auto()
+    AWAY = auto()
 
 
 class _Verified(msgspec.Struct):
@@ -45,10 +55,9 @@ class Replicas:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
 
-    async def whole(self) -> bool:
-        """Says whether all nodes are active and see each other."""
+    async def nodes(self) -> Nodes:
         async with httpx2.AsyncClient(timeout=_HEALTH_SECONDS, trust_env=False) as client:
-            return all(await asyncio.gather(*(_is_whole(client, self._cluster.url(name)) for name in NODES)))
+            return await nodes_told(client, [self._cluster.url(name) for name in NODES])
 
     async def difference(self) -> str | None:
         """Returns in which way one replica differs from the others, or why that cannot be said; None if all are the same."""
@@ -57,13 +66,21 @@ class Replicas:
             return await difference_told(client)
 
 
-async def _is_whole(client: httpx2.AsyncClient, url: str) -> bool:
+async def nodes_told(client: httpx2.AsyncClient, urls: Sequence[str]) -> Nodes:
+    """Returns what the nodes at these addresses say of themselves, taken together."""
+    found = await asyncio.gather(*(_look_at(client, url) for url in urls))
+    return next((state for state in (Nodes.MENDING, Nodes.AWAY) if state in found), Nodes.WHOLE)
+
+
+async def _look_at(client: httpx2.AsyncClient, url: str) -> Nodes:
     try:
         answer = await client.get(f"{url}/health")
         said = msgspec.json.decode(answer.content, type=_Health)
     except (httpx2.TransportError, msgspec.MsgspecError):
-        return False
-    return said.state == "active" and said.quorum.reachable == len(NODES)
+        return Nodes.AWAY
+    if said.damaged or said.state == "joining":
+        return Nodes.MENDING
+    return Nodes.WHOLE if said.state == "active" and said.quorum.reachable == len(NODES) else Nodes.AWAY
 
 
 async def difference_told(client: httpx2.AsyncClient) -> str | None:
@@ -80,12 +97,12 @@ async def difference_told(client: httpx2.AsyncClient) -> str | None:
 
 
 class ConvergenceWatch:
-    """Is told of each fault's begin and end. ``whole`` and ``difference`` are those of Replicas. On the event loop's thread."""
+    """Is told of each fault's begin and end. ``nodes`` and ``difference`` are those of Replicas. On the event loop's thread."""
 
     def __init__(
-        self, whole: Callable[[], Awaitable[bool]], difference: Callable[[], Awaitable[str | None]], recorder: Recorder
+        self, nodes: Callable[[], Awaitable[Nodes]], difference: Callable[[], Awaitable[str | None]], recorder: Recorder
     ) -> None:
-        self._whole = whole
+        self._nodes = nodes
         self._difference = difference
         self._recorder = recorder
         self._faults = 0
@@ -116,11 +133,7 @@ class ConvergenceWatch:
             look.result()
 
     async def _until_equal(self) -> None:
-        while True:
-            if await self._whole():
-                break
-            await asyncio.sleep(_POLL_SECONDS)
-        self._recorder.write(Whole(self._recorder.now))
+        await self._until_whole()
         looks = [asyncio.create_task(self._look_from(place * _APART_SECONDS)) for place in range(_LOOKS)]
         try:
             done, _ = await asyncio.wait(looks, return_when=asyncio.FIRST_COMPLETED)
@@ -130,8 +143,18 @@ class ConvergenceWatch:
         done.pop().result()
         self._recorder.write(Convergence(self._recorder.now, equal=True))
 
+    async def _until_whole(self) -> None:
+        mending = False
+        while (nodes := await self._nodes()) is not Nodes.WHOLE:
+            if nodes is Nodes.MENDING and not mending:
+                mending = True
+                self._recorder.write(Mending(self._recorder.now))
+            await asyncio.sleep(_POLL_SECONDS)
+        self._recorder.write(Whole(self._recorder.now))
+
     async def _look_from(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
         while (different := await self._difference()) is not None:
             self._recorder.note(f"the replicas are not the same yet: {different}")
             await asyncio.sleep(_POLL_SECONDS)
+            await self._until_whole()  # a disk may find only now what it has lost

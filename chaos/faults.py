@@ -9,6 +9,7 @@ import contextlib
 import os
 import resource
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import replace
 from functools import partial
 from random import Random
 from typing import NamedTuple, Protocol
@@ -80,10 +81,11 @@ class Traffic(Protocol):
 
 
 class Applied(NamedTuple):
-    """A fault that is in force: in words, and the function that undoes it."""
+    """A fault that is in force: in words, and the function that undoes it. ``instead``: it came to this kind only."""
 
     words: str
     mend: Mend
+    instead: Kind | None = None
 
 
 class Faults:
@@ -173,6 +175,8 @@ class Faults:
             self.skipped[fault.kind.label] = str(why)
             self._recorder.note(f"no {fault.kind.label} of {fault.node}: {why}")
             return
+        if applied.instead is not None:
+            fault = replace(fault, kind=applied.instead)
         self._active[fault.number] = fault, applied
         self._recorder.write(FaultBegan(fault.number, fault.kind.label, fault.on, began, applied.words))
         tell(fault, applied.words, True)
@@ -317,9 +321,10 @@ class Faults:
 
     async def _damage_store(self, fault: Fault, damage: Callable[..., Damage]) -> Applied:
         def make() -> Damage:
+            made = damage(self._cluster.nodes[fault.node].data / "store", Random(fault.dice))
             if self._rejoins:
                 self._damaged[fault.node] = fault.kind, self._cluster.identity(fault.node).get("disk")
-            return damage(self._cluster.nodes[fault.node].data / "store", Random(fault.dice))
+            return made
 
         return await self._while_down(fault, make)
 
@@ -357,7 +362,9 @@ class Faults:
             await self._check_whole()
         self._stop(fault.node)
         try:
-            damage = make()
+            damage, instead = make(), None
+        except Unavailable as why:  # requests that failed meanwhile failed because of this fault
+            damage, instead = Damage(str(why), lambda: None), Kind.KILL
         finally:
             await self._start(fault.node)
 
@@ -367,7 +374,7 @@ class Faults:
                 damage.undo()
             await self._start(fault.node)
 
-        return Applied(f"{fault.node} is killed and started again: {damage.words}", mend)
+        return Applied(f"{fault.node} is killed and started again: {damage.words}", mend, instead)
 
     async def _check_whole(self) -> None:
         if not await asyncio.to_thread(self._joins.all_whole):

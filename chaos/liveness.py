@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from chaos.aftermath import spread
-from chaos.summary import CONFIDENCE, CONVERGENCE_AIM, RECOVERY_AIM, SERVED_AIM, Aims, FaultSeen, Share, Spread
+from chaos.summary import CONFIDENCE, CONVERGENCE_AIM, MENDING_AIM, RECOVERY_AIM, SERVED_AIM, Aims, FaultSeen, Share, Spread
 
 #: Bisections of an interval between 0 and 1: more than a float can tell.
 _BISECTIONS = 60
@@ -59,9 +59,11 @@ def aims(seen: Sequence[FaultSeen]) -> Aims:
         served_aim=SERVED_AIM,
         recovery=spread([fault.recovered_seconds for fault in judged if fault.recovered_seconds is not None]),
         recovery_aim=RECOVERY_AIM,
-        convergence=spread([fault.converged_seconds for fault in seen if fault.converged_seconds is not None]),
+        mending=spread([fault.mended_seconds for fault in seen if fault.mended_seconds]),
+        mending_aim=MENDING_AIM,
+        convergence=spread([fault.same_seconds for fault in seen if fault.same_seconds is not None]),
         convergence_aim=CONVERGENCE_AIM,
-        overtaken=sum(fault.converged_seconds is None and 0 < fault.watched_seconds < CONVERGENCE_AIM for fault in seen),
+        overtaken=sum(fault.same_seconds is None and 0 < fault.watched_seconds < CONVERGENCE_AIM for fault in seen),
         convergence_by_kind=_by_kind(seen),
     )
 
@@ -69,8 +71,8 @@ def aims(seen: Sequence[FaultSeen]) -> Aims:
 def _by_kind(seen: Iterable[FaultSeen]) -> dict[str, Spread]:
     times: dict[str, list[float]] = {}
     for fault in seen:
-        if fault.alone and fault.converged_seconds is not None:
-            times.setdefault(fault.kind, []).append(fault.converged_seconds)
+        if fault.alone and fault.same_seconds is not None:
+            times.setdefault(fault.kind, []).append(fault.same_seconds)
     return {kind: found for kind in sorted(times) if (found := spread(times[kind])) is not None}
 
 
@@ -80,7 +82,7 @@ def _sum(shares: Iterable[Share]) -> Share:
 
 
 def judge(seen: Sequence[FaultSeen]) -> Liveness:
-    found = [_served(seen), *map(_recovery, seen), *map(_convergence, seen)]
+    found = [_served(seen), *map(_recovery, seen), *map(_mending, seen), *map(_convergence, seen)]
     return Liveness(
         missed=tuple(each for one in found for each in one.missed),
         few=tuple(each for one in found for each in one.few),
@@ -114,11 +116,19 @@ def _recovery(fault: FaultSeen) -> Liveness:
     return _late("recovery", f"requests failed up to {seconds:.1f} s after {_named(fault)} (aim: {RECOVERY_AIM:g} s)", fault)
 
 
+def _mending(fault: FaultSeen) -> Liveness:
+    if fault.mended_seconds <= MENDING_AIM:
+        return Liveness()
+    words = f"a disk was not whole {fault.mended_seconds:.1f} s after {_named(fault)} (aim: {MENDING_AIM:g} s)"
+    return _late("mending", words, fault)
+
+
 def _convergence(fault: FaultSeen) -> Liveness:
-    seconds = fault.watched_seconds if fault.converged_seconds is None else fault.converged_seconds
+    seconds = max(0.0, fault.watched_seconds - fault.mended_seconds) if fault.same_seconds is None else fault.same_seconds
     if seconds < CONVERGENCE_AIM:
         return Liveness()
-    words = f"the replicas were not the same {seconds:.1f} s after {_named(fault)} (aim: {CONVERGENCE_AIM:g} s)"
+    mended = " and all disks were mended" if fault.mended_seconds else ""
+    words = f"the replicas were not the same {seconds:.1f} s after {_named(fault)}{mended} (aim: {CONVERGENCE_AIM:g} s)"
     return _late("convergence", words, fault)
 
 

@@ -16,6 +16,7 @@ from chaos.testbed.history import (
     FaultEnded,
     Invoke,
     Machine,
+    Mending,
     Outcome,
     Record,
     Unsent,
@@ -74,12 +75,14 @@ class Try(NamedTuple):
 class Measured(NamedTuple):
     """``calls`` in the order of their invokes; those that were asked to read all back at the end are not among them.
 
-    ``tries`` are these and what was not sent. ``whole`` has the times at which all nodes were whole.
+    ``tries`` are these and what was not sent. ``mending`` has the times from which a disk was being mended, ``whole`` those at
+    which all nodes were whole.
     """
 
     calls: list[Call]
     tries: list[Try]
     windows: list[Window]
+    mending: list[float]
     whole: list[float]
     convergences: list[Convergence]
     machine: list[Machine]
@@ -97,6 +100,7 @@ def measured(records: Sequence[Record]) -> Measured:
         calls=calls,
         tries=sorted(tries, key=lambda each: each.at),
         windows=[Window(record, ended.get(record.number, end)) for record in records if isinstance(record, FaultBegan)],
+        mending=[record.at for record in records if isinstance(record, Mending)],
         whole=[record.at for record in records if isinstance(record, Whole)],
         convergences=[record for record in records if isinstance(record, Convergence)],
         machine=[record for record in records if isinstance(record, Machine)],

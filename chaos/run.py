@@ -28,7 +28,7 @@ from chaos.nemesis import SMALL_DISK, Fault, Kind
 from chaos.network import Site
 from chaos.preloaded import Injector
 from chaos.recorder import Recorder
-from chaos.summary import CONVERGENCE_AIM, Exit, Summary, Verdict
+from chaos.summary import CONVERGENCE_AIM, MENDING_AIM, Exit, Summary, Verdict
 from chaos.testbed import history
 from chaos.testbed.cluster import NODES, Cluster, ClusterError
 from chaos.testbed.history import Begun, Outcome, Record
@@ -135,7 +135,7 @@ async def _work(
     recorder.note("the work begins")
     before: dict[int, dict[Outcome, int]] = {}
     replicas = Replicas(cluster)
-    convergence = ConvergenceWatch(replicas.whole, replicas.difference, recorder)
+    convergence = ConvergenceWatch(replicas.nodes, replicas.difference, recorder)
 
     def heard(fault: Fault, words: str, begins: bool) -> None:
         """Tells of a fault, and once it is over what it meant for clients."""
@@ -154,7 +154,7 @@ async def _work(
             await _under_faults(options, asking, faults, recorder, heard)
             problem = await ready(cluster, reachable=len(NODES))
             if problem is None:
-                await convergence.finish(CONVERGENCE_AIM)
+                await convergence.finish(MENDING_AIM + CONVERGENCE_AIM)
     finally:
         watch.cancel()
     if problem is not None:

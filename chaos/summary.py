@@ -10,8 +10,11 @@ SERVED_AIM, NOTICED_SECONDS = 0.999, 1.0
 CONFIDENCE = 0.99
 #: The most seconds after a fault's end until requests are answered as before.
 RECOVERY_AIM = 5.0
-#: The most seconds after the last fault's end until all three replicas hold the same. A comparison is due ``timeouts.round``
-#: (2 s) after a link is back, and soon done; one that fails is made again after 10 s, and is late.
+#: The most seconds after a fault's end until no disk joins and none lacks anything. One that has lost something asks the others
+#: for it after ``timeouts.request`` (10 s), when no request of before is under way any more; a new one copies everything.
+MENDING_AIM = 30.0
+#: The most seconds after that, or after the fault's end, until all three replicas hold the same. A comparison is due
+#: ``timeouts.round`` (2 s) after a link is back, and soon done; one that fails is made again after 10 s, and is late.
 CONVERGENCE_AIM = 10.0
 
 
@@ -76,6 +79,7 @@ class FaultSeen(msgspec.Struct, frozen=True):
     while the machine was not busy with other things. ``back_seconds``: from its end until requests through its nodes succeeded
     again. ``calm_seconds``: from its end to the begin of the last request that failed of what this fault began: before the next
     fault, later but through a node that was not back yet, or when it had waited long before the next fault came.
+    ``mended_seconds``: from its end until no disk joined and none had lost anything any more, 0 if that was so at once.
     ``converged_seconds``: from its end until all three replicas were the same; ``watched_seconds``: from its end as long as that
     could be looked at. ``late``: the worst lateness of the control probe meanwhile, None without a probe. ``busy``: the machine
     was, at some time from its end until what it began was over.
@@ -92,6 +96,7 @@ class FaultSeen(msgspec.Struct, frozen=True):
     quiet: Share
     back_seconds: float | None
     calm_seconds: float | None
+    mended_seconds: float
     converged_seconds: float | None
     watched_seconds: float
     late: float | None
@@ -101,6 +106,11 @@ class FaultSeen(msgspec.Struct, frozen=True):
     def judged(self) -> bool:
         """Whether the promise covers it: one node at most cannot serve, and nothing else is wrong."""
         return self.alone and len(self.nodes) <= 1
+
+    @property
+    def same_seconds(self) -> float | None:
+        """From when all disks were whole again, after its end, until all three replicas were the same."""
+        return None if self.converged_seconds is None else max(0.0, self.converged_seconds - self.mended_seconds)
 
     @property
     def recovered_seconds(self) -> float | None:
@@ -123,7 +133,8 @@ class Aims(msgspec.Struct, frozen=True):
     """``served``: requests through the others, of all faults that were alone and on one node at most; ``quiet``: see FaultSeen.
 
     ``between``: with CONFIDENCE the share that is served on a quiet machine lies there. ``recovery`` is over the same faults;
-    ``convergence`` over all after which no other came too soon to see it: there were ``overtaken`` others.
+    ``convergence`` over all after which no other came too soon to see it: there were ``overtaken`` others. It begins when all
+    disks are whole; ``mending`` is over those before.
     """
 
     served: Share
@@ -132,6 +143,8 @@ class Aims(msgspec.Struct, frozen=True):
     served_aim: float
     recovery: Spread | None
     recovery_aim: float
+    mending: Spread | None
+    mending_aim: float
     convergence: Spread | None
     convergence_aim: float
     overtaken: int

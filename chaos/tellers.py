@@ -145,6 +145,8 @@ def _figures(summary: Summary) -> Sequence[str]:
         )
     if aims.recovery is not None:
         lines.append(f"requests were answered as before {span(aims.recovery)}, after such a fault (aim: {aims.recovery_aim:g} s)")
+    if aims.mending is not None:
+        lines.append(f"disks had back what they had lost {span(aims.mending)}, after a fault (aim: {aims.mending_aim:g} s)")
     if aims.convergence is not None:
         late = f"; after {aims.overtaken} others the next fault came first" if aims.overtaken else ""
         lines.append(

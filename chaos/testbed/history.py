@@ -121,8 +121,14 @@ class Unsent(msgspec.Struct, frozen=True, tag="unsent", tag_field="event"):
     node: str
 
 
+class Mending(msgspec.Struct, frozen=True, tag="mending", tag_field="event"):
+    """No fault was there, and a disk was joining, or had lost something that it had not back yet."""
+
+    at: float
+
+
 class Whole(msgspec.Struct, frozen=True, tag="whole", tag_field="event"):
-    """No fault was there, and all three nodes were active and saw each other."""
+    """No fault was there, and all three nodes were active, saw each other and could read all that they have."""
 
     at: float
 
@@ -151,7 +157,7 @@ class Machine(msgspec.Struct, frozen=True, tag="machine", tag_field="event"):
     load: float
 
 
-Record = Begun | Invoke | Complete | FaultBegan | FaultEnded | Note | Unsent | Whole | Convergence | Machine
+Record = Begun | Invoke | Complete | FaultBegan | FaultEnded | Note | Unsent | Mending | Whole | Convergence | Machine
 
 
 def read(path: Path) -> list[Record]:

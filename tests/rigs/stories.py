@@ -9,6 +9,7 @@ from chaos.testbed.history import (
     FaultEnded,
     Invoke,
     Machine,
+    Mending,
     Note,
     Outcome,
     Record,
@@ -43,6 +44,9 @@ class Story:
     def fault(self, number: int, began: float, ended: float, *nodes: str, kind: str = "kill") -> None:
         self.records.append(FaultBegan(number, kind, nodes, began, "words"))
         self.records.append(FaultEnded(number, ended, "mended"))
+
+    def mending(self, at: float) -> None:
+        self.records.append(Mending(at))
 
     def whole(self, at: float, *, equal: bool = True) -> None:
         """All nodes are, and their replicas the same; or that was waited for in vain."""

@@ -80,7 +80,7 @@ def test_a_row_has_medians_their_ratio_and_the_largest_memory() -> None:
     ("sample", "missed"),
     [
         (_copy(), None),
-        (_copy(seconds=9.3), ("3.10", "≤ 3")),
+        (_copy(seconds=9.3), ("3.10", "≤ 2.5")),
         (_copy(mib=1024.0), ("1,024 MiB", "< 1,024 MiB")),
         (_copy(look_ups=101), ("101", "100")),
     ],
@@ -92,4 +92,4 @@ def test_targets_are_met_or_missed(sample: CopySample, missed: tuple[str, str] |
     assert [(check.figure, check.target) for check in account.checks if not check.held] == ([missed] if missed else [])
     assert not account.asserted
     assert small.asserted
-    assert small.holds is (missed is None or missed[1] == "≤ 3")
+    assert small.holds is (missed is None or missed[1] == "≤ 2.5")

@@ -2,15 +2,16 @@
 
 import asyncio
 from pathlib import Path
+from typing import cast
 
 import httpx2
 import pytest
 
 from chaos import convergence
-from chaos.convergence import ConvergenceWatch, difference_told
+from chaos.convergence import ConvergenceWatch, Nodes, difference_told, nodes_told
 from chaos.recorder import Recorder
 from chaos.testbed import history
-from chaos.testbed.history import Convergence, Note, Record, Whole
+from chaos.testbed.history import Convergence, Mending, Note, Record, Whole
 
 
 class Cluster:
@@ -21,8 +22,8 @@ class Cluster:
         self.asked: asyncio.Queue[str] = asyncio.Queue()
         self.file = file
 
-    async def whole(self) -> bool:
-        return bool(await self._answer("whole"))
+    async def nodes(self) -> Nodes:
+        return cast("Nodes", await self._answer("nodes"))
 
     async def difference(self) -> str | None:
         told = await self._answer("difference")
@@ -50,19 +51,39 @@ def test_it_looks_once_the_last_fault_is_over_until_all_are_the_same(tmp_path: P
     async def story() -> None:
         with Recorder.to(tmp_path / "history") as recorder:
             cluster = Cluster(tmp_path / "history")
-            watch = ConvergenceWatch(cluster.whole, cluster.difference, recorder)
+            watch = ConvergenceWatch(cluster.nodes, cluster.difference, recorder)
             watch.begun()
             watch.begun()
             watch.ended()
             await asyncio.sleep(0)
             assert cluster.asked.empty(), "one fault is there still"
             watch.ended()
-            await cluster.tell("whole", False)
-            await cluster.tell("whole", True)
+            await cluster.tell("nodes", Nodes.AWAY)
+            await cluster.tell("nodes", Nodes.WHOLE)
             await cluster.tell("difference", "n2: 3 records")
+            await cluster.tell("nodes", Nodes.WHOLE)
             await cluster.tell("difference", None)
             await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()})
-        assert cluster.seen() == [Whole, Note, Convergence]
+        assert cluster.seen() == [Whole, Note, Whole, Convergence]
+
+    asyncio.run(story())
+
+
+def test_it_says_since_when_a_disk_is_being_mended_also_if_it_finds_that_late(tmp_path: Path) -> None:
+    async def story() -> None:
+        with Recorder.to(tmp_path / "history") as recorder:
+            cluster = Cluster(tmp_path / "history")
+            watch = ConvergenceWatch(cluster.nodes, cluster.difference, recorder)
+            watch.begun()
+            watch.ended()
+            for nodes in (Nodes.AWAY, Nodes.MENDING, Nodes.MENDING, Nodes.WHOLE):
+                await cluster.tell("nodes", nodes)
+            await cluster.tell("difference", "n2: 3 records")
+            for nodes in (Nodes.MENDING, Nodes.WHOLE):
+                await cluster.tell("nodes", nodes)
+            await cluster.tell("difference", None)
+            await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()})
+        assert cluster.seen() == [Mending, Whole, Note, Mending, Whole, Convergence]
 
     asyncio.run(story())
 
@@ -74,10 +95,10 @@ def test_it_is_enough_that_one_of_two_who_look_finds_no_difference(monkeypatch: 
     async def story() -> None:
         with Recorder.to(tmp_path / "history") as recorder:
             cluster = Cluster(tmp_path / "history")
-            watch = ConvergenceWatch(cluster.whole, cluster.difference, recorder)
+            watch = ConvergenceWatch(cluster.nodes, cluster.difference, recorder)
             watch.begun()
             watch.ended()
-            await cluster.tell("whole", True)
+            await cluster.tell("nodes", Nodes.WHOLE)
             assert await cluster.asked.get() == await cluster.asked.get() == "difference"
             cluster.answers.put_nowait(None)
             await asyncio.wait(asyncio.all_tasks() - {asyncio.current_task()})
@@ -90,10 +111,10 @@ def test_it_leaves_off_when_the_next_fault_comes(tmp_path: Path) -> None:
     async def story() -> None:
         with Recorder.to(tmp_path / "history") as recorder:
             cluster = Cluster(tmp_path / "history")
-            watch = ConvergenceWatch(cluster.whole, cluster.difference, recorder)
+            watch = ConvergenceWatch(cluster.nodes, cluster.difference, recorder)
             watch.begun()
             watch.ended()
-            await cluster.tell("whole", True)
+            await cluster.tell("nodes", Nodes.WHOLE)
             assert await cluster.asked.get() == "difference"
             watch.begun()
             cluster.answers.put_nowait(None)  # too late
@@ -107,7 +128,7 @@ def test_at_the_end_it_waits_no_longer_than_the_aim_says(tmp_path: Path) -> None
     async def story() -> list[Record]:
         with Recorder.to(tmp_path / "history") as recorder:
             cluster = Cluster(tmp_path / "history")
-            watch = ConvergenceWatch(cluster.whole, cluster.difference, recorder)
+            watch = ConvergenceWatch(cluster.nodes, cluster.difference, recorder)
             await watch.finish(0.01)
         return history.read(cluster.file)
 
@@ -137,3 +158,29 @@ def test_replicas_are_the_same_if_a_node_finds_no_difference_to_both_others(stat
             return await difference_told(client)
 
     assert asyncio.run(ask()) == told
+
+
+@pytest.mark.parametrize(
+    ("third", "found"),
+    [
+        ({}, Nodes.WHOLE),
+        ({"damaged": True}, Nodes.MENDING),
+        ({"state": "joining"}, Nodes.MENDING),
+        ({"state": "full"}, Nodes.AWAY),
+        ({"quorum": {"reachable": 2}}, Nodes.AWAY),
+        (None, Nodes.AWAY),
+    ],
+)
+def test_nodes_are_whole_if_each_is_and_mend_if_one_does(third: dict[str, object] | None, found: Nodes) -> None:
+    whole = {"state": "active", "quorum": {"reachable": 3}}
+
+    def answered(request: httpx2.Request) -> httpx2.Response:
+        if request.url.host != "n3":
+            return httpx2.Response(200, json=whole)
+        return httpx2.Response(200, content=b"no answer") if third is None else httpx2.Response(200, json=whole | third)
+
+    async def look() -> Nodes:
+        async with httpx2.AsyncClient(transport=httpx2.MockTransport(answered)) as client:
+            return await nodes_told(client, ["http://n1", "http://n2", "http://n3"])
+
+    assert asyncio.run(look()) is found

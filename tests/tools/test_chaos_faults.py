@@ -216,6 +216,14 @@ def test_no_disk_is_replaced_where_disks_are_put_back(kind: Kind, rig: Rig) -> N
     assert (rig.told, rig.cluster.journal) == ([], [])
 
 
+def test_a_disk_that_has_nothing_to_damage_was_killed_all_the_same(rig: Rig) -> None:
+    for node in rig.cluster.nodes.values():
+        (node.data / "store" / "000002.ldb").unlink()
+    rig.follow(Kind.FLIPPED_TABLE)
+    assert rig.whole()
+    assert (rig.told, rig.faults.skipped) == ([("kill", True), ("kill", False)], {})
+
+
 @pytest.mark.parametrize(
     "other",
     [Answer(200, {"state": "active", "damaged": True}), Answer(503, {"state": "joining"}), None],

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from chaos import aftermath, liveness
 from chaos.liveness import Liveness, interval
 from chaos.summary import Aims, Share
-from chaos.testbed.history import Outcome
+from chaos.testbed.history import Convergence, Outcome, Whole
 from tests.rigs.stories import Story
 
 HELD = Liveness()
@@ -146,6 +146,21 @@ def test_replicas_that_are_not_the_same_in_time_are_missed(busy: dict[str, float
         words = f"the replicas were not the same {seconds} s after fault 0, kill of n1, was over (aim: 10 s)"
         expected = Liveness(busy=(f"convergence: {words}",)) if is_open else Liveness(missed=(("convergence", words),))
         assert judged(story) == expected
+
+
+def test_a_disk_that_has_lost_something_has_longer_and_then_the_replicas_as_long_as_ever() -> None:
+    whole, late, never, long = good(), good(), good(), good()
+    for story in (whole, late, never, long):
+        story.mending(15.5)
+    whole.whole(36.0)
+    late.records += [Whole(36.0), Convergence(47.0, equal=True)]
+    long.whole(46.0)
+    words = "the replicas were not the same 11.0 s after fault 0, kill of n1, was over and all disks were mended (aim: 10 s)"
+    assert judged(whole) == HELD
+    assert judged(late) == Liveness(missed=(("convergence", words),))
+    for story, seconds in ((long, "31.0"), (never, "45.0")):
+        words = f"a disk was not whole {seconds} s after fault 0, kill of n1, was over (aim: 30 s)"
+        assert judged(story) == Liveness(missed=(("mending", words),))
 
 
 def test_replicas_of_which_nobody_heard_before_the_next_fault_are_told() -> None:

@@ -16,8 +16,8 @@ BEGUN = Begun(7, "run", "2026-01-02T03:04:05+00:00", 90.0, ("kill", "pause"), "p
 KILLED, STOPPED = "n1 is killed, with 3 requests at hand", "n2 is stopped (SIGSTOP) & goes on <later>"
 SERVED, MISSED = told.Share(200, 200), told.Share(150, 149)
 FAULTS = (
-    told.FaultSeen(0, "kill", ("n1",), 2.0, 4.0, KILLED, True, SERVED, SERVED, 0.25, 0.5, 2.5, 6.0, 0.0125, False),
-    told.FaultSeen(1, "pause", ("n2",), 5.0, 7.5, STOPPED, True, MISSED, MISSED, None, 6.25, None, 9.0, None, True),
+    told.FaultSeen(0, "kill", ("n1",), 2.0, 4.0, KILLED, True, SERVED, SERVED, 0.25, 0.5, 0.0, 2.5, 6.0, 0.0125, False),
+    told.FaultSeen(1, "pause", ("n2",), 5.0, 7.5, STOPPED, True, MISSED, MISSED, None, 6.25, 0.0, None, 9.0, None, True),
 )
 RECORDS: list[Record] = [
     BEGUN,
@@ -48,6 +48,8 @@ def aims(**changed: object) -> told.Aims:
         served_aim=0.999,
         recovery=told.Spread(2, 0.5, 3.375, 6.25),
         recovery_aim=5.0,
+        mending=None,
+        mending_aim=30.0,
         convergence=told.Spread(1, 2.5, 2.5, 2.5),
         convergence_aim=10.0,
         overtaken=1,
