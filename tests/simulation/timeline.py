@@ -36,8 +36,7 @@ class Timeline:
 
     def at(self, when: float, owner: Schedule | None, callback: Callable[..., object], *args: Any) -> Timer:
         timer = Timer(owner, callback, args)
-        self._made += 1
-        heappush(self._heap, (when, self._made, timer))
+        self.push(when, timer)
         return timer
 
     def push(self, when: float, timer: Timer) -> None:

@@ -1,6 +1,8 @@
 """When all three replicas are the same is looked for whenever no fault is there, and only then."""
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
@@ -41,6 +43,14 @@ class Cluster:
         return [type(record) for record in history.read(self.file)]
 
 
+@contextmanager
+def watching(directory: Path) -> Iterator[tuple[Cluster, ConvergenceWatch]]:
+    """A watch that records into a new file in this directory, and closes it."""
+    with Recorder.to(directory / "history") as recorder:
+        cluster = Cluster(directory / "history")
+        yield cluster, ConvergenceWatch(cluster.nodes, cluster.difference, recorder)
+
+
 @pytest.fixture(autouse=True)
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(convergence, "_POLL_SECONDS", 0.0)
@@ -49,9 +59,7 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_it_looks_once_the_last_fault_is_over_until_all_are_the_same(tmp_path: Path) -> None:
     async def story() -> None:
-        with Recorder.to(tmp_path / "history") as recorder:
-            cluster = Cluster(tmp_path / "history")
-            watch = ConvergenceWatch(cluster.nodes, cluster.difference, recorder)
+        with watching(tmp_path) as (cluster, watch):
             watch.begun()
             watch.begun()
             watch.ended()
@@ -71,9 +79,7 @@ def test_it_looks_once_the_last_fault_is_over_until_all_are_the_same(tmp_path: P
 
 def test_it_says_since_when_a_disk_is_being_mended_also_if_it_finds_that_late(tmp_path: Path) -> None:
     async def story() -> None:
-        with Recorder.to(tmp_path / "history") as recorder:
-            cluster = Cluster(tmp_path / "history")
-            watch = ConvergenceWatch(cluster.nodes, cluster.difference, recorder)
+        with watching(tmp_path) as (cluster, watch):
             watch.begun()
             watch.ended()
             for nodes in (Nodes.AWAY, Nodes.MENDING, Nodes.MENDING, Nodes.WHOLE):
@@ -93,9 +99,7 @@ def test_it_is_enough_that_one_of_two_who_look_finds_no_difference(monkeypatch: 
     monkeypatch.setattr(convergence, "_APART_SECONDS", 0.0)
 
     async def story() -> None:
-        with Recorder.to(tmp_path / "history") as recorder:
-            cluster = Cluster(tmp_path / "history")
-            watch = ConvergenceWatch(cluster.nodes, cluster.difference, recorder)
+        with watching(tmp_path) as (cluster, watch):
             watch.begun()
             watch.ended()
             await cluster.tell("nodes", Nodes.WHOLE)
@@ -109,9 +113,7 @@ def test_it_is_enough_that_one_of_two_who_look_finds_no_difference(monkeypatch: 
 
 def test_it_leaves_off_when_the_next_fault_comes(tmp_path: Path) -> None:
     async def story() -> None:
-        with Recorder.to(tmp_path / "history") as recorder:
-            cluster = Cluster(tmp_path / "history")
-            watch = ConvergenceWatch(cluster.nodes, cluster.difference, recorder)
+        with watching(tmp_path) as (cluster, watch):
             watch.begun()
             watch.ended()
             await cluster.tell("nodes", Nodes.WHOLE)
@@ -126,9 +128,7 @@ def test_it_leaves_off_when_the_next_fault_comes(tmp_path: Path) -> None:
 
 def test_at_the_end_it_waits_no_longer_than_the_aim_says(tmp_path: Path) -> None:
     async def story() -> list[Record]:
-        with Recorder.to(tmp_path / "history") as recorder:
-            cluster = Cluster(tmp_path / "history")
-            watch = ConvergenceWatch(cluster.nodes, cluster.difference, recorder)
+        with watching(tmp_path) as (cluster, watch):
             await watch.finish(0.01)
         return history.read(cluster.file)
 
