@@ -16,8 +16,8 @@ from typing import Any, NoReturn
 
 import click
 
-from quorumvault.cli.no_pandas import do_without_pandas
 from quorumvault.cli.output import say, visible
+from quorumvault.cli.pyarrow_setup import prepare_pyarrow
 from quorumvault.cli.standard_streams import HandleError, take_over
 from quorumvault.config.process_memory import forbid_core_dumps
 from quorumvault.errors import BadArgument, Draining, NoQuorum, QuorumVaultError, StorageFailed, TokensNotFound, Unauthenticated
@@ -141,7 +141,7 @@ class Commands(click.Group):
         if not args and kwargs.get("args") is None:  # the process is this command's: it may hold API keys, values and secrets
             take_over()
             forbid_core_dumps()
-            do_without_pandas()
+            prepare_pyarrow()
         kwargs["standalone_mode"] = False
         kwargs.setdefault("prog_name", "quorumvault")
         try:

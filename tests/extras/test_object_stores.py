@@ -7,13 +7,13 @@ from typing import NamedTuple
 import pytest
 from click.testing import CliRunner
 
+from chaos.testbed.azure_store import azure
+from chaos.testbed.google_store import google
 from quorumvault.cli import main
 from quorumvault.files import new_object, object_store
 from quorumvault.files.new_object import NewObject
 from quorumvault.files.urls import Url
 from tests.rigs import tables
-from tests.rigs.azure import azure
-from tests.rigs.google import google
 from tests.rigs.vault import key_text
 
 

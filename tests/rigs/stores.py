@@ -11,9 +11,9 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
+from chaos.testbed.http_servers import Quiet, Server, serving
 from quorumvault.files import object_store
 from tests.rigs import certificates
-from tests.rigs.http_servers import Quiet, Server, serving
 
 BUCKET = "lake"
 _KEYS = {"AWS_ACCESS_KEY_ID": "an-access-key", "AWS_SECRET_ACCESS_KEY": "a-secret-key", "AWS_DEFAULT_REGION": "us-east-1"}

@@ -39,7 +39,7 @@ from quorumvault.formats.table import RowPlace
 #: As much as a kill costs: a few seconds of work, and row groups are not cut. Each part begins with an empty pipeline.
 PART_ROWS = 4_000_000
 #: Most rows, and bytes before compression, of the replaced columns in memory at once.
-CHUNK_ROWS = 1_000_000
+CHUNK_ROWS = 1 << 20
 CHUNK_BYTES = 32 << 20
 _BATCH_ROWS: Final = 1 << 17
 #: Bytes for a row up to which a column must be a dictionary and places in it, and is read as such. pyarrow would make one of any
