@@ -134,6 +134,7 @@ def test_what_would_be_larger_than_it_came_is_refused(rig: Rig) -> None:
             assert "compression" in answer.json()["detail"]
 
 
+@pytest.mark.slow
 def test_any_flipped_byte_is_an_answer_and_never_a_fault(rig: Rig) -> None:
     for body in (column("token", ["a", None, "bc"], kind) for kind in TEXT_TYPES):
         for at in range(0, len(body), 7):
@@ -160,6 +161,7 @@ def columns(draw: st.DrawFn) -> list[Any]:
     return chunks
 
 
+@pytest.mark.slow
 @given(columns(), st.booleans())
 @settings(max_examples=150, deadline=None)
 def test_a_column_of_any_shape_is_answered_like_the_same_rows_in_json(chunks: list[Any], deltas: bool) -> None:

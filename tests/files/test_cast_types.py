@@ -50,6 +50,7 @@ def content(name: str) -> tuple[list[Any], list[Any]]:
         return types, con.sql(f"select columns(*)::varchar from {table or repr(name)}").fetchall()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "between", "output"),
     [
@@ -112,6 +113,7 @@ def test_arrow_s_types_come_back_too(desk: Desk) -> None:
     assert pq.read_table("text.parquet").column("small").to_pylist() == ["1", None, "3"]
 
 
+@pytest.mark.slow
 def test_a_table_in_a_file_that_is_there_keeps_its_notes(desk: Desk) -> None:
     make("lake.duckdb::t")
     told = [work(desk, "tokenize", "lake.duckdb::t", "lake.duckdb::tok", cast=tuple(KINDS), force=True).still_there for _ in "ab"]

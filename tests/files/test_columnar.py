@@ -87,6 +87,7 @@ def test_everything_else_stays_as_it_is(form: str, desk: Desk) -> None:
     assert (rows(back, every), types(back)) == (rows(source, every), types(source))
 
 
+@pytest.mark.slow
 def test_a_table_can_become_parquet_and_stay_in_its_file(desk: Desk) -> None:
     make("lake.duckdb::t", "select 'name ' || range as name, range as id from range(9)")
     with duckdb.connect("lake.duckdb") as con:

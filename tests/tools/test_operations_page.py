@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 import quorumvault
 from quorumvault.cli.main import ERROR, USAGE
 from quorumvault.cli.serve import NOT_THERE
@@ -60,6 +62,7 @@ def test_every_state_has_a_row_and_nothing_else_has() -> None:
     assert sorted(rows("state | is")) == sorted(f"`{state}`" for state in STATES)
 
 
+@pytest.mark.slow
 def test_every_event_that_nodes_write_of_themselves_has_a_row() -> None:
     cells = [name for cell in rows("event | is") for name in re.findall(r"`(\w+)`", cell)]
     known = {pattern for keyword, value in arguments("Event") if keyword == "event" for pattern in texts(value)}
@@ -68,6 +71,7 @@ def test_every_event_that_nodes_write_of_themselves_has_a_row() -> None:
     assert set(cells) == known
 
 
+@pytest.mark.slow
 def test_everything_that_a_joining_disk_waits_for_has_a_row() -> None:
     known = {pattern for _, value in arguments("Wait") for pattern in texts(value)}
     known |= {pattern for keyword, value in arguments("_show") if keyword == "waits_for" for pattern in texts(value)}

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests import ROOT
 
 VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -57,6 +59,7 @@ def test_a_python_that_is_too_old_or_makes_no_environment_is_none(tmp_path: Path
     assert found(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_a_version_that_is_not_there_is_said_to_be_missing() -> None:
     command = [ROOT / "bin" / "setup"]
     done = subprocess.run(command, env=os.environ | {"VENV_PYTHON": "3.9"}, capture_output=True, text=True, check=False)

@@ -61,6 +61,7 @@ def test_tokens_are_counted_by_column_and_epoch(tmp_path: Path, form: str) -> No
     assert (counted(empty), counted(empty, ["ssn"])) == ({}, {"ssn": ({}, 0)})
 
 
+@pytest.mark.slow
 def test_more_rows_than_are_judged_together(tmp_path: Path) -> None:
     rows = [(token(1 + number % 3, number), "x") for number in range(10_000)]
     for form in FORMATS:

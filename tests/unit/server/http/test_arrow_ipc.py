@@ -315,6 +315,7 @@ def test_a_name_that_claims_to_be_longer_than_the_metadata_is_another_one() -> N
         read_texts(longer, "value", LIMITS)
 
 
+@pytest.mark.slow
 def test_nothing_is_written_outside_of_what_was_given_out() -> None:
     """In a process whose memory pool looks at the ends of each piece when it is given back, and aborts."""
     run = subprocess.run(

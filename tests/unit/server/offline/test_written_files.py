@@ -141,6 +141,7 @@ def test_a_disks_identity_says_what_it_was_told(cluster_id: str, node: str, disk
         assert read_identity(path) == identity
 
 
+@pytest.mark.slow
 @settings(max_examples=20)
 @given(NAMES, IDS, st.lists(OWNERS, min_size=1, max_size=2, unique=True))
 @example("a: b 'c' \"d\" $HOME é", DIGITS, ["1e3", "2026-11-28"])

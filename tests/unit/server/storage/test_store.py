@@ -156,6 +156,7 @@ class StoreAsDict(RuleBasedStateMachine):
         self.home.cleanup()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MAKERS)
 def test_a_store_is_a_dict_that_remembers(name: str) -> None:
     machine = type("Machine", (StoreAsDict,), {"make": staticmethod(MAKERS[name])})
