@@ -3,7 +3,7 @@
 Commands work on files, and have no frames of pandas. pyarrow looks for it all the same at the first array that it makes of
 Python's objects, and where it is installed loading it takes longer than all other modules of a command.
 
-pyarrow's allocator, mimalloc, keeps what is freed for a second unless told otherwise: at large row groups, a third of a command's
+pyarrow's allocator, mimalloc, keeps what is freed for a while unless told otherwise: at large row groups, a fifth of a command's
 memory.
 """
 
@@ -12,7 +12,7 @@ import sys
 from importlib.machinery import ModuleSpec
 from typing import Final
 
-#: Milliseconds, at which the measured time of a command is the same as at a second. A user's own setting stands.
+#: Milliseconds, at which a command takes as long as with the allocator's own delay. A user's own setting stands.
 _PURGE_DELAY: Final = "10"
 
 
