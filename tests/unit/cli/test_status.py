@@ -3,13 +3,13 @@
 import contextlib
 import io
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import pytest
 from click.testing import CliRunner, Result
 
+from chaos.testbed.http_servers import Quiet, Server, serving
 from quorumvault.cli import main
 from quorumvault.cli.status import wait_until_ready
 from quorumvault.client import Health, NodeHealth
@@ -38,7 +38,7 @@ def node(*answers: tuple[int, dict[str, object]]) -> Iterator[str]:
     """A server on loopback that gives these answers in turn, and the last one for ever; yields its URL."""
     left = list(answers)
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Quiet, BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.rfile.read(int(self.headers.get("Content-Length", 0)))
             status, answer = left.pop(0) if len(left) > 1 else left[0]
@@ -52,17 +52,8 @@ def node(*answers: tuple[int, dict[str, object]]) -> Iterator[str]:
 
         do_POST = do_GET  # noqa: N815 (the name that http.server calls)
 
-        def log_message(self, *args: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving(Server(Handler)) as address:
+        yield f"http://{address}"
 
 
 def run(*arguments: str, **environment: str) -> Result:
