@@ -48,13 +48,18 @@ def flip_table(store: Path, rng: Random) -> Damage:
     return _flip(table, range(first, first + size // 3, _TABLE_BLOCK // 2), rng)
 
 
-def flip_log(store: Path, rng: Random) -> Damage:
-    """Flips one bit of the log, before its last block. Raises Unavailable if the log is shorter than a block."""
+def flip_log(store: Path, rng: Random, since: int = 0) -> Damage:
+    """Flips one bit of the log, from byte ``since`` on and before its last block. Raises Unavailable if nothing is there."""
     log = _log(store)
     whole = log.stat().st_size // _LOG_BLOCK * _LOG_BLOCK
-    if not whole:
+    if whole <= since:
         raise Unavailable("the log is shorter than a block")
-    return _flip(log, [rng.randrange(whole)], rng)
+    return _flip(log, [rng.randrange(since, whole)], rng)
+
+
+def logged(store: Path) -> int:
+    """Bytes of its log."""
+    return _log(store).stat().st_size
 
 
 def tear_log(store: Path, rng: Random) -> Damage:

@@ -150,6 +150,8 @@ class Faults:
             Kind.CRASH_IN_VIEW_CHANGE: partial(self._replace, apply=self._joins.crash_in_view_change, mend=self._start_all),
             Kind.DISKS_IN_TURN: partial(self._replace, apply=self._joins.lose_in_turn, mend=self._start_all),
             Kind.OLDER_COPY: partial(self._replace, apply=self._joins.copy, mend=self._joins.put_back),
+            Kind.AWAY_AMID_CUTS: partial(self._replace, apply=self._joins.lose_amid_cuts, mend=self._joins.reach_again),
+            Kind.FLIPPED_AMID_CUTS: partial(self._replace, apply=self._joins.lose_amid_cuts, mend=self._joins.reach_again),
         }
 
     @property

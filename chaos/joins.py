@@ -7,6 +7,9 @@
     disks-in-turn           each of the three disks is lost, the next one as soon as the one before is replaced
     older-copy              a node's disk is copied, and some seconds later put back: it has forgotten what it acknowledged since,
                             and has to find that out by itself before it votes
+    away-amid-cuts          a node is cut off and misses writes; then the disk of a second one is away, as if it were not mounted,
+                            and the third, which alone has those writes, is cut off in place of the first
+    flipped-amid-cuts       the same, and a bit flips in the second one's log
 
 Each begins with three disks that are active and can be read: two that are lost at a time are more than the promise covers, and
 so is one that has what another one has lost.
@@ -24,7 +27,7 @@ from typing import NamedTuple
 import yaml
 
 from chaos import disks
-from chaos.nemesis import Fault, others
+from chaos.nemesis import Fault, Kind, both_ways, others
 from chaos.network import Network
 from chaos.testbed.cluster import NODES, Cluster
 from chaos.testbed.host import move_all
@@ -39,6 +42,9 @@ _COPIED_BYTES = 1_000_000
 _END_SECONDS = 20.0
 #: The time during which one of the other nodes misses writes.
 _MISSED_SECONDS = 1.5
+#: A log that has grown by so many bytes has a good part of a whole block of what came last; and the longest wait for it.
+_FLIPPED_BYTES = 48 * 1024
+_LOGGED_SECONDS = 6.0
 #: The longest wait after the entry of the new view; a copy takes some milliseconds.
 _IN_THE_MIDDLE_SECONDS = 0.02
 _POLL_SECONDS = 0.005
@@ -73,6 +79,7 @@ class Joins:
         self._start = start
         self._stop = stop
         self._beside: dict[int, _Beside] = {}
+        self._away: dict[int, disks.Damage] = {}
 
     async def replace(self, name: str) -> None:
         """Replaces a disk as an operator does: a node whose identity file is gone takes no new disk by itself."""
@@ -210,6 +217,43 @@ class Joins:
         self._down.add(name)
         await self._require_end(node.require_process(), _STORAGE_EXIT, f"the disk of {name} was put back from an older copy")
         self._start(name)
+
+    # What is acknowledged is on the one disk that nobody reaches.
+
+    async def lose_amid_cuts(self, fault: Fault) -> str:
+        """A disk that goes on voting after it has lost something finds nobody in touch who knows better."""
+        name = fault.node
+        behind, knowing = Random(fault.dice).sample(others(name), 2)
+        await self._network.cut(both_ways(behind, others(behind)), loses=True)
+        words = await (self._flip_newest(fault) if fault.kind is Kind.FLIPPED_AMID_CUTS else self._take_away(fault))
+        await self._network.cut(both_ways(knowing, others(knowing)), loses=True)
+        await self._network.mend(both_ways(behind, (name,)))
+        self._start(name)
+        return f"{behind} misses writes; {name} is killed and started again: {words}; {knowing} is cut off, and {behind} no more"
+
+    async def _take_away(self, fault: Fault) -> str:
+        await asyncio.sleep(_MISSED_SECONDS)
+        self._stop(fault.node)
+        self._away[fault.number] = damage = disks.take_away(self._cluster.nodes[fault.node].data)
+        return damage.words
+
+    async def _flip_newest(self, fault: Fault) -> str:
+        """In what was written since now. If that is too little for one that nothing excuses, the disk is away instead."""
+        store = self._cluster.nodes[fault.node].data / "store"
+        logged = disks.logged(store)
+        if not await _until(lambda: disks.logged(store) > logged + _FLIPPED_BYTES, _LOGGED_SECONDS):
+            return await self._take_away(fault)
+        self._stop(fault.node)
+        return disks.flip_log(store, Random(fault.dice), logged).words
+
+    async def reach_again(self, fault: Fault) -> None:
+        """The third disk is back, and so is the second, if it was only away."""
+        for node in NODES:
+            await self._network.mend(both_ways(node, others(node)))
+        if away := self._away.pop(fault.number, None):
+            self._stop(fault.node)
+            away.undo()
+        self._start(fault.node)
 
     # All three, one after the other.
 

@@ -51,6 +51,8 @@ class Kind(Enum):
     CRASH_IN_VIEW_CHANGE = ("crash-in-view-change", "joins")
     DISKS_IN_TURN = ("disks-in-turn", "joins")
     OLDER_COPY = ("older-copy", "joins")
+    AWAY_AMID_CUTS = ("away-amid-cuts", "joins")
+    FLIPPED_AMID_CUTS = ("flipped-amid-cuts", "joins")
 
     def __init__(self, label: str, family: str) -> None:
         self.label = label
@@ -62,12 +64,21 @@ NETWORK = frozenset({Kind.CUT_OFF, Kind.ONE_WAY, Kind.ONE_TO_ONE, Kind.SLOW_LINK
 #: What a disk acknowledged is gone, or not known. One at a time: each acknowledged record is on two disks, and none need be more.
 LOSING = frozenset({Kind.FLIPPED_TABLE, Kind.FLIPPED_LOG, Kind.TORN_LOG, Kind.DISK_GONE})
 #: Faults after which a process may end by itself, with the exit code for a store that it cannot trust or use.
-MAY_STOP = LOSING | {Kind.FULL_DISK, Kind.FAILING_SYNCS, Kind.FEW_FILES}
+MAY_STOP = LOSING | {Kind.FULL_DISK, Kind.FAILING_SYNCS, Kind.FEW_FILES, Kind.AWAY_AMID_CUTS, Kind.FLIPPED_AMID_CUTS}
 #: Faults of nodes that rejoin. Nothing else goes wrong meanwhile: each of them is several faults in one.
-JOINS = frozenset({Kind.REPLACED, Kind.CRASH_IN_VIEW_CHANGE, Kind.DISKS_IN_TURN, Kind.OLDER_COPY})
+JOINS = frozenset(kind for kind in Kind if kind.family == "joins")
 #: Seconds that these take at least, whatever the pace: what they do comes first, and then there is time to see what follows.
-LEAST = {Kind.REPLACED: 9.0, Kind.CRASH_IN_VIEW_CHANGE: 9.0, Kind.DISKS_IN_TURN: 12.0, Kind.OLDER_COPY: 6.0}
-EVERYWHERE = frozenset({Kind.KILL_ALL, Kind.CRASH_IN_VIEW_CHANGE, Kind.DISKS_IN_TURN})
+LEAST = {
+    Kind.REPLACED: 9.0,
+    Kind.CRASH_IN_VIEW_CHANGE: 9.0,
+    Kind.DISKS_IN_TURN: 12.0,
+    Kind.OLDER_COPY: 6.0,
+    Kind.AWAY_AMID_CUTS: 8.0,
+    Kind.FLIPPED_AMID_CUTS: 12.0,
+}
+EVERYWHERE = frozenset(
+    {Kind.KILL_ALL, Kind.CRASH_IN_VIEW_CHANGE, Kind.DISKS_IN_TURN, Kind.AWAY_AMID_CUTS, Kind.FLIPPED_AMID_CUTS}
+)
 #: Faults that leave each node with a quorum; its answers only come later.
 HARMLESS = frozenset({Kind.ONE_TO_ONE, Kind.SLOW_LINKS, Kind.CLOCK_JUMP})
 

@@ -13,9 +13,10 @@ from typing import cast
 
 import pytest
 
+from chaos import joins
 from chaos.__main__ import options_of, parse_arguments
 from chaos.faults import Faults
-from chaos.nemesis import BRISK, JOINS, MAY_STOP, Fault, Kind, Pace, Wire, script
+from chaos.nemesis import BRISK, JOINS, MAY_STOP, Fault, Kind, Pace, Wire, both_ways, script
 from chaos.network import Weather
 from chaos.recorder import Recorder
 from chaos.tellers import again
@@ -147,6 +148,8 @@ def files(cluster: FakeCluster) -> dict[Path, bytes]:
 
 #: A full disk would be this machine's, processes here have no files and no clock of theirs, and disks are put back.
 ELSEWHERE = JOINS | {Kind.FULL_DISK, Kind.SLOW_SYNCS, Kind.FAILING_SYNCS, Kind.FEW_FILES, Kind.CLOCK_JUMP}
+#: Kinds of joins that need no proxy.
+ANYWHERE = {"crash-in-view-change", "disks-in-turn", "older-copy", "away-amid-cuts", "flipped-amid-cuts"}
 HERE = [kind for kind in Kind if kind not in ELSEWHERE]
 
 
@@ -216,6 +219,47 @@ def test_no_disk_is_replaced_where_disks_are_put_back(kind: Kind, rig: Rig) -> N
     assert (rig.told, rig.cluster.journal) == ([], [])
 
 
+@pytest.mark.parametrize("writes", [True, False], ids=["busy", "idle"])
+@pytest.mark.parametrize("kind", [Kind.AWAY_AMID_CUTS, Kind.FLIPPED_AMID_CUTS], ids=lambda kind: kind.label)
+def test_a_disk_that_lost_something_meets_none_that_has_it(
+    kind: Kind, writes: bool, rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(joins, "_MISSED_SECONDS", 0.0)
+    monkeypatch.setattr(joins, "_LOGGED_SECONDS", SECONDS if writes else 0.0)
+    data = rig.cluster.nodes["n1"].data
+    store = data / "store"
+    left: dict[Path, bytes] = {}
+
+    def started() -> bool:
+        """Whether n1 is up without what was written last; until then, if clients do write, its log grows."""
+        if rig.cluster.journal[-1] == ("start", "n1") and ("kill", "n1") in rig.cluster.journal:
+            left.update((path, path.read_bytes()) for path in store.glob("*"))
+            return True
+        if writes and (store / "000003.log").exists():
+            with (store / "000003.log").open("ab") as log:
+                log.write(bytes(10_000))
+        return False
+
+    async def scenario(faults: Faults) -> set[Wire]:
+        await faults.heal()
+        following = asyncio.create_task(faults.follow([Fault(0, kind, 0.0, 1.0, "n1", frozenset(), 1)], rig.tell))
+        await until(started)
+        broken = set(rig.network.broken)
+        await following
+        return broken
+
+    with Recorder.to(rig.path.with_name("rejoins.jsonl")) as recorder:
+        broken = asyncio.run(scenario(Faults(cast("Cluster", rig.cluster), rig.network, None, Idle(), recorder, rejoins=True)))
+    assert broken in [both_ways("n2", ("n1", "n3")), both_ways("n3", ("n1", "n2"))]
+    if kind is Kind.FLIPPED_AMID_CUTS and writes:
+        assert left[store / "000003.log"][:70_000] == bytes(70_000) != left[store / "000003.log"][70_000:][:70_000]
+    else:
+        assert left == {}
+        assert (store / "000003.log").stat().st_size >= 70_000
+    assert rig.whole()
+    assert rig.told == [(kind.label, True), (kind.label, False)]
+
+
 def test_a_disk_that_has_nothing_to_damage_was_killed_all_the_same(rig: Rig) -> None:
     for node in rig.cluster.nodes.values():
         (node.data / "store" / "000002.ldb").unlink()
@@ -242,11 +286,7 @@ def test_no_disk_is_lost_while_another_one_may_need_it(other: Answer | None, rig
 
 @pytest.mark.parametrize(
     ("net", "lost_disks", "left"),
-    [
-        ("proxies", "rejoin", {"replaced", "crash-in-view-change", "disks-in-turn", "older-copy"}),
-        ("namespaces", "rejoin", {"crash-in-view-change", "disks-in-turn", "older-copy"}),
-        ("proxies", "put-back", {"kill"}),
-    ],
+    [("proxies", "rejoin", {"replaced", *ANYWHERE}), ("namespaces", "rejoin", ANYWHERE), ("proxies", "put-back", {"kill"})],
 )
 def test_a_plan_has_replacements_where_they_can_be_had(net: str, lost_disks: str, left: set[str], tmp_path: Path) -> None:
     words = ["run", "--minutes", "20", "--seed", "1", "--net", net, "--lost-disks", lost_disks, "--report", str(tmp_path)]

@@ -14,6 +14,7 @@ from quorumvault.server.storage.binding import plyvel
 from quorumvault.server.storage.disk_identity import read_identity
 from quorumvault.server.storage.leveldb import LevelDBStore
 from tests.rigs.undone.mutant import Mutant
+from tests.rigs.undone.rollback import NO_MARKS
 
 _real_open = LevelDBStore.open
 _real_write = LevelDBStore.write
@@ -45,11 +46,12 @@ def _open_empty(cls: type[LevelDBStore], path: Path, disk: bytes) -> LevelDBStor
 
 
 def _open_what_is_left(cls: type[LevelDBStore], path: Path, disk: bytes) -> LevelDBStore:
-    """Runs RepairDB, which drops what it cannot read."""
+    """Runs RepairDB, which drops what it cannot read and leaves no log, and takes what is left for the whole store."""
     try:
         return _real_open(path, disk)
     except StorageFailed:
         plyvel.repair_db(str(path), paranoid_checks=False)
+        (path / "000000.log").touch()
         return _real_open(path, disk)
 
 
@@ -91,10 +93,12 @@ MUTANTS = (
            ((LevelDBStore, "write", _write_or_not),), faults=("failing-syncs", "kill")),
     Mutant("forgets", ("a distrusted store stops",), "a start is empty",
            ((LevelDBStore, "open", classmethod(_open_empty)),), faults=("kill",)),
-    Mutant("repairs", ("a distrusted store stops",), "RepairDB drops what it cannot read",
-           ((LevelDBStore, "open", classmethod(_open_what_is_left)),), faults=("flipped-log", "kill")),
-    Mutant("empty-disk-votes", ("disk identity", "only active listed disks vote"), "an empty disk votes",
-           ((data_directory, "open_disk", _open_disk_or_a_new_one),), faults=("gone", "kill")),
+    # Rollback marks find out each of these two disks before it votes, so they are undone as well.
+    Mutant("repairs", ("a distrusted store stops", "rollback marks"), "RepairDB drops what it cannot read",
+           ((LevelDBStore, "open", classmethod(_open_what_is_left)), NO_MARKS), faults=("flipped-amid-cuts",)),
+    Mutant("empty-disk-votes", ("disk identity", "only active listed disks vote", "rollback marks"), "an empty disk votes",
+           ((data_directory, "open_disk", _open_disk_or_a_new_one), (node, "open_disk", _open_disk_or_a_new_one), NO_MARKS),
+           faults=("away-amid-cuts",)),
     Mutant("old-id-kept", ("a lost disk gets a new identity",), "it keeps the old one",
            ((data_directory, "open_disk", _open_disk_or_an_empty_one), (node, "open_disk", _open_disk_or_an_empty_one)),
            faults=("disks-in-turn",)),

@@ -13,7 +13,7 @@ from quorumvault.server.healing.rollback_marks import RollbackMarks
 from quorumvault.server.peers.facts import NodeFacts
 from quorumvault.server.replica.replica import Replica
 from quorumvault.server.storage import data_directory, layout
-from tests.rigs.undone.mutant import PUT_BACK, Mutant
+from tests.rigs.undone.mutant import PUT_BACK, Mutant, Patch
 
 _real_next_turn = join._next_turn
 _real_heard = RollbackMarks.heard
@@ -55,14 +55,16 @@ def _one_ahead(self: Replica, outcome: Any) -> Any:
     return structs.replace(reply, sequence=reply.sequence + 1) if isinstance(reply, Ack) else reply
 
 
+#: A disk that is behind what its peers remember of it is not found out.
+NO_MARKS: Patch = (rollback_marks, "contradicts", lambda remembered, start, sequence: False)
+
 _TESTS = "tests/unit/server/healing/test_rollback_marks.py::"
 
 _OF_DISKS = "tests/unit/server/storage/test_data_directory.py::"
 
 MUTANTS = (
     Mutant("no-marks", ("rollback marks",), "a disk that is behind them votes",
-           ((rollback_marks, "contradicts", lambda remembered, start, sequence: False),),
-           PUT_BACK, seed=2, faults=("older-copy",)),
+           (NO_MARKS,), PUT_BACK, seed=2, faults=("older-copy",)),
     Mutant("marks-in-memory", ("rollback marks",), "they are in memory alone",
            ((Replica, "remember", lambda replica, marks: True),), PUT_BACK, seed=4),
     Mutant("starts-alone", ("rollback marks",), "starts count, and writes do not",
