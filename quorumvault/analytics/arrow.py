@@ -1,10 +1,10 @@
-"""The one batch function: columns of any length through the vault, each distinct text of a window asked about once.
+"""The one batch function: runs columns of any length through the vault, and asks about each distinct text of a window once.
 
     batches  ->  windows of up to WINDOW_ROWS  ->  distinct texts  ->  runs within GET /limits  ->  a request each, in threads
     rows in their order  <-  an index for each row  <-  what was answered for each distinct text
 
-Memory is that of one window, whatever the length of the input. Text that is no token is never sent to be looked up: it might
-be anybody's diagnosis. One call has tokens of one epoch: what a rotation overtakes within a window is asked for again.
+Memory holds one window, whatever the length of the input. A look-up never sends text that is not a token: it might be anybody's
+diagnosis. All tokens of one call have one epoch: if a rotation comes within a window, the older tokens are asked for again.
 """
 
 import contextlib

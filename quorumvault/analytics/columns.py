@@ -1,6 +1,6 @@
-"""Which columns may be worked on, by DuckDB's types, how DuckDB spells their names, and where in them an error is.
+"""Which types of columns are accepted, how DuckDB spells column names, and where in a column an error is.
 
-One rule for queries, frames and files.
+Queries, frames and files follow the same rules.
 """
 
 from collections.abc import Callable, Iterable, Sequence

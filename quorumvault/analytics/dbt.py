@@ -5,8 +5,8 @@
       - module: quorumvault.analytics.dbt
         config: {url: "http://n1:8700,http://n2:8700,http://n3:8700", key_file: /run/secrets/quorumvault.key, purpose: reporting}
 
-What ``config`` leaves out comes from the environment (QUORUMVAULT_URL, QUORUMVAULT_API_KEY). The key itself has no place in a
-profile, which is copied about and printed: it is refused there.
+What ``config`` leaves out comes from the environment (QUORUMVAULT_URL, QUORUMVAULT_API_KEY). The plugin refuses an API key in the
+profile itself, since profiles are copied and printed.
 """
 
 import duckdb

@@ -1,11 +1,11 @@
-"""DuckDB: tokens and values in its tables, each distinct one looked up once.
+"""DuckDB: exchanges tokens and values in its tables, and looks each distinct text up once.
 
     source -> temporary table -> its distinct texts -> vault (arrow.py) -> left join in the order of the rows -> temporary table
 
-The source is evaluated once: a sampled query would give other rows the second time. The rows handed back are in a temporary table
-of the connection, the relation's ``alias``, which goes when the connection is closed or when it is dropped. It holds values: so
-does what DuckDB spills, in ``temp_directory``, by default a folder ``.tmp`` where the process runs. Their order is the source's,
-unless the connection has ``preserve_insertion_order`` off: DuckDB then keeps no order, of tables neither.
+The source is evaluated once: a sampled query would give other rows the second time. The result is in a temporary table of the
+connection, named by the relation's ``alias``, until the table is dropped or the connection is closed. The table holds values. So
+do the files that DuckDB spills to ``temp_directory``, by default a folder ``.tmp`` in the working directory. Rows keep the
+source's order, unless the connection has ``preserve_insertion_order`` off: DuckDB then keeps no order, even of tables.
 """
 
 import contextlib

@@ -1,8 +1,8 @@
-"""Frames that are in memory: tokens or values in their columns, each distinct text looked up once. How is the same for all kinds.
+"""Frames in memory: exchanges tokens and values in their columns, and looks each distinct text up once. Shared by all kinds.
 
-    frame -> its columns in Arrow -> texts (texts.py) -> distinct ones -> vault (arrow.py) -> columns of the kind they were
+    frame -> its columns in Arrow -> texts (texts.py) -> distinct texts -> vault (arrow.py) -> columns of their former kind
 
-What a kind of frame has of its own is in pandas.py, polars.py and pyarrow.py. Everything but the columns named stays as it was.
+Each kind of frame has its own part in pandas.py, polars.py or pyarrow.py. Columns that are not named stay as they are.
 """
 
 from collections.abc import Callable, Hashable, Sequence

@@ -1,6 +1,6 @@
-"""Rows joined with the answers to their texts, in DuckDB: what queries (duckdb.py) and files (files/columnar/duckdb.py) share.
+"""Joins rows with the answers to their texts, in DuckDB: shared by queries (duckdb.py) and files (files/columnar/duckdb.py).
 
-rows -> distinct texts of their columns -> answers, registered as a table -> left join, in the order of the rows
+rows -> distinct texts of their columns -> answers, registered as a table -> left join, in row order
 """
 
 from collections.abc import Iterator, Sequence

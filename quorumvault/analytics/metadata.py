@@ -1,7 +1,7 @@
-"""Metadata of Parquet files and frames: what has values of the columns that become tokens does not come along.
+"""Metadata of Parquet files and frames: an entry is not copied if it contains a value of a column that becomes tokens.
 
-Labels of Spark's StringIndexer, attributes of a pandas frame, notes of whoever made the file: any of it may have values. What is
-said there in words or in JSON is compared with all values of the columns, not with a sample.
+Labels of Spark's StringIndexer, attributes of a pandas frame, and notes of the file's author may all contain values. Their words
+and their JSON are compared with all values of the columns, not with a sample.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Frames in memory of any package that narwhals knows, such as Modin and cuDF: their other columns and their index stay."""
+"""Frames in memory of any package that narwhals supports, such as Modin and cuDF: other columns and the index stay."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -1,6 +1,6 @@
-"""The progress of a look-up in a notebook: a bar in the output of the cell, for what takes more than a moment.
+"""Shows the progress of a look-up in a notebook: a bar in the cell's output, for a look-up that takes more than a moment.
 
-IPython is not imported: only a process that has it, and runs a kernel, has a cell to write to.
+This module does not import IPython: only a process that has imported it, and runs a kernel, has a cell to write to.
 """
 
 import contextlib

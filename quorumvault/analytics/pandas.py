@@ -1,7 +1,7 @@
-"""DataFrames and Series of pandas: index, attributes and the types of columns stay.
+"""DataFrames and Series of pandas: index, attributes and column types stay.
 
-object         object, with the nulls it had      Categorical    an unordered one, of the tokens or values that are there
-string, str    the same                           others         what pandas makes of text
+object         object, with the nulls it had      Categorical    unordered, of the tokens or values in the column
+string, str    the same                           others         the type that pandas gives to text
 """
 
 import json

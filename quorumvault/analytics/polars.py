@@ -1,6 +1,6 @@
-"""DataFrames, LazyFrames and Series of Polars. A LazyFrame stays lazy: its columns are looked up whenever it is evaluated.
+"""DataFrames, LazyFrames and Series of Polars. A LazyFrame stays lazy: its columns are looked up at each evaluation.
 
-A column of text stays String, and a Categorical stays one. An Enum becomes a Categorical, since its type lists its values.
+String stays String, and Categorical stays Categorical. An Enum becomes a Categorical, since an Enum's type lists its values.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""Tables, batches, arrays and readers of pyarrow, whose types stay; and whatever has the interface of Arrow's PyCapsules."""
+"""Tables, batches, arrays and readers of pyarrow, whose types stay; and any object with Arrow's PyCapsule interface."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager

@@ -1,4 +1,4 @@
-"""Spark: tokens and values in a DataFrame's columns, each distinct one looked up once, by the workers.
+"""Spark: exchanges tokens and values in a DataFrame's columns. The workers look each distinct text up once.
 
     import quorumvault as qv
     qv.spark.detokenize(df, "patient_ssn", key_file="/run/secrets/quorumvault.key").write.parquet("claims-with-values")
@@ -6,15 +6,15 @@
     df -> distinct texts of the columns -> mapInArrow: a client in each partition (arrow.py) -> local checkpoint
     df -> left join with that
 
-No row passes the driver. The distinct texts are looked up while the function runs, so what is in the way raises there; what
-they stand for is kept in the executors' block stores (which hold values, in memory and on disk) for as long as the DataFrame
-that is returned is referred to. The rows are joined when an action asks for them, in no particular order.
+No row passes through the driver. The function looks the distinct texts up while it runs, so errors are raised there. The answers
+stay in the executors' block stores (which then hold values, in memory and on disk) as long as the returned DataFrame is
+referenced. The rows are joined when an action asks for them, in no particular order.
 
-``df`` is evaluated twice therefore: for its texts, and for its rows. One that gives other rows the second time (a sample of
-rows that come in any order, say) meets texts that were not looked up, and raises; ``df.localCheckpoint()`` holds it still.
+So Spark evaluates ``df`` twice: for its texts, and for its rows. A ``df`` that gives other rows the second time (such as a sample
+of unordered rows) has texts that were not looked up, and raises. ``df.localCheckpoint()`` fixes its rows.
 
-The API key stays out of Spark, whose plans, broadcasts and event logs are no place for it: a worker reads it from ``key_file``, a
-path on its own machine, or from its environment (QUORUMVAULT_API_KEY).
+The API key never enters Spark's plans, broadcasts or event logs: each worker reads it from ``key_file``, a path on its own
+machine, or from its environment (QUORUMVAULT_API_KEY).
 """
 
 import contextlib

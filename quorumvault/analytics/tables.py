@@ -1,11 +1,11 @@
-"""``quorumvault.tokenize`` and ``detokenize``: of a query in DuckDB, or of whatever frame the caller has.
+"""``quorumvault.tokenize`` and ``detokenize``: for a query in DuckDB, or for any kind of frame.
 
     import quorumvault as qv
     tokens = qv.tokenize(df, columns="ssn")
     qv.detokenize(tokens, columns="ssn")
     qv.detokenize(con, "from 'claims.parquet'", columns="ssn").show()
 
-Packages of frames are looked for among what is imported: whoever has a frame has imported its package.
+This module looks for packages of frames among the imported modules: a caller with a frame has imported its package.
 """
 
 import sys

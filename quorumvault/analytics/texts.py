@@ -1,4 +1,4 @@
-"""A column in Arrow as the texts that are looked up: DuckDB's rules and DuckDB's spelling, as for tables and files."""
+"""Converts an Arrow column to the texts to look up, by DuckDB's rules and in DuckDB's spelling, as for tables and files."""
 
 from typing import Any
 

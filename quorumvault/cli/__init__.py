@@ -1,4 +1,4 @@
-"""The command line: one module a command, or a group of them. main.py has the list of them and what errors become."""
+"""The command line: one module for each command or group of commands. main.py lists them and turns errors into exit codes."""
 
 from quorumvault.cli.main import main
 

@@ -1,4 +1,4 @@
-"""``quorumvault admin``, ``repair`` and ``verify``: what an operator asks a node on its own host, through its admin socket."""
+"""``quorumvault admin``, ``repair`` and ``verify``: an operator's requests to a node on this host, through its admin socket."""
 
 from __future__ import annotations
 

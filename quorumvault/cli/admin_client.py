@@ -1,4 +1,4 @@
-"""Asks a node on this host, through its administrative socket."""
+"""Sends requests to a node on this host, through its admin socket."""
 
 from __future__ import annotations
 

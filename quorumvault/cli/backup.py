@@ -1,4 +1,4 @@
-"""``quorumvault backup``: all that a running cluster has committed, in a file."""
+"""``quorumvault backup``: writes all that a running cluster has committed to a file."""
 
 from __future__ import annotations
 

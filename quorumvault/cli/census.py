@@ -1,4 +1,4 @@
-"""``quorumvault census``: which epochs the tokens in files are of."""
+"""``quorumvault census``: counts the tokens in files by epoch."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence

@@ -1,5 +1,5 @@
-"""``quorumvault certs``: the certificates of a cluster's nodes. Works on the files where the cluster was made; nodes take them on
-SIGHUP."""
+"""``quorumvault certs``: the certificates of a cluster's nodes. It works on the files in the directory of ``quorumvault init``.
+Nodes load new certificates on SIGHUP."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``quorumvault completion``: the shell's part of completing commands and options with Tab."""
+"""``quorumvault completion``: prints the shell script that completes commands and options with Tab."""
 
 import click
 from click.shell_completion import get_completion_class

@@ -1,4 +1,4 @@
-"""A Delta table on the command line: its folder is named, and a version of it; the output is a Delta table too."""
+"""A Delta table on the command line: the input is its folder, at a version; the output is a Delta table too."""
 
 import dataclasses
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The output file of a command: at the end it is there whole, or not at all."""
+"""The output file of a command: when the command ends, the file is complete or absent."""
 
 import contextlib
 import os

@@ -1,7 +1,7 @@
-"""Node processes that belong to one terminal: started together, watched, and gone when it is.
+"""Node processes that belong to one terminal: started together, watched, and ended with the terminal.
 
-Each is ``quorumvault serve`` in this process group, so Ctrl-C reaches it; SIGTERM goes to it from here; and should this process
-be killed, the kernel tells it so (process.py).
+Each node is ``quorumvault serve`` in this process group, so Ctrl-C reaches it. This process passes SIGTERM on. If this process is
+killed, the kernel signals the nodes (process.py).
 """
 
 import asyncio

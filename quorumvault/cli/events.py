@@ -1,4 +1,4 @@
-"""``quorumvault events``: the event logs of the nodes whose data is on this machine, merged by time."""
+"""``quorumvault events``: merges the event logs of the nodes on this machine by time."""
 
 import contextlib
 import time

@@ -1,4 +1,4 @@
-"""The options of commands over files, and what they come to: a Request, and its Job."""
+"""The options of commands over files, and the Request and Job that they make."""
 
 import csv
 import functools

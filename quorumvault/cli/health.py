@@ -1,4 +1,4 @@
-"""Shows what nodes report of themselves, as rows for people and as JSON for machines."""
+"""Shows the nodes' reports about themselves, as rows for people and as JSON for machines."""
 
 from collections.abc import Iterable
 

@@ -1,4 +1,4 @@
-"""``quorumvault init``: make a cluster's directory, or a new disk for one of its nodes."""
+"""``quorumvault init``: makes a cluster's directory, or a new disk for one of its nodes."""
 
 from __future__ import annotations
 

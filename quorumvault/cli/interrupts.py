@@ -1,10 +1,10 @@
-"""Ends a command that works on files early: by a signal, by a mistake in its arguments, or for want of a package.
+"""Ends a command over files early: on a signal, on a mistake in its arguments, or because a package is missing.
 
-    first signal        KeyboardInterrupt in the main thread, wherever it is. The run puts away what it has, and says so
-    GRACE later         the process ends, whatever it is at: a node may be silent, a library may write a large file
-    the second signal   it ends at once
+    first signal        KeyboardInterrupt in the main thread, wherever it is. The run saves its finished parts, and says so
+    GRACE later         the process ends, whatever it is doing: a node may be silent, a library may be writing a large file
+    second signal       the process ends at once
 
-Ended in either way it leaves no values on disk. What is finished stays, for --resume.
+In each case no values stay on disk. Finished parts stay, for --resume.
 """
 
 import contextlib

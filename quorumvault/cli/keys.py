@@ -1,6 +1,6 @@
-"""``quorumvault keys``: who may ask. Works on the key file, which holds hashes; nodes read it again on SIGHUP.
+"""``quorumvault keys``: the cluster's API keys. It works on the key file, which holds hashes; nodes reload it on SIGHUP.
 
-A revocation goes through the cluster as well, by a node on this host.
+A revocation also goes through the cluster, by a node on this host.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Logs of a node, to stderr: one line a message, with time (UTC), level, node and logger.
+"""A node's logs, on stderr: one line for each message, with time (UTC), level, node and logger.
 
     2025-06-15T15:06:40.250Z WARNING n1 quorumvault.server.peers: n2 is down
 
-or one JSON object a line. A traceback follows its line, indented; in JSON it is a member.
+or one JSON object for each message. A traceback follows its line, indented; in JSON it is a member.
 """
 
 import logging

@@ -1,9 +1,9 @@
-"""The command ``quorumvault``: its commands, and the one place where errors become words and exit codes.
+"""The command ``quorumvault``: its commands, and the one place that turns errors into messages and exit codes.
 
-Exit codes: 0 ok, 1 error, 2 usage or a stream or disk that cannot be used, 3 no quorum (for ``serve``: storage failed), 4 partial
-(some tokens not found; a key is revoked, and this host's key file does not say so), 130 Ctrl-C, 141 the reader of standard output
-is gone; 128 + its number for another signal.
-A command returns its exit code, or None for 0, and raises for anything that went wrong.
+Exit codes: 0 ok; 1 error; 2 wrong usage, or a stream or disk that cannot be used; 3 no quorum (for ``serve``: storage failed);
+4 partial (some tokens not found; a key is revoked, but this host's key file does not say so); 130 Ctrl-C; 141 the reader of
+standard output is gone; 128 + its number for another signal.
+A command returns its exit code, or None for 0, and raises on every failure.
 """
 
 import difflib

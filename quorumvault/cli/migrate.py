@@ -1,4 +1,4 @@
-"""``quorumvault migrate``: the tokens in many files move to the active epoch, and a crosswalk says what became of each."""
+"""``quorumvault migrate``: moves the tokens in many files to the active epoch, and writes a crosswalk of old and new tokens."""
 
 import dataclasses
 from collections.abc import Sequence

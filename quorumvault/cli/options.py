@@ -1,4 +1,4 @@
-"""Options that commands share: where the nodes are, who is asking and why, and output for machines.
+"""Options that commands share: the nodes' URLs, the API key and the purpose, and output for machines.
 
     @click.command()
     @connection_options
@@ -6,8 +6,8 @@
     def status(connection: Connection, as_json: bool) -> None:
         with connection.open() as client: ...
 
-Flag, then QUORUMVAULT_* variable, then default: what is not given here is left to the client, which reads the environment.
-The API key comes from a file or from the environment, never from an argument: those are in every process list.
+A flag comes before its QUORUMVAULT_* variable, and the variable before the default: the client reads the environment for options
+that are not given. The API key comes from a file or the environment, never from an argument, which every process list shows.
 """
 
 from __future__ import annotations

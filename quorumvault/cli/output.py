@@ -1,7 +1,7 @@
 """Prints for commands: one JSON object for machines, a table on a terminal, tab-separated lines in a pipe.
 
-Nodes, files and whoever wrote them say some of it. A terminal does what control characters tell it: it would be given another
-title, or lines that no node has said. So commands print through this module alone, which shows such characters and sends none.
+Some of the text comes from nodes and from files that others wrote. A terminal obeys control characters in it: they could change
+its title, or fake lines of a node. So all commands print through this module, which shows control characters escaped.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""``quorumvault pack``: what one host needs, in one file to carry to it."""
+"""``quorumvault pack``: packs the files that one host needs into one file to carry there."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What a node's process asks of kernel and runtime: not to outlive who started it (Linux), file descriptors, and to hold
-on to memory that it will need again in a moment."""
+"""What a node's process asks of kernel and runtime: to end with its parent (Linux), to have enough file descriptors, and to keep
+memory that it will soon need again."""
 
 import ctypes
 import gc

@@ -1,6 +1,6 @@
-"""Shows the progress of a file on a terminal: rows, rows a second, time left; and below that which nodes do not answer.
+"""Shows the progress of a file on a terminal: rows, rows a second, time left; and below these the nodes that do not answer.
 
-Loaded only if standard error is a terminal.
+A command loads this module only if standard error is a terminal.
 """
 
 import contextlib

@@ -1,10 +1,9 @@
-"""What a command decides for pyarrow before pyarrow is loaded.
+"""The settings that a command makes for pyarrow before it loads pyarrow.
 
-Commands work on files, and have no frames of pandas. pyarrow looks for it all the same at the first array that it makes of
-Python's objects, and where it is installed loading it takes longer than all other modules of a command.
+Commands work on files, never on pandas frames. Yet pyarrow imports pandas, if installed, at the first array that it makes from
+Python objects, which takes longer than loading all other modules of a command.
 
-pyarrow's allocator, mimalloc, keeps what is freed for a while unless told otherwise: at large row groups, a fifth of a command's
-memory.
+By default pyarrow's allocator, mimalloc, keeps freed memory for a while: with large row groups, a fifth of a command's memory.
 """
 
 import os

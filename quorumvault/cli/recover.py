@@ -1,4 +1,4 @@
-"""``quorumvault recover``: offline, when too few disks are left that open."""
+"""``quorumvault recover``: works offline, when too few disks can still be opened."""
 
 from __future__ import annotations
 

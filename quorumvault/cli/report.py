@@ -1,4 +1,4 @@
-"""What a run over files came to, in words or as JSON."""
+"""The result of a run over files, in words or as JSON."""
 
 import shlex
 from collections.abc import Sequence

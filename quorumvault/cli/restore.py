@@ -1,4 +1,4 @@
-"""``quorumvault restore``: a new cluster out of a backup."""
+"""``quorumvault restore``: makes a new cluster from a backup."""
 
 from __future__ import annotations
 

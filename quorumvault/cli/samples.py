@@ -1,4 +1,4 @@
-"""``quorumvault samples``: the files that operators begin with, out of the package."""
+"""``quorumvault samples``: copies the files that operators start from out of the package."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``quorumvault serve``: run one node in the foreground."""
+"""``quorumvault serve``: runs one node in the foreground."""
 
 import signal
 import sys

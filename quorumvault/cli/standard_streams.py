@@ -1,12 +1,12 @@
-"""The standard streams of a command's process, whatever it was started with: closed, full, not blocking, or with nobody at the
-other end.
+"""Makes the standard streams of a command's process safe, in whatever state they are: closed, full, non-blocking, or without a
+reader.
 
-    closed           the number of a closed descriptor would go to the next file that is opened, and words to people would be
-                     written into that file: it is taken first. Whoever then reads or writes the stream gets HandleError
-    full, damaged    standard output raises HandleError, once; standard error, which tells and does no work, loses its words
-    reader is gone   ``… | head``: the process ends without a word, as a process that SIGPIPE ends
-    not blocking     is waited for
-    ASCII            is UTF-8; what an encoding lacks is escaped as JSON does it, so that JSON stays JSON
+    closed           The next file that is opened would get the descriptor's number, and messages would be written into that
+                     file. So this module occupies the number first. Reading or writing the stream then raises HandleError
+    full, damaged    Standard output raises HandleError, once. Standard error only informs, so its text is lost
+    reader is gone   ``… | head``: the process ends silently, like a process that SIGPIPE ends
+    non-blocking     The process waits for the stream
+    ASCII            The encoding becomes UTF-8. Characters that another encoding lacks are escaped as in JSON, which stays JSON
 """
 
 import codecs

@@ -1,4 +1,4 @@
-"""``quorumvault status``, ``wait``, ``epoch`` and ``rotate``: what an operator asks a running cluster."""
+"""``quorumvault status``, ``wait``, ``epoch`` and ``rotate``: an operator's requests to a running cluster."""
 
 import math
 import sys

@@ -1,4 +1,4 @@
-"""``quorumvault suggest``: which columns of a file look like identifiers, and the command that tokenizes them."""
+"""``quorumvault suggest``: names the columns of a file that look like identifiers, and the command that tokenizes them."""
 
 import csv
 import io

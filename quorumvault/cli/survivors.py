@@ -1,4 +1,4 @@
-"""What a new disk of a node would risk, by what the two other nodes say of themselves."""
+"""The risk of giving a node a new disk, judged by what the two other nodes report."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""``quorumvault status --watch``: how the nodes are, again and again until Ctrl-C.
+"""``quorumvault status --watch``: shows the state of the nodes repeatedly, until Ctrl-C.
 
-On a terminal it is one table, drawn anew at each look; in a pipe a line for each node that has changed since the last one, or
-with --json an object whenever anything has.
+On a terminal it redraws one table. In a pipe it prints a line for each node that has changed since the last look, or with --json
+an object whenever anything has changed.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""Columns of text to Arrow streams and back: what ``Client.exchange_arrow`` sends, and what it is answered. Needs pyarrow."""
+"""Encodes columns of text as the Arrow streams that ``Client.exchange_arrow`` sends, and decodes the answers. Needs pyarrow."""
 
 from typing import Any, NamedTuple
 

@@ -1,4 +1,4 @@
-"""The asyncio client: a shell that does what the plans say, and awaits where client/sync.py blocks."""
+"""The asyncio client: a shell that carries out the plans, and awaits where client/sync.py blocks."""
 
 from __future__ import annotations
 

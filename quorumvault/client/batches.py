@@ -1,4 +1,4 @@
-"""Values to JSON texts, and lists of them cut into bodies that a node takes. Pure."""
+"""Encodes values as JSON texts, and cuts lists of texts into bodies within a node's limits. Pure."""
 
 import dataclasses
 import json

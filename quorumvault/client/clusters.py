@@ -1,6 +1,6 @@
-"""Owners that live on several clusters: which of them lives where, and a client for each.
+"""Owners on several clusters: which cluster each owner lives on, and a client for each owner.
 
-Owners share nothing, so nothing is agreed between clusters: a map says where an owner is, and its API key opens it there.
+Owners share nothing, so clusters need not agree on anything. A map names each owner's cluster and its API key there.
 """
 
 import os

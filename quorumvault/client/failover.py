@@ -1,9 +1,9 @@
-"""Which node to ask next, and whether the retry budget still allows it. Shared by all calls of one client, from any thread.
+"""Chooses the next node to ask and keeps the retry budget. All calls of one client share this state, from any thread.
 
-Requests go around the nodes, so that each coordinates its part. A node that cannot be reached is in doubt: it is asked after the
-others for a while, and then by one call at a time, until it answers (a circuit breaker, half open). No node is asked before the
-time that its ``Retry-After`` named. Threads may race here: single reads and writes are atomic, and the worst that comes of it is
-a request at the second-best node, or one retry more.
+Requests rotate over the nodes, so that each coordinates its share. A node that cannot be reached is in doubt: for a while the
+client asks it only after the others, then with one call at a time until the node answers (a circuit breaker, half open). The
+client asks no node before the time in its ``Retry-After``. Threads may race here: single reads and writes are atomic, and the
+worst result is a request to the second-best node, or one extra retry.
 """
 
 import itertools

@@ -1,15 +1,15 @@
 """The operations of the API as plans: what both clients run. Pure.
 
-tokenize    values -> JSON texts -> the distinct ones -> runs within GET /limits -> a request each -> tokens in order.
-            A rotation in between leaves runs of two epochs: the older ones are tokenized again, so that one call has one epoch.
-detokenize  tokens, likewise; a mixture of epochs is rightful there. Values that together are too long for one answer are asked
-            for in halves: only the nodes know how long they are.
-retokenize  tokens, likewise, to one epoch, as in tokenize.
-columns     of Arrow, likewise; who has them (analytics/arrow.py) cuts them into runs and sees to the epoch.
-tokens      of every epoch: values, likewise; so many at once that the tokens of each are within the limits.
+tokenize    values -> JSON texts -> distinct texts -> runs within GET /limits -> a request each -> tokens in order.
+            A rotation during a call leaves runs of two epochs. The older runs are tokenized again: one call has one epoch.
+detokenize  Tokens, in the same steps; they may be of several epochs. If the values are too long for one answer, the client
+            asks again in halves: only the nodes know the lengths.
+retokenize  Tokens, in the same steps; all results have one epoch, as in tokenize.
+columns     Arrow columns, in the same steps. The caller (analytics/arrow.py) cuts them into runs and checks the epoch.
+tokens      Tokens of every epoch for values, in the same steps. Runs are small enough for all tokens to be within the limits.
 
-A run is asked for in smaller parts while nodes have no answer in time (pace.py).
-Everywhere ``deadline`` is in seconds from now, for the whole call; None leaves each request its own (ClientPolicy.request).
+While nodes do not answer in time, a run is sent in smaller parts (pace.py).
+``deadline`` is always in seconds from now, for the whole call. With None each request has its own (ClientPolicy.request).
 """
 
 from __future__ import annotations

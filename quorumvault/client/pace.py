@@ -1,14 +1,14 @@
-"""How many items go into one request, and how long a node may take for them. Pure.
+"""Adapts how many items go into one request, and how long a node may take to answer it. Pure.
 
-    no answer in time             half as many as were asked for, and twice the time for them
-    answered                      FEWEST more
-    answered in half of the time  twice as many: their answer would be in time too; and half the time for them, or the usual
+    no answer in time             half as many items, and twice the time
+    answered                      FEWEST more items
+    answered in half of the time  twice as many items, whose answer would be in time too; and half the time, or the usual time
 
-So a cluster that is busy with others is asked for less at once, and a run beside them goes on slowly where it would have ended.
-It is TCP's rule for a path of unknown width: down by half, up by little, and up fast as long as there is room; and TCP's rule for
-a path of unknown length, whose time-out doubles. Where requests wait for their turn, small ones wait as long as large ones: with
-less alone, a client would give up one after the other, each just before its turn. All calls of a client share what was learnt.
-Threads may race here: the worst that comes of it is one request of another size.
+So a client sends less at once to a busy cluster, and its call goes on slowly instead of failing. The size follows TCP's rule for
+a path of unknown bandwidth: halve on loss, grow slowly, and grow fast while there is room. The time follows TCP's rule for a path
+of unknown latency: double the timeout. Smaller requests alone would not help where requests queue, since small ones wait as long
+as large ones: the client would give up on each just before its turn. All calls of a client share this state. Threads may race
+here: the worst result is one request of another size.
 """
 
 import sys

@@ -1,12 +1,12 @@
-"""The effects that the pure core asks of the shell around it, and what it gets back.
+"""The effects that the pure core asks of the shell around it, and their results.
 
 An operation is a *plan*: a generator that yields effects, is sent the result of each, and returns the operation's result.
 
     Send   one HTTP request to one node      -> Reply, or NoReply
-    Pause  seconds in which nothing is done  -> None
+    Pause  a wait, in seconds                -> None
 
-The plan reads the clock and draws random numbers through what it was given; it never waits and never touches a socket. Two
-shells run the same plans: client/sync.py blocks, client/asynchronous.py awaits.
+A plan is given its clock and its random numbers as arguments. It never waits and never touches a socket. Two shells run the same
+plans: client/sync.py blocks, client/asynchronous.py awaits.
 """
 
 from collections.abc import Callable, Generator

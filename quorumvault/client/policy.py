@@ -1,4 +1,4 @@
-"""Every limit of the client, with its reason. Times in seconds, by the monotonic clock."""
+"""Every limit of the client, with its reason. Times are in seconds of the monotonic clock."""
 
 from typing import Final
 

@@ -1,8 +1,8 @@
 """The state of a client that no two processes may share: its connections, and what it learnt about the nodes.
 
-A forked process starts with copies of its parent's sockets, and whoever of the two reads first may have the other's answer. So
-what was made in one process is used in no other: a forked one makes its own when it first asks. No lock guards that, since one
-that a thread of the parent held at the fork stays locked in the child for good.
+A forked process starts with copies of its parent's sockets, so either process could read an answer meant for the other. Each
+process therefore uses only state of its own: a forked process makes its state at its first request. No lock guards this: a lock
+that a thread of the parent held at the fork would stay locked in the child forever.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""The bodies of the API's answers as types, and its problem details (RFC 9457) as errors."""
+"""Decodes the API's response bodies into types, and its problem details (RFC 9457) into errors."""
 
 from collections.abc import Callable
 from typing import TypeVar

@@ -1,13 +1,13 @@
-"""One request, tried until it is answered for good: which node next, when to wait, when to give up. Pure.
+"""Tries one request until it has a final answer: which node next, when to wait, when to give up. Pure.
 
-    a *lap* asks every node once, without waiting in between: another node may have room, or the other side of a partition
-    after a lap: wait, longer each time, half of it random; and never ask a node before its Retry-After is over
-    a node that stays silent is left soon for one that answers, if the budget has a retry; else, and after a lap, it is waited for
-    over when: answered · the deadline comes before the next try, or before the retry budget has one more
-    a request of many items that had no answer in time is not sent again: smaller ones take its place (pace.py)
+    A *lap* asks every node once, without a pause: another node may have capacity, or be on the other side of a partition.
+    After a lap the plan pauses, longer each time, half of it random. It never asks a node before its Retry-After is over.
+    The plan soon leaves a silent node for one that answers, if the budget has a retry; else, and after a lap, it waits for it.
+    It ends with an answer, or if the deadline comes before the next try or before the retry budget has one more.
+    A request of many items without an answer in time is not sent again: smaller requests take its place (pace.py).
 
-Everything the API does may be repeated, so whatever says ``retryable`` is, and so is silence. What comes out at the end is the
-last problem that a node told, since that knows more than a connection that failed.
+Every operation of the API may be repeated, so the plan retries every ``retryable`` problem, and silence. The error raised at the
+end is the last problem that a node reported, since a failed connection says less.
 """
 
 from collections.abc import Callable

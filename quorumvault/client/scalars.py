@@ -1,6 +1,6 @@
-"""Nulls and scalars of numpy, pandas and pyarrow as Python's own.
+"""Converts nulls and scalars of numpy, pandas and pyarrow to Python's own.
 
-None of these is imported here: whoever has one of their values has imported them.
+This module imports none of these packages: a caller with one of their values has imported it already.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""The settings of a client: from its arguments, else from the environment, else defaults."""
+"""The settings of a client: from its arguments, else from the environment, else the defaults."""
 
 import hashlib
 import ssl

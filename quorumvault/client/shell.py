@@ -1,4 +1,4 @@
-"""The part that both clients share: settings, and in each process the plans and the connections of its own."""
+"""The part that both clients share: the settings, and in each process its own plans and connections."""
 
 import logging
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The blocking client: a shell that does what the plans say."""
+"""The blocking client: a shell that carries out the plans."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Threads for the requests of one call."""
+"""A pool of threads for the requests of one call."""
 
 import contextlib
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What keeps a client waiting: for whoever shows it to a person. Pure."""
+"""What keeps a client waiting, for a display such as a progress bar. Pure."""
 
 from typing import NamedTuple
 

@@ -1,10 +1,10 @@
-"""Answers to texts, each distinct one asked for once in a run, in however many batches, parts and files it is.
+"""Answers to texts. A run asks about each distinct text once, in however many batches, parts and files the text is.
 
-    VaultLookup   asks the vault about values, those of one batch together
-    TextAnswers   remembers the answers of a Lookup on disk, in SQLite, which Python brings along: files of text need no extra
-    TokenEpoch    the rule for all that remember tokens, columnar/answers.py (DuckDB, whole columns) as well: one epoch
+    VaultLookup   asks the vault about the values of one batch together
+    TextAnswers   caches the answers of a Lookup on disk, in SQLite, which comes with Python: files of text need no extra
+    TokenEpoch    the rule for every cache of tokens, columnar/answers.py (DuckDB, whole columns) included: one epoch
 
-Values are in the files of answers: those live in the spill folder, and are not synced, since they do not outlive the process.
+The files of answers hold values. They are in the spill folder and are not synced, since they do not outlive the process.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
     a source -> the texts of its columns, in chunks -> tokens, by their form -> a count for each epoch
 
-Memory is that of one chunk. Nothing is remembered of a text but that there was one more of its kind.
+Memory holds one chunk. Of each text only its kind is counted; nothing else is kept.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Copies of objects on the local disk, which is what runs read."""
+"""Local copies of objects: runs read these."""
 
 import contextlib
 import dataclasses

@@ -1,4 +1,4 @@
-"""Writes the crosswalk of retokenize: a Parquet file of old tokens and new ones, each pair once, sorted by the old token."""
+"""Writes the crosswalk of retokenize: a Parquet file of old and new tokens, each pair once, sorted by the old token."""
 
 from collections.abc import Sequence
 from pathlib import Path

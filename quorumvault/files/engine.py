@@ -1,4 +1,4 @@
-"""The interface of a format: convert a part of a source into files of its own, and put all parts together to an output."""
+"""The interface of a format: convert a part of a source into files of its own, and assemble all parts into an output."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager

@@ -1,7 +1,7 @@
-"""Folders that are one table: Delta Lake, Iceberg, Hudi. Their metadata says which files in them are data, and what is deleted.
+"""Folders that are one table: Delta Lake, Iceberg, Hudi. The table's metadata says which files are data and what is deleted.
 
-Read as a folder of Parquet, such a table has rows that were deleted long ago, and lacks columns that only the metadata has. Files
-that are put into one belong to nothing. So both are refused.
+Read as a plain folder of Parquet, such a table shows deleted rows and lacks columns that only the metadata has. A file written
+into the folder does not belong to the table. So both are refused.
 """
 
 import contextlib

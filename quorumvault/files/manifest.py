@@ -1,10 +1,10 @@
 """The plan of a run, and its finished parts: enough to resume after a kill at any instant, and to refuse another run's plan.
 
     manifest.json   the plan, and whether names are being given; replaced as a whole (written, synced, renamed)
-    parts.jsonl     a line for each finished part, appended and synced after the part's own files; of two lines about one part the
-                    later one counts, and a last line without its end was never finished
+    parts.jsonl     a line for each finished part, appended and synced after the part's own files; the later of two lines about
+                    one part counts, and a last line without a line end was never finished
 
-A list that only grows costs the same for the first part and the ten thousandth.
+Appending to a list costs the same for the first part and the ten thousandth.
 """
 
 from __future__ import annotations

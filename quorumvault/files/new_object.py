@@ -1,4 +1,4 @@
-"""Objects on their way to a store: all but the end of each is sent, and it appears, whole, with its end."""
+"""Objects on their way to a store: the last piece is held back, and when it is sent the object appears, whole."""
 
 import contextlib
 import io

@@ -1,7 +1,7 @@
-"""What a run asks of object stores and web servers, through fsspec: what is there, its bytes, and new objects. Extra ``cloud``.
+"""Object stores and web servers, through fsspec: lists objects, reads them, makes new ones. Needs the extra ``cloud``.
 
-Credentials and addresses are those that the libraries of each store find: the environment, and their own files. Nothing of an
-error is quoted but the names of its kinds, since the text of some has the whole URL in it.
+Each store's library finds its credentials and addresses itself: in the environment and in its own files. Messages quote only the
+names of an error's classes, since the text of some errors has the whole URL in it.
 """
 
 import contextlib

@@ -1,8 +1,7 @@
-"""The outcome of a cell, as one table: by the status of its text, and by the options of the job. Both engines follow it.
+"""One table of the outcomes of a cell: by the status of its text and the options of the job. Both engines use it.
 
-A new status goes at the end of ``CellStatus`` (columns of codes rely on the order), and into ``TABLE`` with a row for each
-outcome that it can have. A cell gets its status from an answer (answers.py, columnar/answers.py), or from text/rows.py if it is
-not asked about.
+A new status goes at the end of ``CellStatus`` (columns of codes rely on the order), and into ``TABLE`` with a row for each of its
+outcomes. A cell gets its status from an answer (answers.py, columnar/answers.py), or from text/rows.py if the vault is not asked.
 """
 
 from enum import Enum

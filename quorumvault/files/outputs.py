@@ -1,15 +1,15 @@
-"""Outputs and their names: checked before anything happens, given when all outputs are whole.
+"""Outputs and their names: a run checks the names before it starts, and gives them when all outputs are whole.
 
-What is made stays in the work folder until every name is given: a name is a second link to it. So whatever is interrupted can be
-done again, and what is there already is known by being the same file.
+Each finished file stays in the work folder until every output has its name: the name is a second hard link to the file. So an
+interrupted run can give the names again, and recognizes an output that has its name by being the same file.
 
-An output has the owner and the mode of what it replaces. A new one is its maker's, and of the group that its folder gives;
-values, and lists, are for nobody else to read (0600), and tokens for whom the umask and the input leave them to. None is ever for
-more people to read than its input, and no folder that is made as one of the input is for more people than that.
-A path is followed once, before the run: links of this user or root only. Names are given in folders that are held open, and of
-files that are: what is put in the place of either meanwhile is not followed.
+An output keeps the owner and the mode of the file it replaces. A new output belongs to the user of the run, and to the group that
+its folder gives. Files of values, and lists, have mode 0600; files of tokens have the mode that the umask and the input allow. No
+output is readable for more people than its input, and no folder made after one of the input is open to more people than it.
+A path is resolved once, before the run, through symbolic links of this user or root only. Names are given through open
+descriptors of folders and files: a folder or file that takes their place during the run is not followed.
 
-An output that is an object is sent before any output gets its name, and appears when files get theirs.
+An output that is an object is sent before any output gets its name, and appears when the files get theirs.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""The files of one part: its rows, its list of rejects, and what retokenize moved in it. A part counts once all are synced."""
+"""The files of one part: its rows, its rejects, and the tokens that retokenize moved. A part counts once all are synced."""
 
 import contextlib
 import csv

@@ -1,7 +1,7 @@
-"""Values that would leave beside the column which becomes tokens: in other cells, metadata, statistics, names of folders.
+"""Looks for values in clear outside the tokenized columns: in other cells, metadata, statistics, names of folders.
 
-Engines leave out what they know of. This looks for a sample of the values, the last thing before outputs get their names, in all
-that would leave. It is a sample: what it does not find may be there all the same.
+Engines leave out every such place that they know. As the last step before outputs get their names, this module searches the
+outputs and their paths for a sample of the values. Since it is a sample, values that it does not find may still be there.
 """
 
 import os

@@ -1,9 +1,9 @@
-"""A run: plan -> parts, each synced -> all parts of one epoch -> outputs, whole -> names. All outputs appear, or none.
+"""A run: plan -> parts, each synced -> all parts of one epoch -> whole outputs -> names. All outputs appear, or none.
 
-kill at any instant before the names    the parts that are in the manifest are there, the rest is made again
-kill while names are given              the rest of the names is given
-epoch rotated meanwhile                 parts of an older epoch are made again from their rows
-a source changed meanwhile              nothing appears: what was read may be of two states
+killed at any instant before the names  --resume keeps the parts in the manifest and makes the others again
+killed while it gives names             --resume gives the remaining names
+epoch rotated during the run            the run makes parts of an older epoch again from their rows
+source changed during the run           no output appears: the rows read may come from two states of the source
 """
 
 import contextlib

@@ -1,9 +1,9 @@
 """The sources of a run: names, globs, folders, and tables in DuckDB files.
 
-A name is that of a file, if there is one, or of a folder, or a glob ("tok/**/*.parquet"), or FILE.duckdb::TABLE. Of folders and
-globs, what is hidden (".x") or set apart ("_SUCCESS", "_temporary") is no data. A Hive-partitioned folder is a folder: the values
-that its paths hold stay in the paths. A table of Delta Lake, Iceberg or Hudi is none: no file in it stands for itself. A URL
-names an object in the same ways; a run reads a copy of it.
+A name means a file, if there is one, or a folder, or a glob ("tok/**/*.parquet"), or FILE.duckdb::TABLE. In folders and globs,
+hidden (".x") and reserved names ("_SUCCESS", "_temporary") are not data. A Hive-partitioned folder counts as a folder: values in
+its paths stay in the paths. A table of Delta Lake, Iceberg or Hudi does not, since its files have no meaning without its
+metadata. A URL names objects in the same ways; a run reads copies of them.
 """
 
 import glob

@@ -1,4 +1,4 @@
-"""Converts rows from standard input to standard output. There are no parts and no manifest: a pipe cannot be resumed."""
+"""Converts rows from standard input to standard output, without parts or a manifest: a pipe cannot be resumed."""
 
 from collections.abc import Sequence
 from pathlib import Path

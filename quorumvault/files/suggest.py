@@ -1,8 +1,8 @@
-"""Columns that look like identifiers: by their names, the form of their values, and how many of those differ. No value is kept.
+"""Finds columns that look like identifiers: by name, form of values, and number of distinct values. No value is kept.
 
     a source -> a sample of its first rows, column by column -> reasons for each column, none for most
 
-This is a help for people who then decide. It knows no language, and what is in free text it does not see.
+The result helps people decide. The search knows no natural language and does not find identifiers in free text.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Outputs that go to object stores. First all but the end of each is sent; then, one after the other, they appear, whole.
+"""Outputs that go to object stores. A run first sends all but the last piece of each object, then completes one after another.
 
-Nothing can be seen of an upload before it is completed. What is sent, and what is there, is noted in the work folder: a run that
-goes on after a kill discards uploads that nobody will complete, which S3 would keep and charge for, and sends only what is not
-there. An object that is there and was not noted is compared with what was to be there: a kill may have come in between.
+An upload is invisible until it is completed. The work folder notes which uploads were begun and which objects appeared. A run
+that resumes after a kill discards abandoned uploads, which S3 would keep and charge for, and sends only the missing objects. If
+an object is there without a note, the run compares it with the output: a kill may have come between completion and note.
 """
 
 import contextlib

@@ -1,7 +1,7 @@
 """Names of objects: ``s3://``, ``gs://``, ``az://`` and ``https://``. A URL keeps every slash, which a path would not.
 
-The text of a URL may be a credential: who knows the signature of a presigned one can read the object. So what is shown, logged or
-kept of a URL has no query and no user in it; only a request has the whole.
+The text of a URL may be a credential: anyone who has a presigned URL's signature can read the object. So a URL is shown, logged
+and kept without its query and user; only requests use the whole URL.
 """
 
 import hashlib

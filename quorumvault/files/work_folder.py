@@ -1,14 +1,13 @@
 """The work folder of a run: ``.NAME.quorumvault`` beside its output, with mode 0700, until all outputs have their names.
 
-If the output is an object it is in the current folder, or where the job says, and has a digest of the URL in its name. It holds
-the manifest, the parts, what is put together of them (``staged``), copies of objects that are read (``fetched``), and the spill
-folder, unless that is wanted elsewhere. A run that fails before its first part is finished leaves nothing; later, all but the
-spill folder stays for --resume.
-One process at a time: it holds a lock on the folder, which ends with it.
+If the output is an object, the work folder is in the current folder, or where the job says, and its name has a digest of the URL.
+It holds the manifest, the parts, the assembled outputs (``staged``), copies of objects that are read (``fetched``), and the spill
+folder, unless the job puts that elsewhere. A run that fails before it has finished a part leaves nothing; after that, everything
+but the spill folder stays for --resume. A lock on the folder admits one process at a time, and ends with the process.
 
-The folder around it may be one where others put files too, such as /tmp. So a folder that is there is taken only if this user has
-made it and nobody else can open it, and a link never. It is held open: what is removed is removed through that descriptor, and a
-run ends if something else has got the folder's name meanwhile, as it can where others may rename what is not theirs.
+Other users may write to the parent folder, such as /tmp. So a run takes an existing work folder only if this user made it and
+nobody else can open it, and never a symbolic link. The run keeps the folder open and removes files through that descriptor. It
+ends if the folder's name meanwhile belongs to something else, which can happen where other users may rename it.
 """
 
 import contextlib

@@ -4,11 +4,11 @@
     cell   bare                          bare   characters other than , " CR LF; none at all is a null
          | '"' *(any but '"' | '""') '"'        a quoted cell is text, the empty one too
 
-Python's csv module reads a null and an empty string alike, and forgets what was quoted. Here a cell keeps its raw text, and what
-replaces it is quoted as that was, or if it has to be: so a column that is tokenized and detokenized comes back byte for byte.
-What the grammar does not have is refused, with the line: guessing where a cell ends would tokenize the wrong text. One exception:
-an empty line is no row and is passed on (in a table of one column it would be a null, which is passed on as well). Other
-delimiters than the comma have the same grammar.
+Python's csv module does not tell a null from an empty string, and forgets which cells were quoted. Here a cell keeps its raw
+text. A replacement is quoted if the original was, or if it has to be, so a column that is tokenized and detokenized comes back
+byte for byte. Text outside this grammar is refused with its line number: guessing where a cell ends would tokenize the wrong
+text. One exception: an empty line is not a row and passes through (in a table of one column it would be a null, which passes
+through as well). Delimiters other than the comma have the same grammar.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""How the text of tables is written, where the name of a file does not say so."""
+"""How the text of a table is written, where its file name does not tell."""
 
 from typing import Final, Literal, TypeAlias, get_args
 

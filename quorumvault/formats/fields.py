@@ -1,12 +1,12 @@
-"""The fields of a record, by JSONPath expressions: a trie of their steps, and the walk of a record along it.
+"""Finds the fields of a record that JSONPath expressions name: a trie of their steps, and a walk of the record along it.
 
     $.a[*].x, $.a[0].y, $.b     .a -> [*] -> .x    field 0
                                       [0] -> .y    field 1
                                 .b                 field 2
 
-A walk looks at each member once, whatever the number of fields. It goes along all nodes that fit: at ``$.a[0]`` along two.
-No member may be covered twice, since it would be replaced twice: expressions that can lead to one member, or to one inside the
-other's, are refused when they are compiled.
+A walk looks at each member once, whatever the number of fields. It follows every trie node that matches: two at ``$.a[0]``.
+No member may match twice, since it would be replaced twice. Compilation refuses two expressions that can lead to the same
+member, or one of which can lead inside the other's member.
 """
 
 from __future__ import annotations

@@ -1,17 +1,17 @@
-"""Exact JSON: what nobody asked to change goes out as it came in.
+"""Exact JSON: a document changes only where the caller replaces a value.
 
-JSON (RFC 8259) leaves open what a number's spelling means and what happens to a name that an object has twice. A vault
-settles both: an untouched member keeps its spelling (1.10 stays 1.10, and 1e400 is no error), and a text in which an object
-has a name twice is refused (RFC 7493, section 2.3), at every depth.
+JSON (RFC 8259) does not say what a number's spelling means, or what happens if an object has a name twice. This module settles
+both: an untouched member keeps its spelling (1.10 stays 1.10, and 1e400 is no error), and a text in which an object at any depth
+has a name twice is refused (RFC 7493, section 2.3).
 
-Two steps. ``check_json_text`` judges a whole request body once. It must pass before any part of that body is decoded:
-``msgspec.Raw`` validates the grammar of what it skips, escaped surrogates included, but not its UTF-8, and its recursion
-follows the input. ``Document`` then takes a record apart one object at a time, and only where somebody looks:
+There are two steps. ``check_json_text`` checks a whole request body once. The body must pass before any part of it is decoded:
+``msgspec.Raw`` validates the grammar of what it skips, escaped surrogates included, but not its UTF-8, and its recursion is as
+deep as the input. ``Document`` then decodes a record one object at a time, and only where the caller looks:
 
     {"a": 1.10, "b": {"x": 1}, "c": [1, 2]}   ->   {"a": Raw, "b": Raw, "c": Raw}   ->   {"a": Raw, "b": {"x": Raw}, "c": Raw}
 
-A node judges bodies of 16 MiB on its event loop. ``check_steps`` is the same check in steps of a few milliseconds, whatever the
-body's shape; what cannot be cut, one pass of msgspec over 16 MiB, takes 15 ms.
+A node checks bodies of 16 MiB on its event loop. ``check_steps`` is the same check in steps of a few milliseconds, whatever the
+body's shape. One step cannot be cut: a pass of msgspec over 16 MiB takes 15 ms.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """JSON Lines: one object a line, in which members are replaced.
 
-All but the replaced values keeps every byte: blanks, the spelling of names and numbers, line ends, empty lines. A name that an
-object has twice is refused with its line (json.py), as the nodes do.
+Everything but the replaced values keeps every byte: blanks, the spelling of names and numbers, line ends, empty lines. An object
+that has a name twice is refused with its line number (json.py), as the nodes refuse it.
 """
 
 from collections.abc import Iterator, Sequence

@@ -1,9 +1,9 @@
-"""The expressions that name fields: the part of JSONPath (RFC 9535) that leads by names and positions alone.
+"""The expressions that name fields: the subset of JSONPath (RFC 9535) that selects by names and positions alone.
 
     $.ssn    $.patient.name.family    $['given name']    $["it's"]    $.contacts[*].phone    $.codes[0]
 
-No step asks about a record's content. Indices from the end are left out too: which element [-1] means depends on the
-array, so that nobody could say beforehand whether two expressions meet in one member.
+No step depends on a record's content. Indices from the end are left out for that reason: which element [-1] means depends on the
+array's length, so a compiler could not tell whether two expressions can lead to the same member.
 """
 
 from __future__ import annotations

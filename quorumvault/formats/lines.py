@@ -1,4 +1,4 @@
-"""The lines of a binary stream: counted, so that an error can say where, and bounded, so that none fills the memory."""
+"""The lines of a binary stream: counted, so that an error can name the line, and bounded, so that no line fills the memory."""
 
 from collections.abc import Iterator
 from typing import BinaryIO

@@ -1,10 +1,10 @@
-"""Members of records that no column leads to: what is left as it is, and so in clear.
+"""Finds the members of records that no column leads to: they stay as they are, and so in clear.
 
     columns $.name.family, $.contacts[*].phone
     record  {"id": 1, "name": {"family": "x", "given": "y"}, "contacts": "none"}   ->   id, $.name.given, contacts
 
-What stands where a column's path goes on and cannot be followed ("contacts") is left too. A name is looked at once, so a row of
-known names costs one comparison for each object that a path leads through.
+A member also counts if a column's path leads to it but cannot be followed into it ("contacts"). Each name is looked at once, so
+a row of known names costs one comparison for each object on a path.
 """
 
 from __future__ import annotations

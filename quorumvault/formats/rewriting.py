@@ -1,11 +1,11 @@
-"""Writes a changed document so that every byte of its text but the replaced values is as it was: blanks, and names as spelled.
+"""Writes a changed document so that only the replaced values differ from its text: blanks and the spelling of names stay.
 
-msgspec reads names and writes them in its own spelling: of ``x\\u0079`` it makes ``xy``. Here the document's containers are gone
-through side by side with its text, since both have the members in one order. Only objects and arrays that were opened are gone
-through; a member of any other kind is passed over whole, or is one that was replaced.
+msgspec writes names in a spelling of its own: ``x\\u0079`` becomes ``xy``. This module walks the document's containers in step
+with its text, since both have the members in the same order. It enters only objects and arrays that were opened. Any other member
+is copied whole, or was replaced.
 
-A member takes about a microsecond. So ``Rewriter`` finds values by their names where those are without doubt, and a node takes
-this way only for records that may have an escaped name.
+A member takes about a microsecond. So ``Rewriter`` finds values by their names where these are unambiguous, and a node uses this
+walk only for records that may have an escaped name.
 """
 
 import re

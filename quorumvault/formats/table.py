@@ -1,7 +1,7 @@
-"""A table, whatever its format: rows, and in them the cells of the columns that were asked for.
+"""A table, whatever its format: rows, each with the cells of the columns that the caller named.
 
-A cell's value is a string, or, in formats that have other types, the JSON text of one (``msgspec.Raw``). A null has no cell:
-there is nothing in it to replace.
+A cell's value is a string, or, in formats with other types, a JSON text (``msgspec.Raw``). A null has no cell: there is nothing
+to replace.
 """
 
 from collections.abc import Iterator, Sequence

@@ -1,10 +1,10 @@
-"""The hellos of a client, held back until they are whole and short enough: OpenSSL makes room for what a stranger announces.
+"""Holds a client's hellos back until they are whole and short enough: OpenSSL allocates as much as a stranger announces.
 
     record    type, version, length: 5 bytes (RFC 8446, 5.1)
     hello     a handshake message in one record or several: type, and length in three bytes (RFC 8446, 4)
 
-A client that is told another group than it guessed says a second hello (HelloRetryRequest, RFC 8446, 4.1.4), which is held to the
-same. Nothing else is judged here: what is no hello at all is for OpenSSL to say.
+A client that guessed a group the server does not take sends a second hello (HelloRetryRequest, RFC 8446, 4.1.4), which has the
+same limit. Nothing else is checked here: OpenSSL refuses what is not a hello.
 """
 
 from typing import Final

@@ -1,11 +1,11 @@
 """YAML for configuration, without its surprises.
 
-Plain scalars mean what YAML 1.1 and 1.2 agree about: ``true``, ``false``, ``null``, decimal numbers such as 10 and 0.5; anything
-else is text. So a country code ``no``, a date, ``0755`` and ``12:30`` stay text, of which YAML 1.1 (and PyYAML) make a boolean,
-a date, 493 and 750; and so does ``7e10``, which may be an id in hexadecimal. What PyYAML writes as text is read as text.
-Refused: a key that is there twice or is not text, anchors, aliases, tags.
+Plain scalars have a type only where YAML 1.1 and 1.2 agree on it: ``true``, ``false``, ``null``, decimal numbers such as 10 and
+0.5. Anything else is text. So a country code ``no``, a date, ``0755`` and ``12:30`` stay text, where YAML 1.1 (and PyYAML) read a
+boolean, a date, 493 and 750. ``7e10`` stays text too, since it may be an id in hexadecimal. What PyYAML writes as text is read as
+text. Refused: duplicate keys, keys that are not text, anchors, aliases, tags.
 
-Values are built here from the parser's events, since its own composer (in C) recurses as deep as a file asks it to.
+This module builds values from the parser's events, since PyYAML's own composer (in C) recurses as deep as the file nests.
 """
 
 import math

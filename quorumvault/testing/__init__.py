@@ -1,13 +1,13 @@
-"""For tests of programs that use QuorumVault. The plugin of pytest brings both as fixtures, ``vault`` and ``vault_cluster``.
+"""For tests of programs that use QuorumVault. A pytest plugin offers both classes as fixtures, ``vault`` and ``vault_cluster``.
 
-    FakeVault      the API of a node over a vault in memory: same tokens, same answers, nothing to wait for
+    FakeVault      the API of a node over a vault in memory: same tokens, same answers, no start-up time
     VaultCluster   three real nodes in a temporary folder
 
     def test_a_report_has_no_names(vault):
         report = make_report(vault, names=["Ada Lovelace"])     # vault is a quorumvault.Client
         assert vault.detokenize(report.tokens)[0].value == "Ada Lovelace"
 
-Each is a ``quorumvault.Client``, and its ``environment`` is what a program that makes a client of its own has to find.
+Each is a ``quorumvault.Client``. Its ``environment`` has the variables for a program that makes its own client.
 """
 
 import importlib

@@ -1,7 +1,7 @@
 """``VaultCluster``: a client, and behind it three nodes of ``quorumvault dev`` in a temporary folder.
 
-Processes of one test run share a cluster: whoever needs it first starts it, and the process that the run began with ends it
-(plugin.py). Should that one be killed, the nodes end with it.
+The processes of one test run share a cluster: the first one that needs it starts it, and the run's main process stops it
+(plugin.py). If the main process is killed, the nodes end with it.
 """
 
 import contextlib

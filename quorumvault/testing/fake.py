@@ -1,4 +1,4 @@
-"""``FakeVault``: a client, and behind it the API of a node, over a vault in memory, on a loopback port of this process."""
+"""``FakeVault``: a client and the API of a node over a vault in memory, on a loopback port of this process."""
 
 from __future__ import annotations
 

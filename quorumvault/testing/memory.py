@@ -1,4 +1,4 @@
-"""A vault in memory: the tokens and answers of a real one, without replicas. Nothing outlives the process."""
+"""A vault in memory: it gives the tokens and answers of a real vault, without replicas. Nothing outlives the process."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence

@@ -1,6 +1,6 @@
-"""The plugin of pytest, which finds it by itself: fixtures ``vault`` and ``vault_cluster``. It imports nothing until one is used.
+"""The pytest plugin, found by its entry point: fixtures ``vault`` and ``vault_cluster``. It imports nothing until one is used.
 
-To configure other fields than those of a new cluster, say which in conftest.py:
+To configure fields other than those of a new cluster, define this fixture in conftest.py:
 
     @pytest.fixture(scope="session")
     def vault_fields():

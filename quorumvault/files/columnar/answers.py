@@ -1,8 +1,8 @@
-"""Answers to texts, remembered on disk in DuckDB: each distinct text is asked about once, in however many parts and files it is.
+"""Answers to texts, cached on disk in DuckDB: a run asks about each distinct text once, in however many parts and files it is.
 
     distinct texts of a chunk  -> join with the answers -> the unknown ones -> vault (analytics/arrow.py) -> the answers
 
-The database is a file in the spill folder, and so is what DuckDB spills; its memory is bounded.
+The database and what DuckDB spills are files in the spill folder. DuckDB's memory is bounded.
 """
 
 import contextlib

@@ -1,9 +1,9 @@
-"""What columns were before ``--cast`` made them text: noted in the output, so that ``--restore-types`` makes them that again.
+"""The types of columns before ``--cast`` made them text. A note in the output keeps them, and ``--restore-types`` casts back.
 
 Parquet     an entry of the file's metadata: {"zip": {"duckdb": "BIGINT", "arrow": "int64"}}
 DuckDB      a comment on the column: quorumvault.type=BIGINT
 
-A note is somebody's file's: what it says is taken only if it is the name of a type that can be cast.
+A note comes from a file that anybody may have written, so it counts only if it names a type that can be cast.
 """
 
 import re

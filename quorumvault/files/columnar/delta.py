@@ -2,11 +2,11 @@
 
     version of the source -> its data files, each a source of the run -> outputs, with their names -> one commit that lists them
 
-An output is no part of a table before a commit says so: all of a run's appear in one instant, or none. The new table has columns,
-partitions and rows as its source has. Properties, comments, constraints and defaults may have values in them and stay behind, and
-so do the statistics of replaced columns, which are values.
+An output belongs to a table only once a commit lists it, so all outputs of a run appear at the same instant, or none does. The
+new table has its source's columns, partitions and rows. Properties, comments, constraints and defaults are not copied, since they
+may contain values, nor are the statistics of replaced columns, which are values.
 
-A file whose rows are not the table's as it stands (some are deleted, or columns are younger than the file) is copied first.
+A data file is copied first if its rows differ from the table's (rows are deleted, or columns were added after the file).
 """
 
 import math

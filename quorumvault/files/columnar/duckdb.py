@@ -1,11 +1,11 @@
-"""Tables in DuckDB files: a part is a table of some rows in a file of its own; one after the other they are the output's table.
+"""Tables in DuckDB files: a part is a table of some rows in its own file, and the parts in order make the output's table.
 
-    convert    distinct texts of the rows -> answers -> left join of the rows with them, in the order of the rows -> a part
-    assemble   parts, one after the other -> a table in a new file, or Parquet
-    put_table  that table into a file that exists, in one transaction
+    convert    distinct texts of the rows -> answers -> left join of the rows with the answers, in row order -> a part
+    assemble   parts in order -> a table in a new file, or Parquet
+    put_table  that table -> a file that exists, in one transaction
 
-Types stay DuckDB's own all the way. What is not in rows does not come along: constraints, defaults, indexes. Only notes
-of what was cast do.
+Columns keep DuckDB's types throughout. Only rows and the notes of cast types are copied: constraints, defaults and indexes are
+not.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""Parquet and DuckDB: what they share. Needs the extra ``analytics``."""
+"""What the engines for Parquet and DuckDB share. Needs the extra ``analytics``."""
 
 from __future__ import annotations
 

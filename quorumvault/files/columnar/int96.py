@@ -1,7 +1,7 @@
-"""INT96: how Hive, Impala and Spark write times. They count nanoseconds, of any year.
+"""INT96: the type in which Hive, Impala and Spark write times. It counts nanoseconds, in any year.
 
-DuckDB takes them as microseconds. So are they read here: pyarrow would take them as nanoseconds in 64 bits, in which those before
-1677 and after 2262 become others.
+DuckDB reads INT96 as microseconds, and so does this module. pyarrow would read 64-bit nanoseconds, in which times before 1677 and
+after 2262 become other times.
 """
 
 from collections.abc import Iterator, Sequence

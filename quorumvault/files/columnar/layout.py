@@ -1,8 +1,8 @@
-"""How a Parquet file is laid out beside its rows: what an output takes from its source, and what it does not, by name.
+"""The layout of a Parquet file beside its rows: which properties an output takes from its source, and which it does not.
 
-Bloom filters and page indexes are not copied but made anew, of what is in the output: those of the source tell of its values.
+Bloom filters and page indexes are built anew from the output, not copied: those of the source would reveal its values.
 
-Chunks are looked at by DuckDB alone: pyarrow ends the process if what a damaged file says of one makes no sense.
+Only DuckDB looks at column chunks: pyarrow ends the process if a damaged file describes a chunk that makes no sense.
 """
 
 import glob

@@ -1,9 +1,9 @@
-"""Parquet: a part is the replaced columns alone, of some row groups; the output is the source with those columns in place.
+"""Parquet: a part has only the replaced columns of some row groups; the output is the source with these columns in place.
 
     convert    columns of row groups, as dictionaries -> answers to the texts in them -> a part: an Arrow stream of dictionaries
-    assemble   the source, row group by row group, without those columns + the parts, in step -> the output
+    assemble   the other columns of the source, row group by row group + the parts, in step -> the output
 
-So order takes no sorting, the other columns are read and written once, whatever they are, and a part costs little to write twice.
+So rows keep their order without sorting, the other columns are read and written once, and a part is cheap to write again.
 """
 
 import contextlib

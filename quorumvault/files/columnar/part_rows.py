@@ -1,4 +1,4 @@
-"""The rows of the parts of a Parquet source: Arrow streams of the replaced columns, taken in step with the other columns."""
+"""The rows of the parts of a Parquet source: Arrow streams of the replaced columns, read in step with the other columns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Columns of text by the table of outcomes: what takes the place of each text, counts, and the rows that cannot be done."""
+"""Applies the table of outcomes to columns of text: the replacement of each text, the counts, and the rows that fail."""
 
 from __future__ import annotations
 

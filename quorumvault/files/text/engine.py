@@ -1,4 +1,4 @@
-"""CSV and JSON Lines files: a part is some rows in their exact bytes; the parts one after the other are the output."""
+"""CSV and JSON Lines files: a part is some rows in their exact bytes, and the parts in order are the output."""
 
 from __future__ import annotations
 

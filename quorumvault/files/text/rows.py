@@ -1,7 +1,7 @@
-"""Rows of text through the vault: the values of their cells are looked up, and the cells are replaced by the answers.
+"""Runs rows of text through the vault: looks up the values of their cells, and replaces the cells by the answers.
 
-IN_FLIGHT batches of rows are under way at once, in threads, so that nodes work while this process reads. They come out in order.
-Memory holds those batches, however long the table is.
+IN_FLIGHT batches of rows are under way at once, in threads, so that nodes work while this process reads. Batches come out in
+order. Memory holds only these batches, whatever the length of the table.
 """
 
 import re

@@ -1,8 +1,8 @@
-"""Files of text as UTF-8 without compression, whatever they are: layers over their bytes, on the way in and on the way out.
+"""Shows text files of any encoding and compression as plain UTF-8: layers over their bytes, for reading and for writing.
 
     bytes -> gzip, Zstandard -> UTF-16, Latin-1, Windows-1252 -> UTF-8 -> rows -> parts -> the same layers, backwards -> bytes
 
-All of these are exact both ways: what is no text in its encoding is refused. A file in UTF-8 that is not compressed has no layer.
+Every layer is exact both ways: bytes that are not text in the encoding are refused. Uncompressed UTF-8 needs no layer.
 """
 
 from __future__ import annotations
