@@ -1,23 +1,23 @@
-"""Anti-entropy: compares this node's replica with one peer's, and says what to bring from where to where.
+"""Anti-entropy: compares this node's replica with one peer's replica, and decides which records to copy in which direction.
 
-    registers   all of them, the larger one counts                              a page at a time
-    groups      256 sums of either side; if they are equal, that was all        2 KiB
+    registers   all registers; the larger one of each pair counts               a page at a time
+    groups      256 sums from each side; if all are equal, nothing differs      2 KiB
     buckets     the 256 sums of each group that differs                         2 KiB a group
     listings    place and hash of each record in a bucket that differs          56 bytes a record
-    records     those that one side lacks or has otherwise
+    records     the records that one side lacks, or that differ
 
-What this side lacks is fetched and merged; what the peer lacks is written back to it. Where both have something and it is not
-the same, the peer's is merged here, and ours there when the peer compares itself with us. Absence never deletes and a merge may
-be repeated, so writes that go on meanwhile do no harm: a record under way shows as a difference, and is there already when it is
-to be written.
+Records that this replica lacks are fetched and merged; records that the peer lacks are written back to the peer. Where both
+replicas have a record and the two differ, the peer's record is merged here; ours is merged there when the peer runs its own
+comparison. Absence never deletes, and a merge may be repeated, so concurrent writes do no harm: a record in flight shows up as a
+difference, and has already arrived when anti-entropy writes it.
 
-The half without IO (steps.py); server/healing/anti_entropy.py says when, and carries the steps out.
+This module does no IO (steps.py); server/healing/anti_entropy.py schedules comparisons and carries out the steps.
 
-A replica that had the same sums as its peer learns that the records in these buckets are on two disks.
+When both replicas have the same sums for some buckets, this replica learns that the records in these buckets are on two disks.
 
-A bucket that one of the two cannot all read differs whatever the sums say: what is read of it is exchanged as in any other. One
-of which a replica does not know all that it had (server/storage/gaps.py) takes both others (fill_gaps.py): nothing is brought
-there.
+A bucket that one of the two replicas cannot read in full counts as different whatever the sums say; its readable records are
+exchanged as in any other bucket. A bucket with a gap, where a replica does not know all that it had (server/storage/gaps.py),
+needs both other replicas to fill it (fill_gaps.py), so anti-entropy copies nothing into it.
 
 Rules kept here: anti-entropy; settled records.
 """
@@ -43,19 +43,19 @@ from quorumvault.protocol.messages import (
 )
 from quorumvault.protocol.views import ViewId
 
-#: Groups whose bucket sums are asked for at once: 32 KiB.
+#: The number of groups whose bucket sums one request asks for: 32 KiB of sums.
 _GROUPS_AT_ONCE = 16
-#: Records that are fetched, merged or written back at once: some milliseconds of the storage thread.
+#: The number of records that are fetched, merged or written back at once: some milliseconds of the storage thread.
 BATCH_RECORDS = 512
 
 
 class CannotCompare(Exception):
-    """The comparison cannot be made now; the words say why."""
+    """The comparison cannot be made now; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class AskOne:
-    """Ask this node's own replica, or the peer's. Sent: its answer, of the kind that belongs to the request."""
+    """Ask this node's own replica, or the peer's. Sent: the replica's answer, of the kind that matches the request."""
 
     of_peer: bool
     request: Survey
@@ -63,21 +63,21 @@ class AskOne:
 
 @dataclass(frozen=True, slots=True)
 class MergeRegisters:
-    """Bring the peer's registers together with this node's. Sent: how many of them were raised."""
+    """Merge the peer's registers into this node's. Sent: the number of registers raised."""
 
     registers: Registers
 
 
 @dataclass(frozen=True, slots=True)
 class GiveRegister:
-    """Raise the peer's register of this owner to this node's."""
+    """Raise the peer's register of this owner to this node's register."""
 
     owner: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class MergeRecords:
-    """Bring the peer's records, by place, together with this node's, those that are authentic. Sent: how many changed any."""
+    """Merge those of the peer's ``records``, by place, that are authentic into this node's. Sent: how many changed this store."""
 
     names: dict[bytes, str]
     records: dict[bytes, bytes] = field(repr=False)
@@ -85,14 +85,14 @@ class MergeRecords:
 
 @dataclass(frozen=True, slots=True)
 class WriteBackRecords:
-    """Write this node's records at these places to the peer, as far as they are authentic. Sent: how many it took."""
+    """Write this node's records at these places to the peer, if they are authentic. Sent: how many records the peer took."""
 
     places: list[bytes] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class SettleBuckets:
-    """Both replicas, active in ``view``, had the same sums of these buckets: this one after ``sequence`` writes. Sent: None."""
+    """Both replicas, active in ``view``, had equal sums for these buckets; this replica after ``sequence`` writes. Sent: None."""
 
     view: ViewId
     sequence: int
@@ -106,7 +106,7 @@ Step = AskOne | MergeRegisters | GiveRegister | MergeRecords | WriteBackRecords 
 class Compared:
     """The result of a comparison: records ``given`` to the peer and ``taken`` from it; registers ``raised`` on either side.
 
-    ``buckets`` counts those that differed, ``unreadable`` buckets of which one of the two could not read all.
+    ``buckets`` counts the buckets that differed, ``unreadable`` the buckets that either replica could not read in full.
     """
 
     buckets: int = 0
@@ -116,7 +116,7 @@ class Compared:
     unreadable: int = 0
 
     def __add__(self, other: Compared) -> Compared:
-        """The result of two comparisons in a row: what was mended adds up, what was found to differ is as of the last one."""
+        """The result of two comparisons in a row: repairs add up, and differences are those that the second one found."""
         mended = (self.taken + other.taken, self.given + other.given, self.raised + other.raised)
         return Compared(other.buckets, *mended, other.unreadable)
 
@@ -162,7 +162,7 @@ def _registers(of_peer: bool, after: bytes) -> Generator[Step, object, Registers
 
 @dataclass(slots=True)
 class Unknown:
-    """The buckets of which the peer, and this replica, does not know all that it had."""
+    """The buckets with gaps: of the peer (``theirs``) and of this replica (``mine``)."""
 
     theirs: frozenset[int] = frozenset()
     mine: frozenset[int] = frozenset()
@@ -177,9 +177,9 @@ def _differing_buckets(unknown: Unknown) -> Generator[Step, object, list[int]]:
 
 
 def _differing_sums(groups: list[int], unknown: Unknown | None = None) -> Generator[Step, object, list[int]]:
-    """The groups that differ if ``groups`` is empty, else the buckets in these that differ. Records in all others are settled.
+    """The groups that differ if ``groups`` is empty, else the differing buckets in ``groups``. All other buckets are settled.
 
-    ``unknown`` is told what either replica does not know.
+    ``unknown``, if given, receives the buckets in which either replica has a gap.
     """
     answers = []
     for of_peer in (True, False):
@@ -201,9 +201,9 @@ def _differing_sums(groups: list[int], unknown: Unknown | None = None) -> Genera
 
 
 def _settled(groups: list[int], unequal: list[int], compared: int) -> list[range]:
-    """The buckets whose sums are equal, of so many that were compared: all but those with these indices.
+    """The buckets whose sums are equal: all of the ``compared`` ones except those at the indices in ``unequal``.
 
-    Nearly all are, so that it costs as much as those that are not.
+    Nearly all buckets are equal, so the cost grows with the number of unequal ones only.
     """
     if not groups:
         return [range(some.start * GROUP_SIZE, some.stop * GROUP_SIZE) for some in between(0, unequal, compared)]
@@ -235,14 +235,17 @@ def _known(places: list[bytes], unknown: frozenset[int]) -> list[bytes]:
 
 @dataclass(slots=True)
 class Listed:
-    """What one replica can read of some buckets: hashes by place; and the buckets that it cannot all read."""
+    """What one replica can read of some buckets: hashes by place, and the buckets that it cannot read in full."""
 
     records: dict[bytes, bytes] = field(default_factory=dict, repr=False)
     unreadable: set[int] = field(default_factory=set)
 
 
 def list_both(first: int, end: int) -> Generator[Step, object, tuple[int, tuple[Listed, Listed]]]:
-    """(where the next slice begins, (the peer's, this node's)). The peer says how far this slice goes."""
+    """List both replicas. The peer's answer decides how far the slice goes.
+
+    Returns (the bucket at which the next slice begins, (the peer's listing, this node's listing)).
+    """
     answer = yield AskOne(True, AskListing(*UNSENT, first, end))
     if not isinstance(answer, Listing) or not first < answer.next <= end:
         raise CannotCompare("a listing that cannot be used")
@@ -253,7 +256,7 @@ def list_both(first: int, end: int) -> Generator[Step, object, tuple[int, tuple[
 
 
 def _list(first: int, end: int) -> Generator[Step, object, Listed]:
-    """What this node's replica has in buckets of which the peer has given a listing."""
+    """List this node's replica in the buckets that the peer's listing covers."""
     listed = Listed()
     while first < end:
         answer = yield AskOne(False, AskListing(*UNSENT, first, end))
@@ -306,9 +309,9 @@ class Differences:
 
 
 def verify(first: int, end: int = BUCKETS) -> Generator[Step, object, tuple[int, Differences]]:
-    """Compare a slice of buckets by the bytes that are on disk, whatever the sums say, and mend nothing.
+    """Compare a slice of buckets by the bytes on disk, whatever the sums say, and repair nothing.
 
-    Returns (the bucket at which the next slice begins, what differs).
+    Returns (the bucket at which the next slice begins, the differences).
     """
     following, listed = yield from list_both(first, end)
     unreadable = listed[0].unreadable | listed[1].unreadable

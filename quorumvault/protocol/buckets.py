@@ -1,7 +1,7 @@
-"""Buckets: the 65,536 parts of the key space by the first two bytes of a digest, which compare replicas part by part.
+"""Buckets: the first two bytes of a digest divide the key space into 65,536 parts, so that replicas compare part by part.
 
-Pure arithmetic on what replicas say of theirs (messages.Sums, messages.Listing). The fingerprints are made in
-server/replica/bucket_sums.py.
+This module is pure arithmetic on the replicas' answers (messages.Sums, messages.Listing). server/replica/bucket_sums.py computes
+the sums.
 """
 
 import struct
@@ -16,12 +16,12 @@ SUM_BYTES: Final = 8
 
 
 def bucket_of(place: bytes) -> int:
-    """The bucket of a record's place, which begins with it."""
+    """The bucket of a record's place: the first two bytes."""
     return place[0] << 8 | place[1]
 
 
 def differing(one: bytes, other: bytes) -> list[int]:
-    """The indices at which two answers with sums of equal length differ. Raises ValueError for other lengths."""
+    """The indices at which two answers with sums differ. Raises ValueError if they are not of equal length."""
     if len(one) != len(other) or len(one) % SUM_BYTES:
         raise ValueError("not the sums of the same buckets")
     if one == other:
@@ -32,7 +32,7 @@ def differing(one: bytes, other: bytes) -> list[int]:
 
 
 def between(first: int, indices: Iterable[int], end: int) -> Iterator[range]:
-    """What is left of ``range(first, end)`` without these indices in it, which ascend."""
+    """The parts of ``range(first, end)`` that are left when ``indices``, which ascend, are taken out."""
     for index in indices:
         if first < index:
             yield range(first, index)
@@ -43,7 +43,7 @@ def between(first: int, indices: Iterable[int], end: int) -> Iterator[range]:
 
 def ranges(buckets: Iterable[int]) -> Iterator[tuple[int, int]]:
     """Ascending buckets as ranges (first, end) of consecutive ones; ``end`` is not included."""
-    # Buckets that follow each other are all as far from their places in the list.
+    # Consecutive buckets have the same distance to their positions in the list.
     for _, run in groupby(enumerate(buckets), lambda placed: placed[1] - placed[0]):
         (_, first), *rest = run
         yield first, first + len(rest) + 1

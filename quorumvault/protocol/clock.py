@@ -1,11 +1,11 @@
-"""A hybrid logical clock (Kulkarni et al. 2014): close to wall time, and never behind anything that was seen.
+"""A hybrid logical clock (Kulkarni et al. 2014): close to wall time, and never behind a reading that it has observed.
 
-48 bits of milliseconds since 1970, 16 bits of counter. It orders first writers. No decision depends on it, so
-a clock that jumps does no harm.
+A reading has 48 bits of milliseconds since 1970 and 16 bits of counter. Readings order the first writers of records. No decision
+depends on them, so a wall clock that jumps does no harm.
 """
 
 _COUNTER_BITS = 16
-#: A clock that is more than a day ahead of ours is not followed: one broken clock must not drag all others along.
+#: Readings more than a day ahead of the local wall clock are ignored: one broken clock must not drag all others along.
 _FOLLOWED_MS = 24 * 3600 * 1000
 
 
@@ -19,11 +19,11 @@ class HybridClock:
         self._last = 0
 
     def tick(self, wall_ms: int) -> int:
-        """A reading larger than every earlier one and every one that was observed."""
+        """Return a reading larger than every earlier reading and every observed one."""
         self._last = max(self._last + 1, wall_ms << _COUNTER_BITS)
         return self._last
 
     def observe(self, reading: int, wall_ms: int) -> None:
-        """Another node's reading was seen."""
+        """Take note of another node's reading."""
         if reading <= (wall_ms + _FOLLOWED_MS) << _COUNTER_BITS:
             self._last = max(self._last, reading)

@@ -1,21 +1,23 @@
-"""Donors: disks that have no vote any more, and still have what they acknowledged.
+"""Donors: disks that no longer vote, but still hold what they acknowledged.
 
-A record never changes, so a disk that a newer view left out, or that was set aside, is a rightful source of records, registers
-and revoked keys for whoever unites disks: a joining disk (join.py), `quorumvault recover`. What it has was acknowledged, or at
-least attempted. It has no **voice**: it decides nothing about what it lacks.
+A record never changes. So a disk that a newer view left out, or that was set aside, is a valid source of records, registers and
+revoked keys for a joining disk (join.py) and for `quorumvault recover`. Everything on a donor was acknowledged, or at least
+attempted. A donor has no **voice**: the absence of a record on it decides nothing.
 
-Whoever unites disks has to have all that was acknowledged. That is on two of the three disks of a view, so two of them that can
-be read have it between them. And so it is for each **part** of a store by itself: the registers, the revoked keys, the names,
-each bucket of records. Three disks with damage in different parts have everything; what two of three cannot read may be gone.
+Uniting disks must lose nothing that was acknowledged. Each acknowledged write is on two of the three disks of a view, so any two
+readable disks have it between them. This holds for each **part** of a store by itself: the registers, the revoked keys, the
+names, each bucket of records. Three disks with damage in different parts have everything; a part that two of the three cannot
+read may be lost.
 
-A donor may **stand in** as one of the three:
+A donor may **stand in** as one of the three disks in two cases:
 
-- if the view still lists it: nobody has its slot yet;
-- or if the view that followed its own gave its slot to the disk that joins now, and this one never voted. What was acknowledged
-  in the donor's view is on two of the old three. What was acknowledged since is on both others, the only ones that vote.
+- the view still lists the donor: no other disk has its slot yet;
+- the view after the donor's view gave its slot to the disk that joins now, and that disk never voted. Writes acknowledged in the
+  donor's view are on two of the old three disks. Later writes are on both other disks, the only ones that vote.
 
-And only if it forgot nothing: both others remember it, and no more of it than it holds. They keep the marks of disks that left
-the view until all three are active, so a disk that voted in between is remembered too, and then the donor does not stand in.
+In both cases the donor must have forgotten nothing: both other disks hold a mark of it, and no mark is ahead of it. They keep the
+marks of disks that left the view until all three disks are active. So if another disk voted in between, its mark is still there,
+and the donor does not stand in.
 
 Rules kept here: donors have no voice.
 """
@@ -30,7 +32,7 @@ from quorumvault.protocol.views import View, successor
 
 @dataclass(frozen=True, slots=True)
 class Donor:
-    """A disk that was active in ``view``, as its node's. ``mark``: how far it came; nobody writes to it now."""
+    """A disk that was the active disk of ``node`` in ``view``. ``mark``: its last write; nobody writes to it now."""
 
     node: str
     disk: bytes
@@ -39,9 +41,9 @@ class Donor:
 
 
 def stands_in(donor: Donor, view: View, remembered: Iterable[Marks]) -> bool:
-    """True if the donor counts as one of three beside the two others of ``view``, who remember these marks of disks.
+    """True if the donor counts as one of three, with the two other disks of ``view``, whose marks are ``remembered``.
 
-    The caller knows that the disk which has the donor's slot in ``view``, if it is another one, never voted.
+    If another disk has the donor's slot in ``view``, the caller must know that this disk never voted.
     """
     holder = view.disks[donor.node]
     if donor.view.disks[donor.node] != donor.disk:
@@ -58,5 +60,5 @@ def stands_in(donor: Donor, view: View, remembered: Iterable[Marks]) -> bool:
 
 
 def unread(gaps: Sequence[Collection[bytes]]) -> set[bytes]:
-    """The parts that fewer than two of these disks can read. ``gaps``: of each disk, where the parts end that it cannot."""
+    """The parts that fewer than two of the disks can read. ``gaps``: for each disk, the ends of the parts that it cannot read."""
     return {end for ends in gaps for end in ends if sum(end not in others for others in gaps) < QUORUM}

@@ -1,8 +1,9 @@
-"""The epoch is a max-register: how a round reads an owner's active epoch, and how one raises it.
+"""The epoch is a max-register: how a round reads an owner's active epoch, and how a round raises it.
 
-A register only grows, so the largest of two replicas' answers is at least what any finished write left behind; it is written back
-to two before it is used, so that no later reader sees less (Aspnes, Attiya, Censor 2009, over majorities as in
-Attiya, Bar-Noy, Dolev 1995). Epoch 0 is a register that was never written and stands for the first epoch.
+A register only grows, so the larger of two replicas' answers is at least as large as what any finished write left behind. The
+coordinator writes that value back to two replicas before it uses it, so that no later reader sees a smaller one (Aspnes, Attiya,
+Censor 2009, over majorities as in Attiya, Bar-Noy, Dolev 1995). Epoch 0 means a register that was never written, and stands for
+the first epoch.
 
 Rules kept here: the epoch is a max-register.
 """
@@ -18,7 +19,7 @@ from quorumvault.protocol.rounds import Round
 
 @dataclass(frozen=True, slots=True)
 class EpochRead:
-    """The largest of two answers. Unless ``settled`` (both said the same), it has to be written back before use."""
+    """The larger of two answers. Unless ``settled`` (the answers were equal), it has to be written back before use."""
 
     register: Register
     settled: bool
@@ -41,7 +42,7 @@ class EpochRound(Round[EpochIs, EpochRead]):
 
 @dataclass(frozen=True, slots=True)
 class Raised:
-    """Two replicas' registers are at least what was asked for."""
+    """Two replicas' registers are at least as large as the request asked for."""
 
 
 class RaiseRound(Round[Ack, Raised]):

@@ -1,18 +1,19 @@
-"""Filling a gap: a disk that does not know what it had in some buckets reads both others there, and takes what is certain.
+"""Filling a gap: a disk that does not know what it had in some buckets reads both other disks there, and takes what is certain.
 
-    own sums     which buckets it does not know all of
-    listings     of these, from all three replicas, in one view
-    records      those that it lacks, from whoever has them
-    relisting    of its own: a bucket that both others could read, and of which it has all that they have, is known from now on
+    own sums     say which buckets have gaps
+    listings     of these buckets, from all three replicas, in one view
+    records      that this disk lacks, from the peers that have them
+    relisting    of this disk: a bucket is known from now on if both peers could read it in full, and this disk has all of their
+                 records in it
 
-What was acknowledged is on two of the three disks, so on one of the two others. But what one of them has need not have been
-acknowledged: it may be a leftover, while this disk had another value under that key, which the third disk has too. So nothing is
-taken before both were listed, and nothing that they contradict each other in. There the gap stays. Where one of them cannot tell,
-because it does not know either or its bytes are not authentic, the other one's word is taken, and the gap stays too: two disks
-have lost what they had there, and to wait would make three of it.
+An acknowledged record is on two of the three disks, so at least one of the two peers has it. But a record on one peer need not
+have been acknowledged: it may be left over from a failed write, while this disk and the other peer had another value under that
+key. So this disk takes nothing before both peers are listed, and no record on which they contradict each other; there the gap
+stays. If one peer cannot tell, because it has a gap there too or its bytes are not authentic, this disk takes the record of the
+other peer, and the gap stays as well: two disks have lost the record, and waiting risks the third copy.
 
-A round that had heard this disk before it lost something must not end after its gap was filled. server/healing/fill_gaps.py waits
-for that, and carries the steps out.
+A round that counted this disk's acknowledgement before the disk lost the record must end before the gap is filled.
+server/healing/fill_gaps.py waits for such rounds, and carries out the steps.
 
 Rules kept here: what is not known is not absent; write-once.
 """
@@ -27,14 +28,14 @@ from quorumvault.protocol.buckets import bucket_of, ranges
 from quorumvault.protocol.messages import UNSENT, AskListing, AskSums, Fetch, Fetched, Listing, Sums, Survey
 from quorumvault.protocol.views import ViewId
 
-#: The replicas that are asked: this node's own one and those of both peers.
+#: The replicas that are asked: this node's own replica, and those of both peers.
 OWN: Final = 0
 PEERS: Final = (1, 2)
 
 
 @dataclass(frozen=True, slots=True)
 class AskReplica:
-    """Ask the replica OWN, or one of PEERS. Sent: its answer, of the kind that belongs to the request."""
+    """Ask the replica OWN, or one of PEERS. Sent: the replica's answer, of the kind that matches the request."""
 
     of: int
     request: Survey
@@ -42,7 +43,7 @@ class AskReplica:
 
 @dataclass(frozen=True, slots=True)
 class TakeRecords:
-    """Take what is certain of both peers' records, by place, those that are authentic. Sent: how many changed any."""
+    """Of both peers' authentic records, by place, take those that are certain. Sent: how many changed this store."""
 
     names: dict[bytes, str]
     one: dict[bytes, bytes] = field(repr=False)
@@ -51,7 +52,7 @@ class TakeRecords:
 
 @dataclass(frozen=True, slots=True)
 class CloseBuckets:
-    """Both peers, active in ``view``, could read all of these buckets, and this replica has all of it. Sent: None."""
+    """Both peers, active in ``view``, could read these buckets in full, and this replica has all their records. Sent: None."""
 
     view: ViewId
     buckets: frozenset[int]
@@ -62,7 +63,7 @@ Step = AskReplica | TakeRecords | CloseBuckets
 
 @dataclass(slots=True)
 class Filled:
-    """The result: records that were ``taken``, and buckets that are known now."""
+    """The result: the number of records ``taken``, and of buckets ``closed``, which are known now."""
 
     taken: int = 0
     closed: int = 0
@@ -73,7 +74,7 @@ Filling = Generator[Step, object, Filled]
 
 
 def fill_gaps() -> Filling:
-    """Read both others wherever this replica does not know what it had."""
+    """Read both peers wherever this replica does not know what it had."""
     filled = Filled()
     sums = yield AskReplica(OWN, AskSums(*UNSENT, []))
     if not isinstance(sums, Sums):
@@ -85,7 +86,7 @@ def fill_gaps() -> Filling:
 
 
 def fill_slice(first: int, end: int, filled: Filled) -> Generator[Step, object, int]:
-    """Fill the first of these buckets, as many as one answer takes. Returns the bucket at which the next slice begins."""
+    """Fill as many of the first buckets as fit into one answer. Returns the bucket at which the next slice begins."""
     own = yield from _list(OWN, first, end)
     theirs = [(yield from _list(PEERS[0], first, end)), (yield from _list(PEERS[1], first, end))]
     if any(listing.view != own.view for listing in theirs):
@@ -113,14 +114,14 @@ def _list(of: int, first: int, end: int) -> Generator[Step, object, Listing]:
 
 
 def _by_place(listing: Listing, end: int) -> dict[bytes, bytes]:
-    """The hashes of a listing, of buckets before ``end``."""
+    """The hashes in a listing by place, for buckets before ``end``."""
     return {place: seen for place, seen in zip(listing.places, listing.hashes, strict=True) if bucket_of(place) < end}
 
 
 def _take(
     places: list[bytes], one: Mapping[bytes, bytes], other: Mapping[bytes, bytes], filled: Filled
 ) -> Generator[Step, object, list[bytes]]:
-    """Fetch the first of these places, as many as one answer takes, and take them. Returns the rest."""
+    """Fetch and take the records at as many of the first places as fit into one answer. Returns the other places."""
     batch = places[:BATCH_RECORDS]
     alike = {place for place in batch if one.get(place) == other.get(place)}
     asked = [place for place in batch if place in one], [place for place in batch if place in other and place not in alike]
@@ -138,7 +139,7 @@ def _take(
             if len(fetched.records) < len(some):
                 until = min(until, batch.index(some[len(fetched.records)]))
         found.append(got)
-    # Of a place at which both have something else, and one of them could not send it, nothing is certain.
+    # Nothing is certain about a place where the peers' records differ and one peer could not send its record.
     missing = {place for got, some in zip(found, asked, strict=True) for place in some if place not in got}
     usable = [place for place in batch[:until] if place not in missing]
     from_one = {place: found[0][place] for place in usable if place in found[0]}
@@ -149,14 +150,14 @@ def _take(
 
 
 def certain(one: Mapping[bytes, bytes], other: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
-    """Of both peers' authentic records those that they do not contradict each other in."""
+    """Those of both peers' authentic records on which the peers do not contradict each other."""
     places: Iterable[bytes] = one.keys() | other.keys()
     merged = {place: _merge(one.get(place), other.get(place)) for place in places}
     return {place: record for place, record in merged.items() if record is not None}
 
 
 def _merge(one: bytes | None, other: bytes | None) -> bytes | None:
-    """None for two values that meet, and for a conflict mark that one of them alone has."""
+    """Merge two records of one place. Returns None for two different values, and for a conflict mark that one peer alone has."""
     if one == other:
         return one
     merged = one or other if one is None or other is None else records.merge(one, other)

@@ -1,10 +1,10 @@
-"""Hinted handoff: what a peer missed reaches it when it is back (Dynamo, SOSP '07, 4.6).
+"""Hinted handoff: a peer gets the writes that it missed as soon as it is back (Dynamo, SOSP '07, 4.6).
 
-A coordinator whose round was decided without a peer's acknowledgement owes that peer the records that it wrote. It keeps *hints*:
-the keys, not the records, which its own replica has. A ledger counts what one disk is owed: the hints that are stored, in the
-order of their numbers, and those that are not yet. Losing hints is harmless, since anti-entropy finds what they were about, and
-so is handing a record off twice. When a disk is owed more than the limit, all its hints are dropped, since comparing everything
-is cheaper then. This half counts; server/healing/hinted_handoff.py stores and sends.
+If a coordinator's round is decided without a peer's acknowledgement, the coordinator owes that peer the records of the round. It
+keeps *hints*: the keys only, since its own replica has the records. A ledger counts what one disk is owed: the stored hints, in
+the order of their numbers, and the hints not stored yet. Losing a hint is harmless, because anti-entropy finds the missing
+records; handing off a record twice is harmless too. When a disk is owed more than the limit, all its hints are dropped, because
+comparing everything is cheaper then. This module only counts; server/healing/hinted_handoff.py stores and sends hints.
 
 Rules kept here: hinted handoff.
 """
@@ -14,14 +14,14 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-#: Keys in one stored hint: what is decoded at a time, some 100 KB.
+#: Most keys in one stored hint. A hint is decoded as a whole: some 100 KB.
 HINT_KEYS: Final = 4096
 
 
 class Hint(msgspec.Struct, frozen=True, array_like=True):
-    """Keys of one owner and epoch that a disk did not acknowledge since ``since``, in milliseconds since 1970.
+    """Keys of one owner and epoch that a disk has not acknowledged since ``since``, in milliseconds since 1970.
 
-    Without digests it stands for the owner's register.
+    A hint without digests stands for the owner's register.
     """
 
     owner: bytes
@@ -47,21 +47,21 @@ def encode(hint: Hint) -> bytes:
 
 
 def decode(data: bytes) -> Hint:
-    """Raises ValueError for bytes that are no hint."""
+    """Raises ValueError if the bytes are not a hint."""
     return _decoder.decode(data)
 
 
 class Owed(NamedTuple):
-    """The number of records that a peer is known to lack, and the seconds since it missed the oldest of them."""
+    """The number of records that a peer is known to lack, and the seconds since the peer missed the oldest of them."""
 
     records: int
     seconds: float
 
 
 class Ledger:
-    """The records that one disk is owed. ``limit`` bounds those that have hints.
+    """The records that one disk is owed. ``limit`` bounds the number of records with hints.
 
-    Invariants: ``_unstored`` counts the digests in ``_fresh``, at most ``limit`` of them; an overflowed ledger has none of them;
+    Invariants: ``_unstored`` counts the digests in ``_fresh``, at most ``limit``; ``_fresh`` is empty in an overflowed ledger;
     a hint's number is smaller than ``next``; no count is negative.
     """
 
@@ -69,14 +69,14 @@ class Ledger:
         self.disk = disk
         #: Hints were dropped: only a comparison of everything can settle the debt.
         self.overflowed = False
-        #: The number that the next hint is stored under.
+        #: The number under which the next hint is stored.
         self.next = 0
         self._limit = limit
         self._stored = 0
         self._unstored = 0
         self._dropped = 0
         self._since: int | None = None
-        #: Hints not stored yet, by (owner, its name, epoch): since when, and the digests, each once.
+        #: Hints not stored yet, by (owner, owner's name, epoch): when the first was missed, and the digests, each once.
         self._fresh: dict[tuple[bytes, str, int], tuple[int, dict[bytes, None]]] = {}
 
     @property
@@ -86,11 +86,11 @@ class Ledger:
 
     @property
     def since(self) -> int | None:
-        """The time at which the oldest of them was missed, in milliseconds since 1970; None if nothing is owed."""
+        """The time at which the disk missed the oldest owed record, in milliseconds since 1970; None if nothing is owed."""
         return self._since
 
     def miss(self, owner: bytes, owner_name: str, epoch: int, digests: Iterable[bytes], now: int) -> None:
-        """The disk did not acknowledge these records, or, if there are no digests, the owner's register."""
+        """Note that the disk did not acknowledge these records or, if there are no digests, the owner's register."""
         if self._since is None:
             self._since = now
         keys = list(digests)
@@ -114,7 +114,7 @@ class Ledger:
         self.overflowed = True
 
     def none_stored(self) -> None:
-        """The store has no hint for this disk. If it should have one, hints were lost, which is an overflow."""
+        """Note that the store has no hint for this disk. If it should have hints, they were lost, which is an overflow."""
         if self._stored:
             self.overflow()
 
@@ -139,7 +139,7 @@ class Ledger:
         return taken
 
     def handed_off(self, hint: Hint, following: Hint | None) -> None:
-        """The disk has acknowledged a stored hint. ``following`` is now the oldest one, None if there is none."""
+        """Note that the disk acknowledged a stored hint. ``following`` is now the oldest stored hint, None if there is none."""
         if self.overflowed:
             return
         self._stored = max(0, self._stored - hint.records)
@@ -149,12 +149,12 @@ class Ledger:
             self._since = None
 
     def begin_comparison(self) -> int:
-        """A comparison of everything begins. Returns how many records it settles; hints are kept again from now."""
+        """Begin a comparison of everything. Returns how many records it settles. Hints are kept again from now on."""
         self.overflowed = False
         return self._dropped
 
     def end_comparison(self, settles: int, *, whole: bool) -> None:
-        """The comparison ended. If it was not ``whole``, nothing is settled, and hints that came meanwhile are dropped too."""
+        """End the comparison. If it was not ``whole``, nothing is settled, and hints that came meanwhile are dropped too."""
         if not whole:
             self.overflow()
             return

@@ -1,25 +1,26 @@
-"""Joining: how a new disk takes the place of a lost one, as a procedure without IO.
+"""Joining: how a new disk takes the place of a lost disk, as a procedure without IO.
 
-    ask      both others for view and mode. Not both active, or one does not answer: wait, ask again
-    behind   one is in an older view: it is told of the newer one, and asked again
-    survey   both are in V, and V has another disk in this slot: each reads all of its store. From the moment that V is left the
-             old disk is lost for good, so what the two cannot read between them has to be known before
-    propose  V' = V with this one; V' is synced where it is entered
-    copy     both are in a view that lists this disk: enter it, copy all of the one and then all of the other
-    done     both copies are synced, and how far both were when the copies began is remembered: active
+    ask      asks both other disks for view and mode. If one is not active, or does not answer: wait, and ask again
+    behind   one disk is in an older view: tell it the newer view, and ask again
+    survey   both disks are in view V, and V has another disk in this slot: each reads all of its store. The old disk is lost for
+             good once V is left, so whatever the two cannot read between them has to be known before
+    propose  propose V' = V with this disk in the slot; each disk syncs V' when it enters V'
+    copy     both disks are in a view that lists this disk: enter that view, copy all of one store and then all of the other
+    done     both copies are synced, and the marks of both disks from the beginning of the copies are remembered: become active
 
-Each turn begins with the question, whatever came before, and does what the answers ask for. So it makes no difference where it
-was interrupted: by a peer that was away, by a newer view, or by the end of the process; what lasts is on the three disks.
+Each turn begins with the question, whatever came before, and does what the answers call for. So it makes no difference where a
+join was interrupted, whether by an absent peer, a newer view or the end of the process: all lasting state is on the three disks.
 
-A copy is read piece by piece, each from the store as it is by then, and still has all that a snapshot would have. Let S be what a
-store holds at the moment at which it entered the view. Nothing is ever deleted, a record keeps its value and a register only
-grows; so a piece that is read later has all that S has between its first and its last key, or more, and the pieces together have
-all of S. What is there beyond S was written in the new view, where this disk's vote does not count before it is active, so that
-the two others have it or it was never acknowledged. Hence the source keeps no state for a copy, and a copy that was interrupted
-goes on after its last key, in the same view.
+A copy is read in pieces, each from the store as it is at that time, and still has everything that a snapshot would have. Let S be
+the contents of a store at the moment when it entered the view. Nothing is ever deleted, a record keeps its value and a register
+only grows. So a piece that is read later has at least everything that S has between the piece's first and last key, and the
+pieces together have all of S. Anything beyond S was written in the new view. There this disk's vote does not count before the
+disk is active, so both other disks have the write, or it was never acknowledged. Hence the source keeps no state for a copy, and
+an interrupted copy continues after its last key, in the same view.
 
-A part of a store that cannot be read is copied from the disk that is replaced, if that is at hand and may stand in as one of
-three (donors.py). It is read after the entry as the others are, by a process that has locked it: it acknowledges nothing more.
+A part of a store that cannot be read is copied from the replaced disk, if that disk is at hand and may stand in as one of three
+(donors.py). Like the other disks it is read after the view is entered; the process that reads it has locked it, so it
+acknowledges nothing more.
 
 server/healing/join.py drives the generator on the event loop.
 
@@ -39,7 +40,7 @@ from quorumvault.protocol.messages import UNSENT, AnyReply, AnyRequest, AskView,
 from quorumvault.protocol.rollback_marks import Mark, Marks
 from quorumvault.protocol.views import NO_VIEW, View, ViewId, successor, votes
 
-#: Named where a node is, a disk that stands in for one (donors.py).
+#: Stands where a node's name would: the disk that stands in for a node (donors.py).
 DONOR: Final = "the old disk"
 _STILL_COUNTS: Final = (
     "What it cannot read may be on {node}'s old disk and nowhere else, so that disk still counts. Put it back if there is any "
@@ -54,7 +55,7 @@ _COUNTS_NO_MORE: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """Send this request to each of the nodes, in a round of its own each. Sent: the replies that came in time, by node."""
+    """Send the request to each of the nodes, each in its own round. Sent: the replies that came in time, by node."""
 
     nodes: tuple[str, ...]
     request: AnyRequest
@@ -62,9 +63,10 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """Have all of each store read, and nothing sent. Sent: Unread of each node that came to the end, and what another one said.
+    """Have each node read all of its store and send none of it.
 
-    DONOR is the disk that this one is to replace.
+    Sent, by node: Unread if the node came to the end, NotCopied if it could not continue, nothing if it did not answer. DONOR is
+    the disk that this disk will replace.
     """
 
     nodes: tuple[str, ...]
@@ -73,26 +75,26 @@ class Survey:
 
 @dataclass(frozen=True, slots=True)
 class Unread:
-    """Where the parts of a store end that its node could not read."""
+    """The ends of the parts of a store that its node could not read."""
 
     ends: frozenset[bytes] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class Prepare:
-    """Make an empty store for this disk and its identity durable, before anybody hears of it."""
+    """Make an empty store for this disk, and the disk's identity, durable before any other node hears of the disk."""
 
 
 @dataclass(frozen=True, slots=True)
 class Enter:
-    """This joining disk enters the view. Go on once that is durable."""
+    """This joining disk enters the view. Continue once that is durable."""
 
     view: View
 
 
 @dataclass(frozen=True, slots=True)
 class Merge:
-    """Merge parallel columns of keys and values of ``source`` into this store. Go on once that is durable."""
+    """Merge parallel columns of keys and values from ``source`` into this store. Continue once that is durable."""
 
     source: str
     keys: list[bytes] = field(repr=False)
@@ -101,10 +103,10 @@ class Merge:
 
 @dataclass(frozen=True, slots=True)
 class Activate:
-    """This disk is whole, and votes in the view. Go on once that is durable (rule: active after both copies).
+    """This disk is complete, and votes in the view. Continue once that is durable (rule: active after both copies).
 
-    ``marks``: how far the others' disks were when they had entered the view. A disk restored from an
-    older copy may be in an older view, and must not vote there (rollback_marks.py).
+    ``marks``: the marks of both other disks, taken after these had entered the view. A disk restored from an older copy may be
+    in an older view, and must not vote there (rollback_marks.py).
     """
 
     view: View
@@ -113,7 +115,7 @@ class Activate:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """The procedure cannot go on now, for this reason. Continue it some time later. ``advice``: what an operator can do."""
+    """The procedure cannot continue now, for the reason ``why``. Resume it later. ``advice``: what an operator can do."""
 
     why: str
     advice: str | None = None
@@ -121,10 +123,10 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """The progress of a joining disk: its view, or None; the node that it copies from; records copied, of about ``expected``.
+    """The progress of a joining disk: its view or None, the node that it copies from, and ``records`` of about ``expected``.
 
-    Each record is copied from both others, and counts twice. ``waits_for`` says in words what keeps it from going on, and
-    ``advice`` what an operator can do about that.
+    Each record is copied from both other disks, and so counts twice. ``waits_for`` says in words what the join waits for, and
+    ``advice`` what an operator can do about it.
     """
 
     view: int | None = None
@@ -136,7 +138,7 @@ class Progress:
 
 
 class Displaced(Exception):
-    """Another disk has been given this one's slot, in a view that both others have entered."""
+    """Another disk has this disk's slot, in a view that both other disks have entered."""
 
     def __init__(self, view: View) -> None:
         super().__init__(f"view {view.number} has another disk in this one's place")
@@ -145,13 +147,14 @@ class Displaced(Exception):
 
 Step = Ask | Survey | Prepare | Enter | Merge | Activate | Wait
 Replies = Mapping[str, AnyReply | Unread]
-#: Yields steps, is sent the replies to an Ask (and nothing that counts after the others), returns the view in which it is active.
+#: Yields steps; is sent the replies to an Ask or a Survey (after other steps the sent value is ignored); returns the view in
+#: which the disk is active.
 Joining = Generator[Step, Replies, View]
 
 
 @dataclass(frozen=True, slots=True)
 class _Propose:
-    """``leaves``: the view that this disk would bring to its end; None where a node is told of one that is there."""
+    """``leaves``: the view that the proposal would end; None if it only tells a node of a view that exists already."""
 
     view: View
     nodes: tuple[str, ...]
@@ -166,9 +169,9 @@ class _CopyIn:
 
 @dataclass(slots=True)
 class _Copies:
-    """Progress of the copies in one view: by source the last key that is here, and the sources that are done.
+    """Progress of the copies in one view: the last key copied by source, and the sources that are done.
 
-    ``unread``: where the parts end that a source could not read, and which source.
+    ``unread`` maps the end of each part that a source could not read to that source.
     """
 
     view: ViewId
@@ -178,9 +181,9 @@ class _Copies:
 
 
 def join(node: str, disk: bytes, entered: View | None, donor: Donor | None = None) -> Joining:
-    """Make this joining disk of ``node`` whole and active. ``entered`` is the view that it is durably in. Raises Displaced.
+    """Make this joining disk of ``node`` complete and active. ``entered`` is the view that it is durably in. Raises Displaced.
 
-    ``donor``: a disk of this node that is at hand, and could stand in as one of three.
+    ``donor``: an old disk of this node that is at hand, and might stand in as one of three.
     """
     others = tuple(name for name in NODE_NAMES if name != node)
     copies = _Copies(NO_VIEW)
@@ -211,7 +214,7 @@ def join(node: str, disk: bytes, entered: View | None, donor: Donor | None = Non
 
 
 def _next_turn(node: str, disk: bytes, entered: View | None, others: tuple[str, ...], told: Replies) -> _Propose | _CopyIn | Wait:
-    """The next thing to do, from the answers of both others (rule: join from two active disks of one view)."""
+    """Choose the next action from the answers of both other nodes (rule: join from two active disks of one view)."""
     views: dict[str, View] = {}
     marks: dict[bytes, Mark] = {}
     for other in others:
@@ -234,7 +237,7 @@ def _next_turn(node: str, disk: bytes, entered: View | None, others: tuple[str, 
 
 
 def _standing_in(donor: Donor | None, view: View, told: Replies) -> str | None:
-    """DONOR if there is one that may stand in, going by what both others remember."""
+    """DONOR if there is a donor that may stand in, according to the marks that both other nodes remember; else None."""
     remembered = [reply.remembered for reply in told.values() if isinstance(reply, ViewIs)]
     return DONOR if donor is not None and stands_in(donor, view, remembered) else None
 
@@ -242,10 +245,10 @@ def _standing_in(donor: Donor | None, view: View, told: Replies) -> str | None:
 def _survey(
     node: str, turn: _Propose, others: tuple[str, ...], donor: Donor | None, answers: Replies
 ) -> Generator[Step, Replies, Wait | None]:
-    """Whether two of the disks can read each part, before the view is left and after. Returns why to wait.
+    """Check that two of the disks can read each part, before the view is left and after. Returns why to wait, or None.
 
-    Rule: read before the view changes. A donor that would not stand in as well in the view that is proposed could not be read
-    there: then the view stays.
+    Rule: read before the view changes. A donor counts only if it may stand in both in this view and in the proposed one:
+    otherwise it could not be read after the change.
     """
     view = turn.leaves
     assert view is not None
@@ -270,7 +273,7 @@ def _unreadable(source: str, advice: str, node: str) -> Wait:
 
 
 def _propose(turn: _Propose, disk: bytes) -> Generator[Step, Replies, Wait | None]:
-    """Propose a view. Returns None if all nodes asked are in it now, or why to wait."""
+    """Propose a view. Returns None if all nodes asked are in that view now, else why to wait."""
     if turn.view.joiner == disk:
         yield Prepare()
     told = yield Ask(turn.nodes, ProposeView(*UNSENT, turn.view))
@@ -284,7 +287,7 @@ def _propose(turn: _Propose, disk: bytes) -> Generator[Step, Replies, Wait | Non
 def _copy(
     view: View, others: tuple[str, ...], copies: _Copies, donor: str | None = None
 ) -> Generator[Step, Replies, Wait | None]:
-    """Go on with the copies. Returns None when both are here and synced, or why to wait."""
+    """Continue the copies. Returns None when both are complete and synced, else why to wait."""
     for source in others:
         while source not in copies.done:
             told = yield Ask((source,), Copy(UNSENT[0], view.id, copies.after.get(source, b"")))
@@ -307,7 +310,7 @@ def _copy(
 
 
 def _borrow(view: View, donor: str, part: NotCopied) -> Generator[Step, Replies, bool]:
-    """Copy from the donor what a source cannot read. Returns False if it cannot either."""
+    """Copy the part that a source cannot read from the donor. Returns False if the donor cannot read the part either."""
     after, ended = part.after, False
     while not ended:
         reply = (yield Ask((donor,), Copy(UNSENT[0], view.id, after))).get(donor)

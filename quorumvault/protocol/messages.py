@@ -1,11 +1,11 @@
 """The messages that nodes send each other, and their MessagePack codec.
 
-Structs are arrays on the wire, with an integer tag first, so that a field can only ever be added at the end, with a default;
-a change that is more than that raises PROTOCOL_VERSION (a node speaks its own version and the one before, to which it sends no
-message that is ``since`` a later one).
+Structs are arrays on the wire, with an integer tag first. So a field can only be added at the end, with a default; any larger
+change raises PROTOCOL_VERSION. A node speaks its own version and the previous one. To a peer of the previous version it sends no
+message whose ``since`` is later.
 
-A **round** is one exchange with the replicas. Requests name the round and the view they are meant for; replies name both again
-and the disk that speaks, so that a reply can be counted once, for what it answers, in the view it was given in.
+A **round** is one exchange with the replicas. A request names its round and the view that it is meant for. A reply repeats both
+and names the replying disk, so that it counts once, for the request that it answers, in the view in which it was given.
 
 Rules kept here: a reply counts once; every request names its view.
 """
@@ -27,21 +27,21 @@ KeyId = Annotated[str, msgspec.Meta(pattern=r"\A[a-z2-7]{1,32}\Z")]
 
 
 class RoundId(msgspec.Struct, frozen=True, array_like=True):
-    """Unique for ever: the coordinator's disk, a nonce drawn at its start, and a counter."""
+    """Never used twice: the coordinator's disk, a nonce drawn when its process started, and a counter."""
 
     disk: bytes
     boot: bytes
     counter: int
 
 
-#: Round and view of a request that is not part of a round yet (``Request.sent_in``).
+#: Placeholder for round and view in a request that is not part of a round yet (``Request.sent_in`` fills them in).
 UNSENT: Final = (RoundId(b"", b"", 0), NO_VIEW)
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True):
-    """Base of all messages. Its repr shows the kind alone: digests and sealed bytes make whole tokens and stay unseen."""
+    """Base of all messages. Its repr shows the kind only: digests and sealed bytes would reveal whole tokens."""
 
-    #: Names of fields that are parallel columns, of equal length.
+    #: The names of the fields that are parallel columns, of equal length.
     columns: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
@@ -53,7 +53,7 @@ class Message(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Request(Message, frozen=True):
-    """``since``: the first protocol version that has it."""
+    """``since``: the first protocol version that has this request."""
 
     since: ClassVar[int] = 1
 
@@ -68,8 +68,8 @@ class Request(Message, frozen=True):
 class Put(Request, frozen=True, tag=1):
     """Store new records of one owner and epoch, guarded by the fence. Parallel columns of equal length.
 
-    ``secret`` is the id of the master secret that the epoch uses; ``header`` the record header (records.py) they share.
-    ``owner_name`` is stored beside them: a replica needs it to authenticate its records later on.
+    ``secret`` is the id of the master secret that the epoch uses; ``header`` is the record header (records.py) that all the
+    records share. ``owner_name`` is stored beside them: a replica needs it later to authenticate its records.
     """
 
     columns: ClassVar[tuple[str, ...]] = ("digests", "sealed")
@@ -92,9 +92,9 @@ class Get(Request, frozen=True, tag=2):
 
 
 class GetSettled(Request, frozen=True, tag=6):
-    """Read the settled records among these. Answered with Holds, which has None for all others: only a value is told alone.
+    """Read those of these records that are settled. Answered with Holds, which has None for every other key.
 
-    A coordinator sends it to its own replica, never to a peer.
+    One replica alone can confirm a value, but not that a key is absent. A coordinator sends this to its own replica only.
     """
 
     columns: ClassVar[tuple[str, ...]] = ("epochs", "digests")
@@ -105,9 +105,9 @@ class GetSettled(Request, frozen=True, tag=6):
 
 
 class WriteBack(Request, frozen=True, tag=3):
-    """Read repair: whole records, exempt from the fence. Authenticated before it is sent, and again by who receives it.
+    """Read repair: whole records, exempt from the fence. Sender and receiver each authenticate the records.
 
-    ``owner_name`` is there because the keys that authenticate are derived from it.
+    The keys for that are derived from ``owner_name``.
     """
 
     columns: ClassVar[tuple[str, ...]] = ("epochs", "digests", "records")
@@ -130,13 +130,13 @@ class RaiseEpoch(Request, frozen=True, tag=5):
 
 
 class _Request2(Request, frozen=True):
-    """A request that all nodes know which speak TLS; those of version 1 did not."""
+    """A request that came with version 2 of the protocol, as TLS did."""
 
     since: ClassVar[int] = 2
 
 
 class ReadRevoked(_Request2, frozen=True, tag=7):
-    """Which API keys are revoked? ``known`` is the fingerprint of those that the asker knows. Answered with RevokedAre."""
+    """Ask which API keys are revoked. ``known`` is the fingerprint of the ids that the asker knows. Answered with RevokedAre."""
 
     known: bytes
 
@@ -148,20 +148,20 @@ class RevokeKeys(_Request2, frozen=True, tag=8):
 
 
 class AskView(_Request2, frozen=True, tag=10):
-    """A joining disk asks in which view and mode the receiving disk is. Answered with a ViewIs."""
+    """A joining disk asks for the receiving disk's view and mode. Answered with a ViewIs."""
 
 
 class ProposeView(_Request2, frozen=True, tag=11):
-    """Enter this view, if ``views.may_enter`` allows it. Answered with a ViewIs once that is durable."""
+    """Enter this view, if ``views.may_enter`` allows it. Answered with a ViewIs once the new view is durable."""
 
     proposed: View
 
 
 class Copy(_Request2, frozen=True, tag=12):
-    """The next registers and records of this disk, in the order of their keys, from the first one after ``after`` on.
+    """Ask for this disk's next registers and records, in the order of their keys, from the first key after ``after`` on.
 
-    ``only_read``: whether they can be read is the question. The answer has the last of their keys, and an empty value.
-    ``around``: what cannot be read of the records is passed over, and told.
+    ``only_read``: only check that they can be read. The answer has the last key with an empty value.
+    ``around``: skip records that cannot be read, and report the skipped parts (``Copied.gaps``).
     """
 
     after: bytes
@@ -170,13 +170,13 @@ class Copy(_Request2, frozen=True, tag=12):
 
 
 class AskSums(_Request2, frozen=True, tag=16):
-    """Ask for fingerprints of what the replica holds: of each group if ``groups`` is empty, else of each bucket in them."""
+    """Ask for the replica's sums: one for each group if ``groups`` is empty, else one for each bucket in ``groups``."""
 
     groups: list[int]
 
 
 class AskListing(_Request2, frozen=True, tag=17):
-    """List the records of buckets ``first`` to ``end`` (not included): as many whole buckets as one answer takes."""
+    """List the records of buckets ``first`` to ``end`` (not included): as many whole buckets as fit into one answer."""
 
     first: int
     end: int
@@ -189,7 +189,7 @@ class Fetch(_Request2, frozen=True, tag=18):
 
 
 class AskRegisters(_Request2, frozen=True, tag=19):
-    """The epoch registers of owners, in the order of their ids, from the first one after ``after`` on."""
+    """Ask for the owners' epoch registers, in the order of owner ids, from the first id after ``after`` on."""
 
     after: bytes
 
@@ -208,8 +208,8 @@ class Reply(Message, frozen=True):
 
 
 class Ack(Reply, frozen=True, tag=33):
-    """The request is durable. ``refused`` has the items that were not written, by index: the record that is there instead
-    (or b"" when that cannot be read). ``incarnation`` and ``sequence`` place the ack in the history of its disk."""
+    """The request is durable. ``refused`` maps the index of each item that was not written to the record that is there instead
+    (b"" if that record cannot be read). ``incarnation`` and ``sequence`` place the ack in the history of its disk."""
 
     incarnation: int
     sequence: int
@@ -217,40 +217,40 @@ class Ack(Reply, frozen=True, tag=33):
 
 
 class Stale(Reply, frozen=True, tag=34):
-    """The fence: nothing was written, the owner's epoch here is larger."""
+    """The fence: nothing was written, because the owner's epoch on this replica is larger, or uses another master secret."""
 
     epoch: int
     secret: str
 
 
 class Holds(Reply, frozen=True, tag=35):
-    """A record, or None for absent, per digest asked for. ``unknown`` lists the indices that could not be read: not absent."""
+    """For each key asked for: its record, or None if absent. ``unknown`` has the indices that could not be read: not absent."""
 
     records: list[bytes | None]
     unknown: list[int]
 
 
 class EpochIs(Reply, frozen=True, tag=36):
-    """The register; epoch 0 when it was never written."""
+    """The register; epoch 0 if it was never written."""
 
     epoch: int
     secret: str
 
 
 class RevokedAre(Reply, frozen=True, tag=40):
-    """The ids of the API keys that this disk knows to be revoked; None: those that the asker knows."""
+    """The ids of the API keys that this disk knows to be revoked; None if they are exactly those that the asker knows."""
 
     ids: list[KeyId] | None
 
 
 class OtherView(Reply, frozen=True, tag=37):
-    """Nothing was done: this disk is in another view, which ``current`` gives."""
+    """Nothing was done: this disk is in another view, ``current``."""
 
     current: View
 
 
 class NotVoting(Reply, frozen=True, tag=38):
-    """This disk has no vote: it is joining, or, if ``full``, it is active and has written nothing for want of room."""
+    """This disk does not vote: it is joining; or, if ``full``, it is active but had no room, and wrote nothing."""
 
     full: bool = False
 
@@ -260,9 +260,9 @@ class Overflow(Reply, frozen=True, tag=39):
 
 
 class ViewIs(Reply, frozen=True, tag=42):
-    """The disk is in view ``current`` (None before it has entered one), in this mode. ``mark`` says how far it has come.
+    """The disk is in view ``current`` (None before it has entered a view), in ``mode``. ``mark`` is the disk's own mark.
 
-    ``remembered``: its marks of other disks, as they are durable there.
+    ``remembered``: the marks of other disks that are durable on this disk.
     """
 
     mode: Mode
@@ -272,10 +272,10 @@ class ViewIs(Reply, frozen=True, tag=42):
 
 
 class Copied(Reply, frozen=True, tag=43):
-    """Parallel columns of the store's keys and values; ``last``: there are no more after them.
+    """Parallel columns of the store's keys and values; ``last``: no keys come after these.
 
-    ``gaps``: first place, and first place behind, of each part that was passed over; ``until``: the key after which the next ones
-    are, if that is not the last of these.
+    ``gaps``: for each skipped part, its first place and the first place behind it. ``until``: the key after which to continue, if
+    that is not the last of ``keys``.
     """
 
     columns: ClassVar[tuple[str, ...]] = ("keys", "values")
@@ -287,9 +287,9 @@ class Copied(Reply, frozen=True, tag=43):
 
 
 class NotCopied(Reply, frozen=True, tag=44):
-    """What the store has after the key ``after`` and before ``end`` cannot all be read. A copy can go on after ``end``.
+    """The store cannot be read in full after the key ``after`` and before ``end``. A copy can continue after ``end``.
 
-    ``end`` is empty if the disk does not say where that would be.
+    ``end`` is empty if the disk does not say where a copy could continue.
     """
 
     after: bytes = b""
@@ -299,8 +299,8 @@ class NotCopied(Reply, frozen=True, tag=44):
 class Sums(Reply, frozen=True, tag=48):
     """Unsigned integers of 64 bits, big-endian, in the order asked for; None while this replica is still counting.
 
-    ``sequence`` is the number of writes that they are the sums after. ``unknown``, beside the sums of groups, has the buckets of
-    which this replica does not know all that it had.
+    The sums are as of ``sequence`` writes. ``unknown``, sent with the sums of groups, lists the buckets in which this replica has
+    gaps.
     """
 
     sums: bytes | None
@@ -322,9 +322,9 @@ class Listing(Reply, frozen=True, tag=49):
 
 
 class Fetched(Reply, frozen=True, tag=50):
-    """The first of the records asked for, at least one; None for one that is not there, or cannot be read.
+    """The first of the records asked for, at least one; None for a record that is absent or cannot be read.
 
-    ``names`` has the names of their owners, by id.
+    ``names`` maps the ids of their owners to names.
     """
 
     records: list[bytes | None]
@@ -332,7 +332,7 @@ class Fetched(Reply, frozen=True, tag=50):
 
 
 class Registers(Reply, frozen=True, tag=51):
-    """Parallel columns; no rows at the end. A name is empty if this replica does not know it."""
+    """Parallel columns; empty after the last register. A name is empty if this replica does not know it."""
 
     columns: ClassVar[tuple[str, ...]] = ("owners", "names", "epochs", "secrets")
     owners: list[bytes]
@@ -341,7 +341,7 @@ class Registers(Reply, frozen=True, tag=51):
     secrets: list[str]
 
 
-#: Requests about all that a replica holds, for comparing it with another one, and the replies to them.
+#: Requests for comparing whole replicas, and the replies to them.
 Survey = AskSums | AskListing | Fetch | AskRegisters
 Surveyed = Sums | Listing | Fetched | Registers
 _OfCoordinators = Put | Get | GetSettled | WriteBack | ReadEpoch | RaiseEpoch | ReadRevoked | RevokeKeys
@@ -359,12 +359,12 @@ def encode(message: AnyRequest | AnyReply) -> bytes:
 
 
 def decode_request(data: bytes | memoryview) -> AnyRequest:
-    """Raises ValueError or RecursionError for anything that is not exactly a request."""
+    """Raises ValueError or RecursionError if the bytes are not exactly one request."""
     return _request_decoder.decode(data)
 
 
 def decode_reply(data: bytes | memoryview) -> AnyReply:
-    """Raises ValueError or RecursionError for anything that is not exactly a reply."""
+    """Raises ValueError or RecursionError if the bytes are not exactly one reply."""
     return _reply_decoder.decode(data)
 
 

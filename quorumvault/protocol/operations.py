@@ -1,10 +1,10 @@
-"""The operations of a coordinator, as procedures without IO: each yields the rounds it needs and is sent their decisions.
+"""The operations of a coordinator, as procedures without IO: each yields the rounds that it needs and is sent their decisions.
 
-    tokenize      Put of what is not settled, guarded by the fence; adopt a later epoch, derive again, retry
-    read_settled  GetSettled of one disk: values that it may tell alone
-    read_records  Get; write back what one replica lacks, before the answer
-    read_epoch    the largest of two registers, written back to two
-    rotate        read_epoch, then raise to from + 1 if it still is ``from``
+    tokenize      Put the records that are not settled, guarded by the fence; adopt a later epoch, derive again, retry
+    read_settled  GetSettled from one disk: values that the disk may confirm alone
+    read_records  Get; write back each record that one replica lacks, before the answer
+    read_epoch    the larger of two registers, written back to two replicas
+    rotate        read_epoch, then raise to from + 1 if the epoch still is ``from``
 
 Rules kept here: committed; the epoch is a max-register; the fence; one secret per epoch; a refused round starts again;
 settled records.
@@ -27,8 +27,8 @@ from quorumvault.protocol.rounds import TooMuch, ViewRefused
 from quorumvault.protocol.steps import ATTEMPTS, Ask, QuorumLost, SecretMissing, Steps
 from quorumvault.protocol.write import Adopt, Committed, WriteRound
 
-#: Most items, and most bytes, that one round writes or reads. A node works on a part in one go, from hashing it to encrypting its
-#: frame, for some 30 ms; other requests, and the pings of its peers, have their turn between the parts.
+#: Most items, and most bytes, that one round writes or reads. A node processes such a part without a pause, from hashing the
+#: values to encrypting the frame, in some 30 ms. Between parts it serves other requests and the pings of its peers.
 PART_ITEMS = 4_096
 PART_BYTES = 2 << 20
 
@@ -44,9 +44,10 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class OwnReplica:
-    """The coordinator's own replica, as an operation asks it for settled records: its ``disk``.
+    """The coordinator's own replica as a source of settled records: its ``disk``.
 
-    ``repeats(owner id, epoch, digests)`` guesses which of these it has, by index: to ask it for others would be in vain.
+    ``repeats(owner id, epoch, digests)`` returns the indices of the digests that this replica probably has, so that an operation
+    asks for no others.
     """
 
     disk: bytes
@@ -58,8 +59,9 @@ def tokenize(
 ) -> Steps[Written]:
     """Commit a batch of canonical forms under one epoch: ``epoch``, or the later one that the fence makes it adopt.
 
-    A large batch is committed part by part, and from its beginning again if a part meets the fence. ``header`` is that of the new
-    records. What ``own`` knows to be settled is not written again; None: everything is. Raises QuorumLost, SecretMissing.
+    A large batch is committed part by part, and starts again from the beginning if a part meets the fence. ``header`` is the
+    header of the new records. Records that ``own`` knows to be settled are not written again; without ``own`` all records are
+    written. Raises QuorumLost, SecretMissing.
     """
     for _ in range(ATTEMPTS):
         digests: list[bytes] = []
@@ -89,9 +91,9 @@ def tokenize(
 def _put(
     owner: Owner, register: Register, header: bytes, digests: list[bytes], sealed: list[bytes], own: OwnReplica | None
 ) -> Steps[object]:
-    """Hold the round that writes a part, less what is settled already. Returns its decision, by the indices of the whole part.
+    """Write the unsettled records of a part, in one round. Returns the round's decision, with indices into the whole part.
 
-    The round is held even if nothing is left to write: the fence is asked of two replicas for each batch.
+    The round takes place even if nothing is left to write: two replicas must check the fence for each batch.
     """
     left: Sequence[int] = range(len(digests))
     if own is not None and (asked := own.repeats(owner.id, register.epoch, digests)):
@@ -107,7 +109,7 @@ def _put(
 
 
 def _parts(canonicals: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
-    """The batch in order, in parts as large as they may be; one empty part for an empty batch."""
+    """Split the batch, in order, into parts of the largest size allowed. Yields one empty part for an empty batch."""
     if len(canonicals) <= PART_ITEMS and sum(map(len, canonicals)) <= PART_BYTES:
         yield canonicals
         return
@@ -123,9 +125,9 @@ def _parts(canonicals: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
 def read_settled(
     owner: Owner, epochs: list[int], digests: list[bytes], disk: bytes, take: Callable[[int], None] = lambda size: None
 ) -> Steps[list[bytes | None]]:
-    """The settled records that this disk has, of parallel columns of epochs and digests; None for each key to be read by quorum.
+    """The disk's settled records for parallel columns of epochs and digests; None for each key that needs a quorum read.
 
-    Many are read part by part, and a part that does not fit into one reply counts as not settled. ``take``: as in read_records.
+    Large batches are read part by part; a part that does not fit into one reply is not settled. ``take``: see read_records.
     """
     told: list[bytes | None] = []
     for start in range(0, len(digests), PART_ITEMS):
@@ -142,10 +144,12 @@ def read_settled(
 def read_records(
     owner: Owner, epochs: list[int], digests: list[bytes], keyring: Keyring, take: Callable[[int], None]
 ) -> Steps[list[bytes | Open | None]]:
-    """The records of parallel columns of epochs and digests: each held by two replicas, or absent from two, or why not.
+    """Read the records for parallel columns of epochs and digests.
 
-    Many are read part by part, and parts that do not fit into one reply in smaller ones. ``take`` is told the bytes of each
-    part's records, and raises if the caller has no room for them. Raises TooLarge for a record that fits into no reply.
+    Returns for each key a record that two replicas hold, None if two lack it, or why there is no answer. Large batches are read
+    part by part; a part that does not fit into one reply is divided further. ``take`` is called with the size of each part's
+    records in bytes, and raises if the caller has no room for them. Raises TooLarge if a single record fits into no reply, and
+    QuorumLost.
     """
     found: list[bytes | Open | None] = []
     size = PART_ITEMS
@@ -190,7 +194,7 @@ def _read_part(
 
 
 def read_epoch(owner: Owner, keyring: Keyring) -> Steps[Register]:
-    """The owner's active epoch: at least that of any rotate that was answered before. Raises QuorumLost, SecretMissing."""
+    """The owner's active epoch, at least that of every rotate answered before the call. Raises QuorumLost, SecretMissing."""
     for _ in range(ATTEMPTS):
         decision = yield Ask(ReadEpoch(*UNSENT, owner.id), EpochRound, everyone=False)
         if isinstance(decision, ViewRefused):
@@ -204,9 +208,10 @@ def read_epoch(owner: Owner, keyring: Keyring) -> Steps[Register]:
 
 
 def rotate(owner: Owner, from_epoch: int, keyring: Keyring) -> Steps[int]:
-    """The active epoch after moving on from ``from_epoch``. Idempotent: it raises the register to ``from_epoch + 1``.
+    """Raise the owner's register to ``from_epoch + 1`` if it is ``from_epoch``. Idempotent. Returns the active epoch afterwards.
 
-    Raises EpochAhead if the active epoch is smaller, Invalid for the last epoch, QuorumLost, SecretMissing.
+    Raises EpochAhead if the active epoch is smaller than ``from_epoch``, Invalid if it is the last epoch, QuorumLost,
+    SecretMissing.
     """
     active = (yield from read_epoch(owner, keyring)).epoch
     if active > from_epoch:
@@ -222,7 +227,7 @@ def rotate(owner: Owner, from_epoch: int, keyring: Keyring) -> Steps[int]:
 
 
 def _advance_epoch(owner: Owner, register: Register) -> Steps[bool]:
-    """Bring two registers to at least this one. Returns False if a newer view came in between; raises QuorumLost."""
+    """Raise two replicas' registers to at least this one. Returns False if a newer view came in between. Raises QuorumLost."""
     decision = yield Ask(RaiseEpoch(*UNSENT, owner.id, register.epoch, register.secret), RaiseRound)
     if isinstance(decision, Raised):
         return True

@@ -1,4 +1,4 @@
-"""A replica as its coordinator sees it, here or across the network: send a request, be called back exactly once.
+"""A replica as its coordinator sees it, local or remote: the coordinator sends a request, and is called back exactly once.
 
 Rules kept here: unknown is an outcome.
 """
@@ -12,9 +12,9 @@ from quorumvault.protocol.messages import AnyReply, Outgoing
 
 @dataclass(frozen=True, slots=True)
 class NoReply:
-    """No reply will come. ``sent`` is False only if the request surely never reached a store: then it has written nothing.
+    """No reply will come. ``sent`` is False only if the request certainly reached no store, and so wrote nothing.
 
-    It decides only what an error says of the replica. Every write round that asked anybody counts as one that may have written.
+    ``sent`` affects only what an error says about the replica. A write round that asked any replica may have written something.
     """
 
     sent: bool
@@ -24,14 +24,14 @@ OnReply = Callable[[AnyReply | NoReply], None]
 
 
 class Peer(Protocol):
-    """A replica as its coordinator sees it. Called on the event loop's thread only, and calls back there."""
+    """A replica as its coordinator sees it. Callers and callbacks run on the event loop's thread only."""
 
     @property
     def node(self) -> str: ...
 
     @property
     def up(self) -> bool:
-        """True if a request sent now can reach the replica, as far as is known."""
+        """True if a request sent now can reach the replica, as far as this node knows."""
 
     def send(self, outgoing: Outgoing, on_reply: OnReply) -> None:
-        """Never blocks and never raises; ``on_reply`` is called exactly once, perhaps before this returns."""
+        """Send a request. Never blocks, never raises. Calls ``on_reply`` exactly once, possibly before this returns."""

@@ -1,7 +1,8 @@
 """Counting the answers of a round, once for each disk.
 
-PENDING while both ends are open, WON when a quorum said yes, LOST as soon as a quorum can no longer be had: not at the time-out.
-With N = 3 and two needed, any two quorums share a replica (Dynamo, SOSP '07; Attiya, Bar-Noy, Dolev 1995).
+A tally is WON when a quorum has said yes. It is LOST as soon as a quorum is out of reach, without waiting for the time-out.
+Until then it is PENDING. With N = 3 and two needed, any two quorums share a replica (Dynamo, SOSP '07; Attiya, Bar-Noy, Dolev
+1995).
 
 Rules kept here: a reply counts once.
 """
@@ -19,7 +20,7 @@ class Outcome(Enum):
 
 
 class Tally:
-    """Yes and no of the disks of one view. A disk's first answer stands; a disk outside the view has no vote."""
+    """The yes and no votes of the disks of one view. A disk's first answer stands; a disk outside the view has no vote."""
 
     def __init__(self, disks: Iterable[bytes], needed: int = QUORUM) -> None:
         self._open = set(disks)
@@ -27,7 +28,7 @@ class Tally:
         self._yes = 0
 
     def vote(self, disk: bytes, *, yes: bool) -> bool:
-        """Count a disk's answer. Returns False if the disk has answered before, or is not asked."""
+        """Count a disk's answer. Returns False if the disk has answered before, or was not asked."""
         if disk not in self._open:
             return False
         self._open.remove(disk)

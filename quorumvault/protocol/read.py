@@ -1,9 +1,10 @@
-"""The read rounds: a value is returned when two replicas hold it, "not found" when two say absent.
+"""The read rounds: a value is returned if two replicas hold it, "not found" if two replicas say absent.
 
-A record that one replica holds and another lacks is written to the second before it may be returned (read_repair.py); the round
-says which record and where. Unequal bytes are settled by all three replicas or not at all. ``judge`` is that whole table.
+If one replica holds a record and another lacks it, the record must be written to the second replica before it may be returned
+(read_repair.py); the round says which record, and to which disk. If replicas hold different bytes, all three must answer.
+``judge`` has all the cases.
 
-A value that this node's own replica knows to be settled needs no second voice (SettledRound).
+A value that this node's own replica knows to be settled needs no second replica (SettledRound).
 
 Rules kept here: read repair before the answer; not found needs two; a conflict never overwrites; settled records.
 """
@@ -22,7 +23,7 @@ from quorumvault.protocol.views import View, ViewId
 
 
 class Silence(Enum):
-    """A replica's answer for a record that it cannot read: neither bytes nor absent (None)."""
+    """A replica's answer for a key that it cannot read: neither a record nor absent (None)."""
 
     UNKNOWN = "unknown"
 
@@ -37,21 +38,22 @@ class Open(Enum):
 
 @dataclass(frozen=True, slots=True)
 class WriteBackNeeded:
-    """This record is the answer once one more replica has it, which said absent."""
+    """This record is the answer once a replica that said absent has it too."""
 
     record: bytes
 
 
-#: The answer of one replica for a key: a record, None for absent, or UNKNOWN.
+#: One replica's answer for a key: a record, None for absent, or UNKNOWN.
 State = bytes | Silence | None
-#: The answer for a key: its record, None for not found, why there is no answer, or what has to be done first.
+#: The answer for a key: its record, None for not found, why there is no answer, or the write-back needed first.
 Verdict = bytes | Open | WriteBackNeeded | None
 
 
 def judge(states: Sequence[State], pending: int) -> Verdict:
-    """The verdict on one key from the answers of up to three replicas, while ``pending`` others may still answer.
+    """Judge one key by the answers of up to three replicas, while ``pending`` others may still answer.
 
-    A conflict mark is neither value nor absent. Where two values, or a mark, are in sight, nothing short of all three is trusted.
+    A conflict mark is neither a value nor absent. If the answers have two values, or a mark, and no value has two votes, the
+    verdict needs all three replicas.
     """
     values = [state for state in states if isinstance(state, bytes) and holds_value(state)]
     votes = Counter(map(sealed_of, values))
@@ -71,16 +73,16 @@ def judge(states: Sequence[State], pending: int) -> Verdict:
         return Open.UNAVAILABLE
     if absent and values:
         return WriteBackNeeded(min(values))
-    # No value can ever be on two of these disks: so it stays.
+    # No value can ever be on two of these disks, so the collision is final.
     return Open.COLLISION
 
 
 @dataclass(frozen=True, slots=True)
 class ReadResult:
-    """``records`` in the order of the keys: a record, None for not found, or why not (UNAVAILABLE, COLLISION).
+    """``records`` in the order of the keys: a record, None for not found, or why there is no answer (UNAVAILABLE, COLLISION).
 
-    ``repairs`` maps a disk to the indices of what it lacks: ``records`` there may be used only after that disk has them, in
-    the same view.
+    ``repairs`` maps a disk to the indices of the records that it lacks. These records may be used only after that disk has them,
+    in the same view.
     """
 
     view: ViewId
@@ -89,7 +91,7 @@ class ReadResult:
 
 
 class SettledRound(Round[Holds, list[bytes | None]]):
-    """Decides a GetSettled of ``count`` keys, which one disk answers: the settled records, and None for all other keys."""
+    """Decides a GetSettled of ``count`` keys, which one disk answers with the settled records, and None for all other keys."""
 
     _kind = Holds
 
@@ -105,9 +107,9 @@ class SettledRound(Round[Holds, list[bytes | None]]):
 
 
 class ReadRound(Round[Holds, ReadResult]):
-    """Decides a Get of ``count`` keys. ``authentic(index, record)`` tells rotten bytes from that key's value.
+    """Decides a Get of ``count`` keys. ``authentic(index, record)`` is False if the bytes are not a value sealed for that key.
 
-    ``without``: disks that take no part, since the records that they lack cannot be written to them.
+    ``without``: disks that take no part, because they did not accept the records that they lack.
     """
 
     _kind = Holds
@@ -132,7 +134,7 @@ class ReadRound(Round[Holds, ReadResult]):
         if self._tally.outcome is not Outcome.WON:
             return None
         first, *others = self._replies
-        # The common case in a few steps whatever the size of the batch: all answered alike, and nobody met a conflict.
+        # The common case, in a few steps whatever the size of the batch: all replies are equal, and none has a conflict mark.
         alike = all(first.records == other.records and not (first.unknown or other.unknown) for other in others)
         if alike and CONFLICT_MARK not in first.records:
             return ReadResult(self.view.id, list(first.records), {})

@@ -1,11 +1,11 @@
 """Read repair before the answer: a record that only one of two replicas holds is written to the second before it is returned.
 
-Without it a value that was returned once could be "not found" at the next read, which may ask the other two replicas (blocking
-read repair, as in Cassandra; the write-back of Attiya, Bar-Noy, Dolev 1995). Repairs are exempt from the fence: what they write
-back was written long ago, perhaps under an older epoch.
+Without read repair, a value that was returned once could be "not found" at the next read, which may ask the other two replicas
+(blocking read repair, as in Cassandra; the write-back of Attiya, Bar-Noy, Dolev 1995). Repairs are exempt from the fence, because
+their records were written long ago, perhaps under an older epoch.
 
-Three others take part: ``judge`` (read.py) decides which disk lacks what, ``_read_part`` (operations.py) reads, repairs and reads
-again, and ``Replica._write_back`` (server/replica/replica.py) receives the records.
+Three other functions take part: ``judge`` (read.py) decides which disk lacks which record, ``_read_part`` (operations.py) reads,
+repairs and reads again, and ``Replica._write_back`` (server/replica/replica.py) receives the records.
 
 Rules kept here: read repair before the answer.
 """
@@ -23,13 +23,13 @@ from quorumvault.protocol.views import View
 
 @dataclass(frozen=True, slots=True)
 class Repaired:
-    """The write-back is durable, but for the items at ``refused``, by index: something else was found there meanwhile."""
+    """The write-back is durable, except for the items at the indices in ``refused``: the disk holds another record there now."""
 
     refused: frozenset[int]
 
 
 class RepairRound(Round[Ack, Repaired]):
-    """Decides a WriteBack to one disk that lacked what another one of the same view holds."""
+    """Decides a WriteBack to one disk that lacked records of another disk of the same view."""
 
     _kind = Ack
 
@@ -41,9 +41,9 @@ class RepairRound(Round[Ack, Repaired]):
 
 
 def write_back(owner: Owner, epochs: list[int], digests: list[bytes], read: ReadResult, unrepaired: set[bytes]) -> Steps[bool]:
-    """Bring each record that only one replica held to a second one. Returns False if anything prevented it: read again.
+    """Write each record that only one replica held to a second one. Returns False if that failed: read again.
 
-    A disk that does not take a record, such as a full one, is added to ``unrepaired``: the two others can still settle it.
+    A disk that does not take a record, such as a full disk, is added to ``unrepaired``: the two others can still settle the read.
     """
     for disk, indices in read.repairs.items():
         request = WriteBack(

@@ -1,4 +1,4 @@
-"""The record under (owner, epoch, token), as bytes: the same on disk and between nodes.
+"""The bytes of the record under (owner, epoch, token): the same on disk and between nodes.
 
      0       1      2               10     11
     +-------+------+---------------+------+------------------
@@ -9,7 +9,7 @@
     | 0x01  | 'c'  |                      conflict mark: two values met here; holds neither, and is not absent
     +-------+------+
 
-Sealed records compare by header as their versions do, since format and kind are equal and numbers are big-endian.
+The headers of sealed records sort as their versions do, because format and kind are equal and numbers are big-endian.
 
 Rules kept here: a conflict never overwrites.
 """
@@ -46,7 +46,7 @@ def holds_value(record: bytes) -> bool:
 
 
 def is_record(record: bytes) -> bool:
-    """True for the bytes of a record in a known format."""
+    """True if the bytes are a record in a known format."""
     return holds_value(record) or record == CONFLICT_MARK
 
 
@@ -66,7 +66,8 @@ def authentic(record: bytes, digest: bytes, sealer: Sealer) -> bool:
 def merge(one: bytes, other: bytes) -> bytes:
     """Merge two replicas' records for one key. Commutative, associative and idempotent.
 
-    Same sealed bytes: the lower version, the first writer. Anything else: a conflict mark, for good.
+    If the sealed bytes are equal, the record with the lower version (the first writer's) remains; otherwise a conflict mark
+    takes its place for good.
     """
     if holds_value(one) and holds_value(other) and sealed_of(one) == sealed_of(other):
         return min(one, other)
@@ -74,11 +75,11 @@ def merge(one: bytes, other: bytes) -> bytes:
 
 
 def fingerprint(key: bytes, record: bytes) -> int:
-    """64 bits that two replicas' copies of a record have in common if they hold the same value by the same writer.
+    """64 bits that are equal for two replicas' copies of a record if they hold the same value by the same writer.
 
-    t (2v + 1) modulo 2^64, where v is the version and t the first half of the SIV tag. The tag is a pseudo-random function of
-    owner, epoch, digest and value, so no second hash is needed over what was hashed already. Of what is too short to be a
-    sealed value, such as a conflict mark, it is a hash over key and bytes.
+    The fingerprint is t (2v + 1) modulo 2^64, where v is the version and t the first half of the SIV tag. The tag is a
+    pseudo-random function of owner, epoch, digest and value, so a second hash is not needed. For bytes too short to be a sealed
+    value, such as a conflict mark, the fingerprint is a hash over key and bytes.
     """
     try:
         clock, node, tag = _VERSION_AND_TAG(record)
@@ -88,5 +89,5 @@ def fingerprint(key: bytes, record: bytes) -> int:
 
 
 def record_hash(record: bytes) -> bytes:
-    """Over all bytes of a record, for a listing."""
+    """The hash over all bytes of a record that goes into a listing."""
     return hashlib.blake2b(record, digest_size=_HASH_BYTES).digest()

@@ -1,11 +1,11 @@
-"""Revoked API keys: a set of key ids that only grows, written to two disks and read from two, as an epoch is.
+"""Revoked API keys: a set of key ids that only grows, written to two disks and read from two disks, like an epoch.
 
-Two answers together have what any acknowledged revocation left behind. What only one of them has is written to two before it is
-used, so that no later reader knows less. So a node knows all that was acknowledged before it *began* to ask; and it takes keys
-only for a while after that, since it cannot say what it missed since. This is the bound that a revocation keeps: a lease, by the
-node's own monotonic clock, which is passed in.
+The answers of two disks together have every acknowledged revocation. An id that only one of them has is written to two disks
+before it is used, so that no later reader knows less. So a node knows all revocations that were acknowledged before it *began* to
+ask. It accepts keys only for a limited time after that, because later revocations are unknown to it. This lease, measured by the
+node's own monotonic clock, which is passed in, bounds how long a revoked key is still accepted.
 
-server/coordinator/revocations.py asks, over and over; server/replica/revoked_keys.py is one disk's share of the set.
+server/coordinator/revocations.py asks, over and over; server/replica/revoked_keys.py keeps one disk's share of the set.
 
 Rules kept here: a revoked key stays revoked; no key without knowledge.
 """
@@ -22,19 +22,19 @@ from quorumvault.protocol.rounds import Round, ViewRefused
 from quorumvault.protocol.steps import ATTEMPTS, Ask, QuorumLost, Steps
 from quorumvault.protocol.views import View
 
-#: Revoked ids from which on an id can be revoked only if the asking node's key file lists it: made-up ids leave room for keys.
+#: When this many ids are revoked, only ids that the asking node's key file lists can be revoked, so that made-up ids leave room.
 MOST_UNLISTED: Final = 10_000
-#: Revoked ids from which on no node asks for more. They take 1.7 MB in a message, and some 100 ms of a node's event loop whenever
-#: one is added, of the KNOWN_FOR that it has for an answer.
+#: When this many ids are revoked, no node asks for more. That many take 1.7 MB in a message. Whenever an id is added, they take
+#: some 100 ms of a node's event loop, out of the KNOWN_FOR that it has for an answer.
 MOST_REVOKED: Final = 50_000
-#: Ids that a disk takes. Three hosts that ask at once may pass MOST_REVOKED by what two of them ask for, 10,000 each at most: a
-#: key file, of 1 MiB, has no more.
+#: Most ids that a disk takes. Three hosts that ask at once may exceed MOST_REVOKED by the requests of two of them: at most 10,000
+#: ids each, since a key file of 1 MiB has no more.
 MOST_HELD: Final = 70_000
-#: Seconds between two questions of a node, and between two while it knows nothing that counts.
+#: Seconds between two questions of a node: as a rule, and while the node has no answer that counts.
 ASK_EVERY: Final = 0.5
 ASK_SOON: Final = 0.1
-#: Seconds from the beginning of a question for which its answer counts. The last node has to refuse a revoked key within two, and
-#: the way to it and back takes a part of these. Two questions in a row may be lost.
+#: Seconds for which an answer counts, from the beginning of its question. The last node has to refuse a revoked key within two
+#: seconds, and the round trip takes a part of these. Two questions in a row may be lost.
 KNOWN_FOR: Final = 1.5
 
 
@@ -46,14 +46,14 @@ def fingerprint_of(ids: frozenset[str]) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class RevokedRead:
-    """The ids that either of two replicas has. Those in ``unsettled`` one of them lacks: to be written back before use."""
+    """The ids that either of two replicas has. One of the two lacks those in ``unsettled``: write these back before use."""
 
     ids: frozenset[str]
     unsettled: frozenset[str]
 
 
 class ReadRevokedRound(Round[RevokedAre, RevokedRead]):
-    """Decides a ReadRevoked. ``known`` are the ids whose fingerprint it names."""
+    """Decides a ReadRevoked. ``known`` are the ids whose fingerprint the request names."""
 
     _kind = RevokedAre
 
@@ -84,9 +84,9 @@ class RevokeRound(Round[Ack, Revoked]):
 
 
 def read_revoked(known: frozenset[str]) -> Steps[frozenset[str]]:
-    """The ids of all keys whose revocation was acknowledged before this began, and of no key that nobody revoked.
+    """The ids of all keys whose revocation was acknowledged before this call began, and of no key that was never revoked.
 
-    ``known`` are those that an earlier call returned. Raises QuorumLost.
+    ``known`` are the ids that an earlier call returned. Raises QuorumLost.
     """
     for _ in range(ATTEMPTS):
         decision = yield Ask(
@@ -96,7 +96,7 @@ def read_revoked(known: frozenset[str]) -> Steps[frozenset[str]]:
             continue
         if not isinstance(decision, RevokedRead):
             break
-        # Beyond what a disk takes nothing can be written back. What was acknowledged is on two disks, and needs none of it.
+        # More ids than a disk takes cannot be written back. Acknowledged ids are on two disks and need no write-back.
         if not decision.unsettled or len(decision.ids) > MOST_HELD or (yield from _write(decision.unsettled)):
             return known | decision.ids
     raise QuorumLost
@@ -134,19 +134,19 @@ def _write(ids: frozenset[str]) -> Steps[bool]:
 
 
 class Knowledge:
-    """The revoked keys that a process knows, and how long it may take keys by that. It begins with nothing."""
+    """The revoked keys that a process knows, and how long it may accept other keys on that basis. It begins with nothing."""
 
     def __init__(self) -> None:
         self.ids: frozenset[str] = frozenset()
         self._until: float | None = None
 
     def learn(self, ids: frozenset[str], began: float) -> frozenset[str]:
-        """What a question that began then was answered. Returns the ids that are new. Answers may come in any order."""
+        """Add the answer to a question that began at ``began``. Returns the new ids. Answers may come in any order."""
         fresh = ids - self.ids
         self.ids |= ids
         self._until = max(self._until or began, began + KNOWN_FOR)
         return fresh
 
     def counts(self, now: float) -> bool:
-        """True if a key may be taken now that is not among the ids."""
+        """True if a key that is not among ``ids`` may be accepted now."""
         return self._until is not None and now < self._until

@@ -1,7 +1,7 @@
 """A round: one exchange with the replicas of one view. Replies go in, at most one decision comes out.
 
-What is common to all rounds is here: a reply counts only if it names this round and this view, comes from a disk that the view
-lists, and is the first of that disk. The kinds of rounds are in write.py, read.py, read_repair.py and epochs.py.
+This module has the rules common to all rounds: a reply counts only if it names this round and this view, comes from a disk that
+the view lists, and is that disk's first reply. The kinds of rounds are in write.py, read.py, read_repair.py and epochs.py.
 
 Rules kept here: a reply counts once; unknown is an outcome; a refused round starts again.
 """
@@ -22,28 +22,29 @@ DecisionT = TypeVar("DecisionT")
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """A quorum can no longer be had in this round. It may have written all the same."""
+    """A quorum is out of reach in this round. The round may have written all the same."""
 
 
 @dataclass(frozen=True, slots=True)
 class ViewRefused:
-    """A replica is in a newer view: learn it, and start again with nothing carried over."""
+    """A replica is in a newer view: learn that view, and start again with nothing carried over."""
 
     view: View
 
 
 @dataclass(frozen=True, slots=True)
 class TooMuch:
-    """The records that were asked for do not fit into one reply."""
+    """The requested records do not fit into one reply."""
 
 
 class Round(ABC, Generic[ReplyT, DecisionT]):
     """Takes replies, and the disks that will not reply; returns None until it has decided, and then its decision.
 
-    ``disks`` narrows the round to some of the view's disks; ``needed`` of them make a quorum. ``_replies`` has the replies in it.
+    ``disks`` narrows the round to some of the view's disks; ``needed`` of them make a quorum. ``_replies`` has the replies that
+    count towards the quorum.
     """
 
-    #: The replies that make this round's quorum.
+    #: The kind of reply that makes this round's quorum.
     _kind: type[ReplyT]
 
     def __init__(self, round_id: RoundId, view: View, *, disks: Collection[bytes] | None = None, needed: int = QUORUM) -> None:
@@ -73,7 +74,7 @@ class Round(ABC, Generic[ReplyT, DecisionT]):
         return self._decide()
 
     def give_up(self, disk: bytes) -> DecisionT | Lost | None:
-        """This disk will not answer: unreachable, joining, in an older view, or too late."""
+        """Note that this disk will not answer: it is unreachable, joining, in an older view, or too late."""
         return self._decide() if self._tally.vote(disk, yes=False) else None
 
     def _decide(self) -> DecisionT | Lost | None:
@@ -85,12 +86,12 @@ class Round(ABC, Generic[ReplyT, DecisionT]):
         return None
 
     def _accepts(self, reply: ReplyT) -> bool:
-        """True if a reply of the right kind answers what was asked."""
+        """True if a reply of the right kind answers the request."""
         return True
 
     def _note_refusal(self, reply: AnyReply) -> None:
-        """Keep what a counted reply of another kind says."""
+        """Note a counted reply that does not make the quorum."""
 
     @abstractmethod
     def _decision(self) -> DecisionT | None:
-        """The decision that follows from the replies taken so far, or None. ``self._tally.pending`` replicas may still reply."""
+        """The decision that follows from the replies so far, or None. ``self._tally.pending`` replicas may still reply."""

@@ -1,11 +1,11 @@
 """Views: which disks are the replicas.
 
-A view is (number, the joining disk that brought it about, {node: disk}), ordered by (number, joiner). ``init`` writes view 1.
-Replicas answer for their own view only; a coordinator whose view is refused learns the other one and starts its round again.
-A disk is **active** and votes, or **joining** and does not, whatever it stores.
+A view is (number, the joining disk that proposed it, {node: disk}); views are ordered by (number, joiner). ``init`` writes view
+1. Replicas answer for their own view only; a coordinator whose view is refused learns the replica's view and starts its round
+again. A disk is either **active**, and votes, or **joining**, and does not vote, whatever it stores.
 
-Why: a node that lost its disk must not vote "absent" for what its old disk acknowledged (protocol-aware recovery, Alagappan
-et al., FAST '18; the same holds for wiped acceptors in CASPaxos, Rystsov 2018).
+Views exist because a node that lost its disk must not vote "absent" for records that its old disk acknowledged (protocol-aware
+recovery, Alagappan et al., FAST '18; the same holds for wiped acceptors in CASPaxos, Rystsov 2018).
 
 Rules kept here: views are ordered; only active listed disks vote; a view changes one slot; views spread from any peer; a
 joiner proposes the next view.
@@ -19,9 +19,9 @@ DISK_BYTES = 16
 #: The joiner of the first view, which no disk joined.
 NO_DISK = bytes(DISK_BYTES)
 
-#: (number, joiner): names a view, and orders it.
+#: (number, joiner): names a view, and orders views.
 ViewId = tuple[int, bytes]
-#: Names no view, in requests for which it makes no difference in which view a disk is.
+#: Names no view; for requests to which a disk's view makes no difference.
 NO_VIEW: ViewId = (0, NO_DISK)
 
 
@@ -48,19 +48,19 @@ def first_view(disks: dict[str, bytes]) -> View:
 
 
 def successor(view: View, node: str, disk: bytes) -> View:
-    """The view that a joining disk proposes, in which it has its node's slot."""
+    """The view that a joining disk proposes: ``view`` with the disk in its node's slot."""
     return View(view.number + 1, disk, {**view.disks, node: disk})
 
 
 def votes(disk: bytes, mode: Mode, view: View | None) -> bool:
-    """True for an active disk that its own view lists: no other one votes."""
+    """True if the disk is active and its own view lists it: no other disk votes."""
     return mode is Mode.ACTIVE and view is not None and view.lists(disk)
 
 
 def may_enter(disk: bytes, current: View, proposed: View) -> bool:
-    """True if ``proposed`` is larger, lists this disk, and differs from its current view in exactly one slot.
+    """True if ``proposed`` is larger, lists this disk, and differs from the disk's ``current`` view in exactly one slot.
 
-    One slot at a time, so that two views in a row share two disks, and what was committed in one is met in the next.
+    Only one slot may change, so that two consecutive views share two disks, and a quorum of the next view has every commit.
     """
     changed = [node for node in current.disks if proposed.disks.get(node) != current.disks[node]]
     same_nodes = proposed.disks.keys() == current.disks.keys()

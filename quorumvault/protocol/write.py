@@ -1,8 +1,9 @@
 """The write round: put records, guarded by the fence.
 
-A batch is committed when two active replicas acknowledged it in the round's view. A replica refuses single items under whose key
-it holds other bytes. Such an item is settled by counting: two replicas that took it commit it; two that hold something else make
-a collision, because then it can never have two. One of each waits for the third, and if that one is silent the round is Lost.
+A batch is committed when two active replicas have acknowledged it in the round's view. A replica refuses a single item if it
+holds other bytes under the item's key. Counting settles such an item: it is committed if two replicas took it, and it is a
+collision if two replicas hold other bytes, because then it can never be on two. If one took it and one refused it, the round
+waits for the third replica; without an answer from that one, the round is Lost.
 
 Rules kept here: write-once; committed; a conflict never overwrites.
 """
@@ -18,14 +19,14 @@ from quorumvault.protocol.views import View
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """Every item is on two replicas, except those at ``collided``, by index, whose token belongs to another value."""
+    """Every item is on two replicas, except those at the indices in ``collided``: their tokens belong to other values."""
 
     collided: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class Adopt:
-    """A replica knows a later epoch (the fence), or this one under another secret. Derive the batch again for it and retry."""
+    """A replica knows a later epoch (the fence), or this epoch under another secret. Derive the batch again for it and retry."""
 
     epoch: int
     secret: str
@@ -52,13 +53,13 @@ class WriteRound(Round[Ack, Committed | Adopt]):
         return self._later if self._later.epoch else None
 
     def _collided(self) -> frozenset[int] | None:
-        """The items that can never have two replicas; None while any item is open."""
+        """The indices of the items that can never be on two replicas; None while any item is open."""
         collided = []
         for index in {index for ack in self._replies for index in ack.refused}:
             refusals = [ack.refused[index] for ack in self._replies if index in ack.refused]
             if len(self._replies) - len(refusals) >= QUORUM:
                 continue
-            # An empty refusal is a record that cannot be read: neither this value nor another one.
+            # An empty refusal means that the replica's record cannot be read: it counts neither as this value nor as another.
             if sum(map(bool, refusals)) < QUORUM:
                 return None
             collided.append(index)
