@@ -1,13 +1,13 @@
-"""One side of TLS, as bytes in and bytes out: OpenSSL by ``ssl.SSLObject``, with no socket, no clock and no waiting.
+"""One side of TLS, as bytes in and bytes out: OpenSSL through ``ssl.SSLObject``, with no socket, no clock and no waiting.
 
-asyncio's own TLS makes a protocol's connection when the handshake is over. A stranger in the handshake would then be counted by
-nobody, and the reason for which a certificate was refused would reach nobody (docs/decisions/0036-mutual-tls.md).
+asyncio's own TLS reports a connection to its protocol only when the handshake is over. Strangers in the handshake would then not
+be counted, and the reason why a certificate was refused would be lost (docs/decisions/0036-mutual-tls.md).
 
     feed(bytes of the socket) ──▶ handshake, until ``established``
-                              ──▶ read_into(buffer), until it gives nothing      bytes of the other side
-    take(bytes of the socket) ──▶ both, for whoever takes all at once
+                              ──▶ read_into(buffer), until it returns nothing    bytes of the other side
+    take(bytes of the socket) ──▶ both, for callers that take everything at once
     seal(bytes for the other side) ──▶ bytes for the socket
-    outgoing()                     ──▶ bytes for the socket that TLS itself wants to send: the handshake's, an alert
+    outgoing()                     ──▶ bytes that TLS itself wants to send on the socket: the handshake's, an alert
 """
 
 import contextlib

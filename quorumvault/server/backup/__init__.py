@@ -1,9 +1,9 @@
-"""Backups: all that a cluster has committed, sealed as it is, in one file; and a new cluster out of it.
+"""Backups: one file with everything that a cluster has committed, still sealed, from which a new cluster can be made.
 
 format.py    the bytes of a backup
 union.py     merges several ordered stores, with bounded memory
-audit.py     checks that each record is what was sealed for its place
-take.py      a running node makes one, from its own disk and that of a peer; one at a time
+audit.py     checks that each record was sealed for its place
+take.py      a running node takes a backup, from its own disk and a peer's; one at a time
 
-server/offline/restore.py makes a new cluster of one.
+server/offline/restore.py makes a new cluster from a backup.
 """

@@ -1,6 +1,6 @@
-"""Checks that each record of a backup is what was sealed for its place, both when the backup is taken and when it is restored.
+"""Checks that each record of a backup was sealed for its place, both when the backup is taken and when it is restored.
 
-A backup that could not be restored is thus refused while the disks that it is read from can still be mended.
+So a backup that could not be restored is refused while its source disks can still be repaired.
 """
 
 from __future__ import annotations

@@ -1,16 +1,16 @@
-"""The bytes of a backup: the same in a file and on their way from a node.
+"""The bytes of a backup: the same in a file and in the stream from a node.
 
-    "QVBACKUP" 0x01                       what it is, and the version of its format
-    length (u32 BE) | message | digest    again and again. The digest is BLAKE2b-128 (RFC 7693) of all before it but digests
+    "QVBACKUP" 0x01                       magic, and the version of the format
+    length (u32 BE) | message | digest    repeated. The digest is BLAKE2b-128 (RFC 7693) of all earlier bytes except digests
 
-    Header   Piece   Piece …   Trailer    messages, in MessagePack. BrokenOff in the place of the trailer, or of a piece and all
-                                          that follows: it was not brought to its end
+    Header   Piece   Piece …   Trailer    messages, in MessagePack. BrokenOff takes the place of the trailer, or of a piece and
+                                          everything after it, if the backup was not finished
 
-Since each digest is over the file so far, a flipped byte is noticed in its own message, and so is one that was moved, left out
-or repeated. A backup without its trailer was cut short. That shows damage; what shows forgery is the trailer's seal, with a key
-that comes from the master secret (crypto/keys.py): a backup may lie where others can write.
+Each digest covers the file so far, so a flipped byte is noticed in its own message, and so is a message that was moved, left out
+or repeated. A backup without its trailer was cut short. Digests detect damage. Forgery is detected by the trailer's seal, whose
+key is derived from the master secret (crypto/keys.py), because a backup may lie where others can write.
 
-There is no secret in it and no API key: values are sealed. Names of owners are in clear, since keys are derived from them.
+A backup has no secret and no API key, and its values are sealed. Owner names are in clear, because keys are derived from them.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""The disks that a backup is read from: this node's and a peer's, and the third where one of them cannot read all of its records.
+"""The disks that a backup is read from: this node's and a peer's, and the third if either of them cannot read all its records.
 
 Rules kept here: what is not known is not absent.
 """

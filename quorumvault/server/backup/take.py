@@ -1,14 +1,15 @@
-"""A backup is taken by a running node: of its own disk and of one peer's, both active in one view.
+"""Takes a backup: a running node reads its own disk and one peer's, both active in one view.
 
-Everything that was committed before it began is in it. A record that is committed is on two of the three active disks of the
-view, so that of any two one has it; the two are asked after the beginning, and nothing is ever deleted. A view that had followed
-by then would have been entered by one of the two, which would refuse to be asked in this one. That holds key by key: where
-one peer cannot go on, the other one goes on from there; and where a disk cannot read a part of its records, the third one is read
-too. A part that two of the three can read is whole. What only one of them can read, or none, is in the backup as far as it can be
-read, and then as a gap (storage/gaps.py): a cluster that is made of it does not know what was there either.
+A backup has everything that was committed before it began. A committed record is on two of the view's three active disks, so any
+two disks include one that has it; both disks are read after the backup began, and nothing is ever deleted. If a newer view had
+followed by then, one of the two disks would have entered it, and would refuse requests in the older view. This argument holds
+key by key: if one peer cannot continue, the other peer continues from there, and if a disk cannot read a part of its records, the
+third disk is read too. A part is complete if two of the three disks can read it. A part that one disk or none can read is in the
+backup as far as it can be read, and marked as a gap (storage/gaps.py): a cluster restored from the backup will not know what was
+there either.
 
-What is committed meanwhile may be in it, or not. It rests after each piece (healing/throttle.py), and the next one is not read
-before who takes it has taken the last one.
+Records committed during the backup may or may not be in it. The backup rests after each piece (healing/throttle.py), and reads
+the next piece only when the receiver has taken the last one.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
-"""Merges several stores, given as pieces of each in the order of keys. Pure, with at most one piece of each in memory.
+"""Merges several stores, each given as pieces in the order of keys. Pure, with at most one piece of each store in memory.
 
-A pair can be given out once every store has been read up to its key: nothing that is still to come is before it.
+A pair can be emitted once every store has been read up to the pair's key, because no smaller key can follow.
 """
 
 from bisect import bisect_right

@@ -1,7 +1,8 @@
-"""The coordinator: carries out requests of clients by holding rounds with the replicas.
+"""The coordinator: carries out clients' requests in rounds with the replicas.
 
-It knows no HTTP and no disk. The operations themselves are pure (protocol/operations.py). This module gives them peers, a clock,
-deadlines, and turns of the event loop: no batch is hashed, sealed or parsed in one go for longer than some milliseconds.
+The coordinator knows nothing about HTTP or disks. The operations themselves are pure (protocol/operations.py). This module gives
+them peers, a clock, deadlines, and turns of the event loop: no batch is hashed, sealed or parsed for longer than some
+milliseconds at a time.
 
 Rules kept here: unknown is an outcome; not found costs the same work.
 """

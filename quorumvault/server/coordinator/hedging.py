@@ -1,17 +1,17 @@
-"""When a read asks the third replica because another is slow, and which replicas it asks first. Pure: times are passed in.
+"""Hedging: when a read asks the third replica because another is slow, and which it asks first. Pure: times are passed in.
 
-A read asks two replicas. A hedge asks the third when one of them has not answered after what such a read rarely takes: the larger
+A read asks two replicas. If one of them has not answered within the hedge delay, a hedge asks the third. The delay is the larger
 of ``timeouts.hedge`` and the 99th percentile of recent reads of about as many keys. Dean and Barroso, "The Tail at Scale" (2013),
-wait for the 95th, so that hedges are 5 % at most. Here a budget bounds them, as gRPC throttles retries (its proposal A6): each
-read earns a twentieth of a hedge. So the wait can be longer, and the hedges are left for the slowest reads. A load that makes all
-slow raises the percentile, and the budget bounds what is asked until it has risen.
+wait for the 95th percentile, so that hedges are 5 % at most. Here a budget bounds hedges, as gRPC throttles retries (its proposal
+A6): each read earns a twentieth of a hedge. So the delay can be longer, and the hedges are left for the slowest reads. A load
+that slows all replicas raises the percentile; until it has risen, the budget bounds the extra requests.
 
-A read that waits for a replica that hangs must not wait for a budget. If one of the two has answered, and the other has answered
-no read at all in twice the time, the third takes its place at no charge, unless that is known to be slow too. That cannot go on:
-who was late is set aside, which is to say asked last, until it answers in time. To find out, a read asks it besides two others,
-after waits that double, at the budget's expense. So no read waits for a replica that is known to be slow.
+A read that waits for a hung replica must not wait for a budget. If one of the two replicas has answered, and the other has
+answered no read at all in twice the delay, the third replaces it at no charge, unless the third is known to be slow too. This
+cannot go on, because the late replica is set aside: it is asked last, until it answers in time. To find out, reads ask it in
+addition to two others, at intervals that double, at the budget's expense. So no read waits for a replica known to be slow.
 
-Late is measured beside the first answer to the same read: a load that slows all of them sets nobody aside.
+Lateness is measured against the first answer to the same read, so a load that slows all replicas sets none aside.
 """
 
 import math

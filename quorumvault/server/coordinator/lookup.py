@@ -1,6 +1,6 @@
-"""Both ends of a look-up: the keys that texts stand for, and the values that records open to.
+"""Both ends of a look-up: parses texts into keys, and opens records into values.
 
-No batch is parsed or opened in one go for longer than some milliseconds: other requests have their turn in between.
+No batch is parsed or opened for longer than some milliseconds at a time; other requests have their turn in between.
 
 Rules kept here: not found costs the same work.
 """

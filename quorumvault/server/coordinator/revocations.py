@@ -1,9 +1,9 @@
 """Keeps a node's knowledge of revoked API keys fresh: asks two replicas over and over, as protocol/revocations.py says.
 
     asks    every ASK_EVERY seconds; every ASK_SOON while its knowledge does not count; at once when its replica has stored more
-    brings  what the key file calls revoked, and no disk does yet, to two disks
+    writes  the ids that the key file calls revoked, and no disk does yet, to two disks
 
-Questions overlap: one that a slow node keeps waiting keeps no other one waiting. An answer counts from when it was asked for.
+Questions overlap, so a question that a slow node delays holds up no other. An answer counts from the time of its question.
 
 Rules kept here: a revoked key stays revoked; no key without knowledge.
 """

@@ -1,7 +1,6 @@
-"""Notices of committed write rounds: by them replicas learn which of their records are settled (replica/settled.py).
+"""Notices of committed write rounds, from which replicas learn which of their records are settled (replica/settled.py).
 
-A notice that is lost costs reads by quorum until the next comparison, and no safety. So nobody waits for one, and none is
-repeated.
+A lost notice costs quorum reads until the next comparison, but no safety. So no one waits for a notice, and none is repeated.
 
 Rules kept here: settled records.
 """

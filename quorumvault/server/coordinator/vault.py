@@ -1,4 +1,4 @@
-"""The vault's operations, as the API has them: what server/http needs of a coordinator."""
+"""The vault's operations, as the API has them: the interface of a coordinator that server/http needs."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field

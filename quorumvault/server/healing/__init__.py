@@ -1,10 +1,10 @@
-"""Healing: a node makes three replicas equal again by itself, after the requests of clients.
+"""Healing: each node makes the three replicas equal again in the background, apart from clients' requests.
 
-All but the scrub have their half without IO in protocol/, in a module of the same name.
+Except for the scrub, the part without IO of each module is in protocol/, under the same name.
 
-hinted_handoff.py  sends a peer what it missed, once it is back
-anti_entropy.py    compares replicas, and mends what differs
+hinted_handoff.py  sends a peer the writes that it missed, once the peer is back
+anti_entropy.py    compares replicas, and repairs differences
 scrub.py           reads every record on disk again
 join.py            copies everything to a joining disk
-rollback_marks.py  finds a disk that was put back from an older copy
+rollback_marks.py  detects a disk that was restored from an older copy
 """

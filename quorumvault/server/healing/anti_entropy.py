@@ -1,11 +1,14 @@
-"""Anti-entropy: every few minutes this node's replica is compared with each peer's, and what differs is mended both ways.
+"""Anti-entropy: every few minutes this node compares its replica with each peer's, and repairs differences in both directions.
 
-protocol/anti_entropy.py is the half without IO: what is compared, and in which order. A comparison is due after the start, as
-soon as the buckets are counted; then every ``healing.anti_entropy`` seconds, give or take a quarter so that nodes do not fall
-into step; soon after a link of this node went down or came up; as soon as a peer is back that missed more than hints are kept
-for; and when an operator asks for it.
+protocol/anti_entropy.py decides, without IO, what is compared and in which order. A comparison is due
 
-Before it compares itself with anybody, a node fills the gaps of its disk (fill_gaps.py).
+- after the start, as soon as the buckets are counted;
+- then every ``healing.anti_entropy`` seconds, give or take a quarter so that nodes do not fall into step;
+- soon after a link of this node went down or came up;
+- as soon as a peer is back that missed more writes than hints are kept for;
+- when an operator asks for it.
+
+Before a node compares itself with a peer, it fills the gaps of its own disk (fill_gaps.py).
 
 Rules kept here: anti-entropy.
 """

@@ -1,7 +1,8 @@
-"""A node fills the gaps of its disk from both others (protocol/fill_gaps.py): soon after its start, and as long as there are any.
+"""A node fills the gaps of its disk from both peers (protocol/fill_gaps.py): soon after its start, and until no gap is left.
 
-It waits first until all requests have ended that may have heard its process of before. One of them might still count that
-process's acknowledgement of a record that the disk has lost since, and get its second one from a disk that was read already.
+The node first waits until all requests have ended that its previous process may have answered. Such a request might still count
+that process's acknowledgement of a record that the disk has lost since, and then commit with a second acknowledgement from a disk
+that this node has already read.
 
 Rules kept here: what is not known is not absent.
 """

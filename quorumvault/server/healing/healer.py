@@ -1,4 +1,4 @@
-"""Puts the healing of one node together: hinted handoff, anti-entropy and scrub."""
+"""Assembles the healing of one node: hinted handoff, anti-entropy and scrub."""
 
 import random
 from collections.abc import Callable, Collection, Mapping

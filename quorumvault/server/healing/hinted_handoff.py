@@ -2,9 +2,9 @@
 
     coordinator ──missed──▶ Ledger (memory) ──every second──▶ store ──peer is up, its disk the same──▶ WriteBack ──Ack──▶ deleted
 
-A hint holds keys. The records and the owner's register are read from this node's own replica when the hint is sent; records that
-are not authentic are left out. Anti-entropy brings what this replica lacks, and everything beyond ``healing.hints``.
-protocol/hinted_handoff.py, the half without IO, counts what is owed.
+A hint holds keys only. When it is sent, this node reads the records and the owner's register from its own replica, and leaves out
+records that are not authentic. Anti-entropy brings the peer any record that this replica lacks, and everything beyond
+``healing.hints``. protocol/hinted_handoff.py counts, without IO, what is owed.
 
 Rules kept here: hinted handoff.
 """

@@ -1,8 +1,8 @@
-"""A joining disk becomes whole: drives protocol/join.py over real peers, the storage thread, and time.
+"""Makes a joining disk complete: drives protocol/join.py over real peers, the storage thread, and time.
 
-The copy is asked for piece by piece, with a rest after each (throttle.py): a piece takes a millisecond or two of the source's
-storage thread, which handles requests in between. Coordinators' writes reach this disk meanwhile, but its acknowledgements count
-only once it is active (rule: only active listed disks vote).
+The disk requests its copies piece by piece, with a rest after each (throttle.py): a piece takes a millisecond or two of the
+source's storage thread, which handles requests in between. Coordinators' writes reach this disk meanwhile, but its
+acknowledgements count only once it is active (rule: only active listed disks vote).
 
 Rules kept here: read before the view changes.
 """

@@ -1,4 +1,4 @@
-"""The disk that a joining one replaces, if it is on this host: locked, open, and read piece by piece on another thread.
+"""The disk that a joining disk replaces, if it is on this host: locked, open, and read piece by piece on another thread.
 
 Rules kept here: donors have no voice.
 """

@@ -1,10 +1,10 @@
-"""Rollback marks: each node remembers how many writes the others' disks had, and so finds out a disk put back from an older copy.
+"""Rollback marks: each node remembers how many writes the other disks had, to detect a disk restored from an older copy.
 
     an acknowledgement, or a peer's facts  ──▶  the mark rises at once, is told with the next ping, and is on disk within SOON
-    a peer's mark of this disk is higher   ──▶  this disk is given up: it was put back (protocol/rollback_marks.py)
+    a peer's mark of this disk is higher   ──▶  this disk is given up: it was restored (protocol/rollback_marks.py)
 
-A peer's facts are heard before the link to it counts as up, and so before this process may vote (peers/standing.py): one peer
-that remembers is enough. Used on the event loop's thread.
+This node hears a peer's facts before the link to the peer counts as up, and so before this process may vote (peers/standing.py).
+One peer that remembers the disk is therefore enough. Used on the event loop's thread.
 
 Rules kept here: rollback marks.
 """

@@ -1,21 +1,21 @@
-"""Scrub: every record on disk is read again within a configured time, and is what was sealed for its place or is unknown.
+"""Scrub: reads every record on disk again within a configured time; a record is either authentic for its place, or unknown.
 
     the scrub finds                              the node then
-    bytes that are not authentic                 reads the record from both others, and stores what those have
+    bytes that are not authentic                 reads the record from both peers, and stores their record
     a block that fails its checksum              no longer trusts the store
     a record that a look-up does not find, or    no longer trusts the store: a filter or an index in memory has gone bad,
     fewer records than were written              or a table
 
-A store that is not trusted stays in use while a peer is away: what it cannot read is unknown and never absent, and that is better
-than one replica less. Once both peers are active, and there is room for another store beside it, the node ends (exit 3).
-The next start salvages what can be read (storage/salvage.py), and comparisons bring the rest from the others. A store that does
-not hold what was written to it, or whose registers cannot be read, is replaced (join.py), for which both others have to be whole.
+A distrusted store stays in use while a peer is away: what it cannot read is unknown, never absent, and that is better than one
+replica less. Once both peers are active, and there is room for another store beside it, the node ends (exit 3). The next start
+salvages what can be read (storage/salvage.py), and comparisons bring the rest from the peers. A store that does not hold what was
+written to it, or whose registers cannot be read, is replaced (join.py), which needs both other disks to be complete.
 
-While a peer's disk is joining, which takes a store here that can be read, this one is salvaged too: seconds without a quorum,
-after which that disk can go on.
+While a peer's disk is joining, which needs a readable store on this node, this store is salvaged too: this costs seconds without
+a quorum, after which the joining disk can continue.
 
-The node tells its peers at once, waits until they must have heard of it, and lets a peer go first that tells the same and has the
-smaller name: two that are away at once would be an outage of seconds. If it comes to that, no answer is false.
+The node tells its peers at once, and waits until they must have heard. If a peer tells the same and has the smaller name, that
+peer goes first: two nodes away at once would be an outage of seconds. Even then no answer would be false.
 
 Rules kept here: a distrusted store stops; scrub.
 """

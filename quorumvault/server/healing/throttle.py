@@ -1,4 +1,4 @@
-"""Background loops: they rest in proportion to their work, and an exception does not end them."""
+"""Background loops that rest in proportion to their work, and that an exception does not end."""
 
 import asyncio
 import logging

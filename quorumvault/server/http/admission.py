@@ -1,6 +1,6 @@
 """Admission: gives each request a place, or refuses it before its body is read. Most 429s come from here.
 
-    429 busy          Admission.enter: all places (limits.in_flight) are taken, or all that one key may have
+    429 busy          Admission.enter: all places (limits.in_flight), or all those that one key may have, are taken
                       memory.py: the node's bytes for requests, or the key's share of them, are used up
                       vault_queue.py: other requests for many values take too long
                       coordinator/coordinator.py: too many reads of large values wait
@@ -8,8 +8,8 @@
     429 rate-limited  rate_limits.py: the key's rate in requests or values is used up
     503 draining      Admission.enter: the node is about to stop
 
-One API key may hold only a share of the places and of the memory, because otherwise a key whose bodies come slowly could shut out
-all others. A place is held until the answer has left, or the connection is gone.
+One API key may hold only a share of the places and of the memory. Otherwise a key whose bodies arrive slowly could shut out all
+others. A request holds its place until the answer has left, or the connection is gone.
 
 SERVING --announce_stop--> LEAVING --refuse_new--> DRAINING
 /readyz 200                /readyz 503             /readyz 503

@@ -1,4 +1,4 @@
-"""The response of a success. It leaves in pieces, and its request keeps its place until the last piece has left."""
+"""The response to a successful request. It leaves in pieces; the request keeps its place until the last piece has left."""
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain

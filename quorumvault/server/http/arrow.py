@@ -1,11 +1,11 @@
 """Tokenize, detokenize and retokenize a column of text: ``application/vnd.apache.arrow.stream``.
 
-    /tokenize    value -> token            all of one epoch, which is in the schema's metadata (quorumvault.epoch)
+    /tokenize    value -> token            all tokens are of one epoch, which is in the schema's metadata (quorumvault.epoch)
     /detokenize  token -> value, status    ok · null · not_found · not_text · unavailable · collision
-    /retokenize  token -> token, status    likewise, without not_text; the epoch likewise
+    /retokenize  token -> token, status    as /detokenize, without not_text; the epoch as in /tokenize
 
-The answer has the request's rows, in their order, and its type of text. Errors are problem details in JSON, as everywhere.
-pyarrow is an optional extra and takes a third of a second to load: the first such request loads it.
+The answer has the request's rows, in their order, and the request's text type. Errors are problem details in JSON, as everywhere.
+pyarrow is an optional extra and takes a third of a second to load, so the first such request loads it.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Reads the texts in the batches of an Arrow stream. Checks all offsets and indices before it follows any, null rows included.
+"""Reads the texts in the batches of an Arrow stream. All offsets and indices, null rows included, are checked before use.
 
-    offsets    one more than rows, none smaller than the one before, all of them inside the text
-    text       UTF-8, and no offset is inside a character: so each text is UTF-8
+    offsets    one more than there are rows, never decreasing, all inside the text
+    text       UTF-8, and no offset is inside a character, so each text is UTF-8
     validity   a bit for each row, and as many nulls as were announced
-    indices    inside the dictionary as it stands at their batch. Writers leave anything at all in those of null rows (pandas -1,
-               DuckDB what was in memory), which Arrow allows: they are left out unread
+    indices    inside the dictionary as of their batch. Arrow allows any index in a null row (pandas writes -1, DuckDB leftover
+               memory), so the indices of null rows are skipped unread
 
 numpy checks whole buffers. The checked bytes become pyarrow arrays, with offsets, validity and indices written anew.
 """

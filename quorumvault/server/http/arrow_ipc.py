@@ -1,10 +1,10 @@
-"""The envelope of an Arrow IPC stream with one column of text: which buffers it has, and that they lie inside the body.
+"""The envelope of an Arrow IPC stream with one text column: finds the buffers, and checks that they lie inside the body.
 
     body -> messages: length, Flatbuffers metadata, buffers -> Column (from the schema), Batch, Batch, ...
 
-These are foreign bytes, and pyarrow trusts what it reads: its reader does not see them. Of the metadata this module follows only
-what such a stream has to have, at most one step deep, and each step is inside the body; whatever else is there, however much of
-it, is passed over without being read. What the buffers say is judged by arrowcolumn.py.
+The bytes are untrusted, and pyarrow trusts what it reads, so pyarrow's reader never sees them. This module follows only the
+metadata that such a stream must have, at most one step deep, and checks that each step is inside the body. It skips all other
+metadata unread, however much there is. arrow_column.py checks the contents of the buffers.
 
 https://arrow.apache.org/docs/format/Columnar.html has the format; the slots are those of its Message.fbs and Schema.fbs.
 """

@@ -1,7 +1,6 @@
 """Authentication by one API key, in `Authorization: Bearer` or its alias `X-API-Key`.
 
-A missing, a malformed and an unknown key run through the same code and get the same answer; so does one that has ended, or that
-was revoked.
+Missing, malformed, unknown, expired and revoked keys all run through the same code and get the same answer.
 
 Rules kept here: owner isolation; a revoked key stays revoked.
 """

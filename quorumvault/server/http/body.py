@@ -1,11 +1,11 @@
-"""A request's body: its media type (415), its length (413), the time in which it arrives, and the turns in which it is worked on.
+"""A request's body: its media type (415), its length (413), its deadline to arrive, and the turns in which it is processed.
 
-The type has to be stated: `application/json`, alone or with `charset=utf-8`, or an Arrow stream's where columns are taken. A body
-without a type is refused, and so is one of another type (curl -d sends a form's); the error names the header to send. Compressed
+The type must be stated: `application/json`, alone or with `charset=utf-8`, or that of an Arrow stream where columns are accepted.
+A body without a type, or of another type (curl -d sends a form's), is refused, and the error names the header to send. Compressed
 bodies are refused, because their real size would only show when they are unpacked.
 
-Work on a body of up to 16 MiB is done in steps, and between two steps the event loop serves everybody else: a node that is silent
-for two seconds is down to its peers, and a client that asks for one token should not wait for somebody else's ten thousand
+A body of up to 16 MiB is processed in steps, and between two steps the event loop serves everyone else: peers consider a node
+that is silent for two seconds to be down, and a client that asks for one token should not wait for another client's ten thousand
 records. A single call that cannot be divided, such as decoding 16 MiB, takes some 15 ms.
 """
 

@@ -1,7 +1,7 @@
-"""The HTTP connections of a node: bounds their number, in all and per client address, and closes idle ones for new ones.
+"""The HTTP connections of a node: bounds their number, in all and per client address, and closes idle ones to admit new ones.
 
-Connections share the process's file descriptors with LevelDB, which fails for good when it cannot open one, so their number is
-bounded. Nobody can take all of it by holding connections open:
+Connections share the process's file descriptors with LevelDB, which fails for good if it cannot open a file. So the number of
+connections is bounded, and no client can use up the bound by holding connections open:
 
     ordinary   nine in ten of limits.connections. When all are taken, or an address has its share, a new connection closes the one
                that has been idle for longest. A connection is idle while every request on it has been answered

@@ -1,4 +1,4 @@
-"""What an operation depends on: the services of its node, and the request that was let in (``AdmittedRequest``)."""
+"""The dependencies of an operation: the services of its node, and the admitted request (``AdmittedRequest``)."""
 
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator

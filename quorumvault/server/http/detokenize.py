@@ -1,9 +1,9 @@
 """POST /detokenize: tokens, or tokens at the configured fields of records, become values again.
 
-Any text may be asked for as a token. A malformed one, another owner's and one that was never issued go the same way to the vault
-and back, so nothing in here looks at a token (rule: not found costs the same work).
+A caller may ask for any text as a token. A malformed token, another owner's token and one that was never issued take the same
+path to the vault and back, so this module never inspects a token (rule: not found costs the same work).
 
-A value is kept once, however often an answer repeats it, because a large answer is encoded as it leaves.
+A value is kept in memory once, however often an answer repeats it, because a large answer is encoded as it leaves.
 """
 
 from collections.abc import Iterable, Sequence

@@ -1,4 +1,4 @@
-"""The health of a node: the body of /health and /readyz. The node fills it in; it has nothing about owners or their values."""
+"""The health of a node: the body of /health and /readyz. The node fills it in. It says nothing about owners or their values."""
 
 from typing import Literal
 

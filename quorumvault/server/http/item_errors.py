@@ -1,6 +1,7 @@
-"""Judges the items of a request: their canonical forms, what is wrong with each, and what becomes of the request then.
+"""Checks the items of a request: derives their canonical forms, collects their errors, and decides whether the request goes on.
 
-By default one bad item refuses the request (422), and all bad ones are listed. With on_error "item" they are null in the answer.
+By default one bad item makes the node refuse the request (422) and list all bad items. With on_error "item", bad items are null
+in the answer.
 """
 
 from collections.abc import Sequence

@@ -2,19 +2,19 @@
 
 A request pays for bytes before the node holds them, and gets them back when its answer has left:
 
-    arrival    the body, as it comes; all bodies together fill a quarter of the budget at most, to leave room for work on them
-    decoding   what the body becomes as Python objects
-    the vault  the replies of two replicas, then the records that were found, sealed and opened
+    arrival    the body, as it arrives; all bodies together fill at most a quarter of the budget, to leave room for their work
+    decoding   the Python objects that the body becomes
+    the vault  the replies of two replicas, then the records found, sealed and opened
     sending    the values of the answer, which is encoded a piece at a time as it leaves
 
-A request that can never fit is TooLarge (413). One that does not fit now waits in line, and after a while is Busy (429). One API
-key has a share of the budget (``limits.key_share``), so that others find some left; one request alone may exceed it. A key that
-waits for its own share does not delay others.
+A request that can never fit is TooLarge (413). A request that does not fit now waits in line, and after a while is Busy (429).
+One API key has a share of the budget (``limits.key_share``), so that some is left for others; a single request may exceed the
+share. A key that waits for its own share does not delay others.
 
-A request pays in steps, and holds its bytes while it waits for more. Large requests could wait for each other that way, with the
-whole budget between them, so they are worked on one at a time (``enter_lane``); the loop has one thread anyway.
+A request pays in steps, and holds its bytes while it waits for more. So large requests could block each other with the whole
+budget between them. To prevent this, they are processed one at a time (``enter_lane``); the loop has one thread anyway.
 
-Invariant: ``held`` is the sum of what all holds have, and at most ``limits.memory_bytes``.
+Invariant: ``held`` is the sum of all holds, and at most ``limits.memory_bytes``.
 """
 
 from __future__ import annotations

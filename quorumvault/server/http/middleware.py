@@ -1,7 +1,7 @@
-"""Puts the request's id on every response, and turns exceptions into problems. routes.py puts it around all endpoints.
+"""Puts the request's id on every response, and turns exceptions into problems. routes.py wraps all endpoints in it.
 
-An exception's text may hold a value (a KeyError's does), so only its type and its traceback without texts are logged. Pure ASGI:
-no task and no queue of its own around a request.
+An exception's text may contain a value (a KeyError's does), so only its type and its traceback without texts are logged. This is
+pure ASGI: it adds no task and no queue around a request.
 """
 
 import logging

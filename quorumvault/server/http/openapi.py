@@ -3,7 +3,7 @@
 components.schemas    the structs, as msgspec sees them
 components.responses  problems by status: one for each set of codes that share a status somewhere, named "busy.rate-limited"
 components.examples   one problem of each code
-paths                 an operation for each endpoint; its "default" is what any path may answer: 404, 405
+paths                 an operation for each endpoint; its "default" response covers what any path may answer: 404, 405
 """
 
 import inspect

@@ -1,7 +1,7 @@
 """The paths of the API as a table: types, permissions, errors, descriptions and examples of each.
 
-openapi.py makes GET /openapi.json from it. The types and the error classes are those that requests run through. Tests check that
-every route is here, and that real answers are as the table says.
+openapi.py makes GET /openapi.json from it. The types and the error classes are the ones that requests use. Tests check that every
+route is in the table, and that real answers match it.
 """
 
 import hashlib

@@ -1,17 +1,17 @@
 """The steps of every request with an API key, in order, and the one call that records how it ended.
 
 404/405  the router
-401      authenticate: whose key it is
-403      permit: may the key do this
-503      this node does not know which keys are revoked by now (no-quorum, outcome none)
+401      authenticate: whose key is it?
+403      permit: may the key do this?
+503      this node does not know which keys are revoked now (no-quorum, outcome none)
 503      the event log cannot be written and events.on_failure is "refuse" (no-quorum, outcome none)
 503      draining      admission.py, before a byte of the body is read
 429      busy          admission.py: no place; memory.py: no memory for the body (413: never)
 429      rate-limited  rate_limits.py: spend_request, requests a second
 415      the body's media type
 413      its length, as announced and as it arrives
-413/429  memory.py: the memory for what the body becomes
-401/503  the key again, once the body is there: it may have been revoked, or have ended, meanwhile
+413/429  memory.py: the memory for the decoded body
+401/503  the key again, once the body has arrived: meanwhile the key may have been revoked, or have expired
 400      JSON, or Arrow            the operation, with the bytes
 422      id headers, form, values  the operation
 413/429  memory.py: the memory for the operation's work (AdmittedRequest.pay)

@@ -1,7 +1,7 @@
 """Errors as problem details (RFC 9457): one shape for everything that is not a success.
 
-Each error's status and code are attributes of its class in quorumvault/errors.py. No value, API key or whole token gets in here:
-details are written in this program, and none is made of what a request contains.
+Each error's status and code are attributes of its class in quorumvault/errors.py. No value, API key or whole token can appear in
+a problem: details are texts of this program, and none quotes a request.
 """
 
 from typing import Annotated

@@ -1,20 +1,20 @@
 """One HTTP connection. It bounds the bytes and the work that a stranger without a key can cause.
 
-asyncio hands a streaming protocol all that has come, up to 256 KiB at once: 14,000 requests in one piece. This protocol is a
-buffered one, which chooses the size of each read. uvicorn's protocol (requests.py) parses the bytes, in parts:
+asyncio hands a streaming protocol everything that has arrived, up to 256 KiB at once: 14,000 requests in one piece. This one is
+a buffered one, which chooses the size of each read. uvicorn's protocol (requests.py) parses the bytes, in parts:
 
-    BETWEEN  nothing of a request has come   small reads, and parts no longer than to the first empty line. The parser takes
-    HEAD     its first byte has              nothing but CR LF for a line's end, so a head ends there, and so does a chunked body
-    CHUNKED  a body of unknown length        with its trailers: no part has the beginning of a second request in it
-    SIZED    a body of a known length        large reads, and no further than that length
+    BETWEEN  no byte of a request yet        small reads; each part ends at the first empty line, if not before. The parser takes
+    HEAD     the head has begun              only CR LF as a line's end, so a head ends there, and so does a chunked body with its
+    CHUNKED  a body of unknown length        trailers: no part contains the beginning of a second request
+    SIZED    a body of a known length        large reads, up to that length
 
     socket --get_buffer--> one buffer for all --part--> Requests --> application
-                 at most one read is held while: the answer before is not written, or has not left
+                 at most one read is held while: the previous answer is not written, or has not left
                                                  the application holds back (flow control)
-                                                 others have their turn (turnstile.py)
+                                                 other connections have their turn (turnstile.py)
 
-While a read is held, nothing more is read. Deadlines are compared ten times a second (``check``), because each request would
-start and cancel three timers.
+While a read is held, nothing more is read. Deadlines are checked ten times a second (``check``), because timers would mean
+starting and cancelling three for each request.
 """
 
 import asyncio

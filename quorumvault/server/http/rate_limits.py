@@ -1,12 +1,12 @@
-"""Rates of API keys: requests a second, values a second, values a day. A key beyond its rate gets 429 rate-limited, from here.
+"""Rate limits of API keys: requests a second, values a second, values a day. A key beyond its rate gets 429 rate-limited.
 
-Each rate is a token bucket, in memory alone: a node counts its own requests, and starts again with full buckets.
+Each rate is a token bucket in memory: a node counts only its own requests, and starts with full buckets.
 
-A request may have more values than a second's worth, or a key with 1,000 a second could send no batch of 10,000. It waits until
-the bucket is full, and leaves it in debt: nothing more passes until the debt is paid off, so the rate holds on average. A request
-of more than a day's worth never passes (422).
+A request may have more values than one second's worth; otherwise a key with 1,000 a second could send no batch of 10,000. Such a
+request waits until the bucket is full, and leaves it in debt: nothing more passes until the debt is paid off, so the rate holds
+on average. A request with more than a day's worth never passes (422).
 
-A refused request pays nothing; one that passes has paid, whatever comes of it.
+A refused request pays nothing. A request that passes has paid, whatever its outcome.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""The records of a request: taken apart, their configured fields found, and put together again."""
+"""Takes the records of a request apart, finds their configured fields, and puts the records together again."""
 
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass

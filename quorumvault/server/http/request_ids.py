@@ -1,4 +1,4 @@
-"""The headers X-Request-ID (the caller's id of the request) and X-Purpose (its reason). The event log has both as they came."""
+"""The headers X-Request-ID (the caller's id of the request) and X-Purpose (its reason). The event log has both unchanged."""
 
 import itertools
 import os

@@ -1,8 +1,8 @@
 """uvicorn's HTTP/1.1 protocol, inside the bounded connection (protocol.py).
 
 uvicorn's protocol parses with httptools (llhttp, strict), makes ASGI scopes and runs the application. The connection gives it
-bytes in parts that never go beyond the end of a message, and only while no answer is owed, so its own queue of pipelined requests
-stays empty. Its calls on the transport pass through a ``Wire``.
+bytes in parts that never extend past the end of a message, and only while no answer is owed. So uvicorn's queue of pipelined
+requests stays empty. Its calls on the transport pass through a ``Wire``.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""POST /retokenize: moves tokens of any epoch to the active one. The caller sees no value."""
+"""POST /retokenize: moves tokens of any epoch to the active epoch. The caller sees no value."""
 
 from quorumvault.server.coordinator.vault import Missing
 from quorumvault.server.http.dependencies import AdmittedRequest

@@ -1,6 +1,6 @@
 """The HTTP API: its routes, and the application around them.
 
-Application                   finds the endpoint of a method and a path; where there is none, Starlette knows what to say
+Application                   finds the endpoint of a method and a path; if there is none, Starlette answers
   RequestIdMiddleware         request id on every response; a RequestError becomes a problem, an unforeseen exception 500
     Pipeline                  key, permission, admission, body; one event for each request
       tokenize, detokenize    the operations: an AdmittedRequest in, Content out, on a Vault

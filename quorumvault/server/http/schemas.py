@@ -1,8 +1,8 @@
-"""The bodies of requests and answers, as types: a body that decodes into one of them has the form that the contract asks for.
+"""The bodies of requests and answers, as types: a body that decodes into one of them has the form that the contract requires.
 
-A request names exactly one of several things. msgspec has no union for that, so the struct has all of them, unset but one.
-Members that go out as they came in stay ``msgspec.Raw``: the decoder does not look into them, so ``check_steps`` does.
-GET /openapi.json is made of these types too: its readers see their docstrings and ``Meta``.
+A request names exactly one of several members. msgspec has no union for that, so the struct has all of them, and all but one are
+unset. Members that are returned as they arrived stay ``msgspec.Raw``: the decoder does not look into them, so ``check_steps``
+does. GET /openapi.json is generated from these types too, with their docstrings and ``Meta``.
 """
 
 import re

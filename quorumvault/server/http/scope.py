@@ -1,4 +1,4 @@
-"""What a request has in its ASGI scope: its header fields, read once, and the connection that it came over."""
+"""The parts of a request's ASGI scope: the header fields, read once, and the connection that carried the request."""
 
 from collections.abc import Callable, Iterable
 from typing import Final, Protocol

@@ -3,11 +3,11 @@
     socket ──bytes──▶ Secured ──what TLS opens, as much as the connection has room for──▶ Connection
            ◀─bytes──          ◀──────────────── what it writes ──────────────────────────
 
-The connection is there from the first packet, as it is without TLS. So its deadline for a head covers the handshake; a stranger
-in the handshake is an idle connection, counted and closed for others like any; and the bytes that wait to leave are the socket's.
+The connection exists from the first packet, as it does without TLS. So its deadline for a head covers the handshake. A stranger
+in the handshake is an idle connection, counted and closed for others like any other. Bytes that wait to leave wait in the socket.
 
-While the connection does not read, the socket is not read either: at most READ_BYTES and a record, read before, wait here. TLS
-gets a record's worth at a time, and what is in it is delivered before the next: its buffers do not shrink.
+While the connection does not read, the socket is not read either: at most READ_BYTES and one record, read before, wait here. TLS
+gets one record's worth at a time, and its content is delivered before the next, because TLS buffers never shrink.
 """
 
 import asyncio

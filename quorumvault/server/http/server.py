@@ -1,6 +1,6 @@
 """The HTTP server: uvicorn inside a node's own event loop, without its handling of signals.
 
-uvicorn closes its listener at the first SIGTERM and exits with 143. A node drains first (admission.py), and exits by itself.
+uvicorn closes its listener at the first SIGTERM and exits with 143. A node must drain first (admission.py), and exits by itself.
 """
 
 import asyncio

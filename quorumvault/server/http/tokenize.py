@@ -1,8 +1,9 @@
 """POST /tokenize: values, or the configured fields of records, become tokens.
 
-All items are judged before the vault is asked. One bad item and ``on_error`` "fail": 422, nothing done. With "item" a bad value,
-or a record with a bad field, gets null in its place, nothing of it is stored, and the others go through. Only a collision is
-found later, by the vault, when the other values are stored: with "fail" it is 409, and no token is returned.
+All items are checked before the vault is asked. If ``on_error`` is "fail", one bad item means 422, and nothing is done. If it is
+"item", a bad value, or a record with a bad field, becomes null in the answer, nothing of it is stored, and the other items go
+through. Only a collision is found later, by the vault, when the other values are stored; with "fail" the answer is then 409, and
+no token is returned.
 """
 
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,7 @@
-"""POST /tokens: derives the tokens of values in every epoch so far, issued or not. Nothing is written or looked up.
+"""POST /tokens: derives the tokens of values in every epoch so far, issued or not. It writes nothing and looks nothing up.
 
-It finds a person in data that was not migrated. A token is a function of owner, epoch and value (docs/token-format.md), so the
-other nodes are asked for the active epoch alone.
+With these tokens a caller can find a person in data that was not migrated. A token is a function of owner, epoch and value
+(docs/token-format.md), so the other nodes are asked only for the active epoch.
 """
 
 from quorumvault.errors import TooManyItems

@@ -1,7 +1,7 @@
-"""Bounds the work of all connections together in one turn of the event loop. What is left waits for the next turn, in order.
+"""Bounds the work of all connections together in one turn of the event loop. The rest waits for the next turn, in order.
 
-Between two turns the loop serves everything else, the peers' pings above all. Without the bound, a thousand connections with
-requests at once would be read one after the other, and the node would be silent to its peers meanwhile.
+Between two turns the loop serves everything else, above all the peers' pings. Without the bound, the loop would read a thousand
+connections with simultaneous requests one after the other, and the node would be silent to its peers meanwhile.
 """
 
 from collections.abc import Callable

@@ -1,13 +1,13 @@
-"""The line in which requests for many values wait for their turn at the vault.
+"""The queue in which requests for many values wait for their turn at the vault.
 
-Worked on all at once, each of them has a small part of the node's time. Beyond what a cluster can do, none would be done within
-its deadline, and all of the work would be for nothing. So few are worked on at once, which is enough to keep all nodes busy, and
-those are done in time. The rest waits, and after a while is Busy (429), before anything was done for it.
+If all such requests ran at once, each would get a small part of the node's time. In an overloaded cluster none would finish
+within its deadline, and all their work would be wasted. So only a few run at once: enough to keep all nodes busy, and few enough
+to finish in time. The rest wait, and after a while are Busy (429), before any work was done for them.
 
-    up to FEW values   at once: its client waits for nobody's thousands
-    more               once it fits beside those under way: AT_ONCE values together, or one request alone, however large
+    up to FEW values   runs at once, so that its client never waits for other clients' thousands
+    more               runs once it fits beside the running ones: AT_ONCE values together, or one request alone, however large
 
-API keys have their turns one after the other, so that no key waits for all that another one has asked for.
+API keys take turns, so that no key waits for all of another key's requests.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """The addresses at which a node listens, while the machine around it starts.
 
-At boot a service can come before its host's name resolves, or before the network has given the host its address.
+At boot a service can start before its host's name resolves, or before the network has given the host its address.
 """
 
 import logging

@@ -1,8 +1,8 @@
-"""This node's disk while the process runs: the storage thread that serves it, its replacement, and the end of one that is lost.
+"""This node's disk while the process runs: the storage thread that serves it, its replacement, and the end of a lost disk.
 
 open     data_directory.open_disk found a store    ->  replica and storage thread run
-none     the store is lost, or was never there     ->  ``create_replacement`` gives this node an empty one to rejoin with
-given up the store can no longer be trusted        ->  the reason is noted, the process ends with STORAGE_EXIT
+none     the store is lost, or never existed       ->  ``create_replacement`` gives this node an empty store to rejoin with
+given up the store can no longer be trusted        ->  the reason is noted, and the process ends with STORAGE_EXIT
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""What a node says of itself: its facts to peers, /health to everybody, numbers to Prometheus."""
+"""What a node reports about itself: facts to its peers, /health to everyone, metrics to Prometheus."""
 
 import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping

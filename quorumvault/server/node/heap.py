@@ -1,7 +1,7 @@
 """Gives freed memory back to the system when it is not needed again at once.
 
-The allocator keeps what requests free, since the next one needs it (cli/process.py). After large requests it would keep a hundred
-megabytes for good.
+The allocator keeps memory that a request frees, because the next request needs it (cli/process.py). After large requests it would
+keep a hundred megabytes for good.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
-"""Membership: how this node's disk gets into the view, follows the views that peers tell of, and learns that it was replaced.
+"""Membership: how this node's disk gets into the view, follows the views that peers report, and learns that it was replaced.
 
     a peer is in a larger view that lists this disk     enter that view
-    a peer is in a view with another disk in its place  this disk was replaced: the process ends
+    a peer is in a view with another disk in this slot  this disk was replaced: the process ends
     this disk is joining                                rejoin (healing/join.py), with a new disk if this node has lost its own
 
 Used on the event loop's thread; the replica, which changes the identity, runs on the storage thread.

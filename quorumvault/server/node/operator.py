@@ -1,4 +1,4 @@
-"""What an operator can ask of a running node, through its administrative socket.
+"""The requests that an operator can make of a running node, through its administrative socket.
 
 Rules kept here: what is not known is not absent.
 """

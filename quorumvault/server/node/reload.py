@@ -1,11 +1,12 @@
 """Reload: a running node reads its API keys, its peers' addresses and its certificates again.
 
-    SIGHUP, or the administrative socket --> API keys        --> in force, and what changed is in the event log
+    SIGHUP, or the administrative socket --> API keys        --> in force; the event log has the changes
                                          --> peer addresses  --> links move
-                                         --> certificates    --> for new connections; those not trusted any more end
+                                         --> certificates    --> for new connections; connections no longer trusted end
 
-A file is taken whole or not at all. A refused file is a warning in /health until a later reload takes it, since somebody changed
-it and believes that it holds. The event log says which keys came, went and changed, and when; this node does not know who did it.
+A file is taken whole or not at all. A refused file is a warning in /health until a later reload takes it, because whoever changed
+it believes that it is in force. The event log says which keys were added, removed and changed, and when; the node does not know
+by whom.
 """
 
 import logging

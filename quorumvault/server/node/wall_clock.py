@@ -1,4 +1,4 @@
-"""The wall clock, for versions and dates; what lasts is measured by the event loop's clock."""
+"""The wall clock, for versions and dates. Durations are measured by the event loop's clock."""
 
 import time
 from datetime import UTC, datetime

@@ -1,12 +1,12 @@
-"""The CA of a cluster, on the machine where it was made: what it has issued, and what of that it has revoked.
+"""The CA of a cluster, on the machine where it was made: the certificates that it has issued, and those that it has revoked.
 
-    DIR/secrets/ca.key         the CA's key: of this machine alone. No configuration names it, so no pack has it
-    DIR/secrets/ca.pem         its certificate; each host has it
-    DIR/secrets/revoked.pem    what it has revoked; each host has it
-    DIR/secrets/n1.pem …       certificate and key of a node; its host has it
-    DIR/secrets/issued.pem     all certificates that it has issued, without keys: what can be revoked
+    DIR/secrets/ca.key         the CA's key, on this machine only. No configuration names it, so no pack contains it
+    DIR/secrets/ca.pem         the CA's certificate; each host has it
+    DIR/secrets/revoked.pem    the list of revoked certificates; each host has it
+    DIR/secrets/n1.pem …       certificate and key of a node; that node's host has it
+    DIR/secrets/issued.pem     all certificates that the CA has issued, without keys: those that can be revoked
 
-A new file takes the place of an old one whole, and keeps its owner and mode. Nodes take it on SIGHUP.
+A new file replaces the old file as a whole, and keeps its owner and mode. Nodes take the new file on SIGHUP.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping

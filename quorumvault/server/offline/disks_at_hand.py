@@ -1,4 +1,4 @@
-"""The disks that an operator has at hand while no node runs: which of them count, and which are donors (recover.py).
+"""The disks that an operator has at hand while no node runs: which disks count, and which are donors (recover.py).
 
 Rules kept here: donors have no voice.
 """

@@ -1,16 +1,16 @@
 """Make the directory of a cluster: configuration, secrets, first API keys, and three empty stores.
 
     DIR/cluster.yaml   fields.yaml   api_keys.yaml           all three nodes need these
-    DIR/secrets/       master-s1.key  ca.pem  revoked.pem    0700, files 0600; these too
-                       n1.pem  n2.pem  n3.pem                each host its own
-                       ca.key  issued.pem                    they stay here (certificates.py)
-    DIR/n1/ n2/ n3/    disk.json     store/                  one node each: its identity, outside of the store that it names
+    DIR/secrets/       master-s1.key  ca.pem  revoked.pem    all three nodes need these too; directory 0700, files 0600
+                       n1.pem  n2.pem  n3.pem                each host needs its own
+                       ca.key  issued.pem                    these stay on this machine (certificates.py)
+    DIR/n1/ n2/ n3/    disk.json     store/                  one node each: its identity is outside the store that it names
 
-The three disks make view 1, active from the start. That is safe here only: nothing has ever been acknowledged.
+The three disks form view 1 and are active from the start. This is safe only here, because nothing has been acknowledged yet.
 
-cluster.yaml is written first under another name, which claims the directory, and gets its own name last, when everything has
-been read back. So a directory has either a whole cluster that can start or none, and one that an interrupted init left behind
-says so.
+cluster.yaml is first written under another name, which claims the directory. It gets its own name last, after everything has been
+read back. So a directory has either a whole cluster that can start or none, and the first name marks a directory that an
+interrupted init left behind.
 
 Rules kept here: disk identity.
 """

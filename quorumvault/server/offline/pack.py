@@ -1,14 +1,14 @@
-"""A tar of what one node needs on its own host: the configuration, the secrets and its data, and nothing of the other nodes.
+"""A tar of everything that one node needs on its own host: configuration, secrets and data, and nothing of the other nodes.
 
     cluster.yaml   fields.yaml   api_keys.yaml       under the names that cluster.yaml has for them
-    secrets/master-s1.key  n1.pem  ca.pem  revoked.pem   those that cluster.yaml names for this node, no others: not the CA's key
-    nX/disk.json   nX/store/...                      all of nX but its lock, its socket, and logs
+    secrets/master-s1.key  n1.pem  ca.pem  revoked.pem   only those that cluster.yaml names for this node: not the CA's key
+    nX/disk.json   nX/store/...                      all of nX except its lock, its socket and its logs
 
-Unpacked in an empty directory it is one in which that node can be served. Names are relative, in order; modes and times are the
-files' own, owners are left out: the same directory makes the same bytes.
+Unpacked into an empty directory, the tar makes a directory from which that node can be served. Names are relative and in order;
+modes and times are the files' own, and owners are left out, so the same directory always makes the same bytes.
 
-The node has to be stopped, and stays so while this runs: half of a store is none. What is packed is its disk, identity and all,
-so only one of the two may run afterwards; peers turn the other away (server/peers/claims.py).
+The node must be stopped, and must stay stopped while this runs: half a store is useless. The tar has the node's disk, including
+its identity, so only one of the two copies may run afterwards; peers turn the other away (server/peers/claims.py).
 """
 
 import os

@@ -1,15 +1,17 @@
-"""Make a new cluster of the one disk that is left of an old one, when two are lost. Loses what that disk lacks.
+"""Make a new cluster from the last disk of an old one, when the other two are lost. Records that this disk lacks are lost.
 
     INTO/cluster.yaml   the old one's text, under a new cluster id     fields.yaml, api_keys.yaml, the master secret: as they were
     INTO/secrets/       a CA and certificates of its own: they name the cluster
     INTO/n1/ n2/ n3/    three new disks in view 1, active, each with all that the old disk has
 
-With two of three disks lost there is no quorum, and no rule by which the third may go on: what the other two acknowledged without
-it cannot be known here. So it does not go on; its records begin a new cluster. Disks of the old one that turn up after all are
-another cluster's, and can never vote beside the new ones. Tokens stay what they are: they depend on the master secret alone.
-What the one disk cannot read of its records, or does not know, is lost with the two others, and not found in the new cluster.
+With two of three disks lost there is no quorum, and no rule allows the third disk to continue: it cannot know what the other two
+acknowledged without it. So the old cluster ends, and the disk's records begin a new one. Disks of the old cluster that turn up
+later belong to another cluster, and can never vote beside the new disks. Tokens do not change: they depend only on the master
+secret. Records that the disk cannot read, or that were in its gaps, are lost with the other disks, and not found in the new
+cluster.
 
-The old directory is left as it was, but for a torn tail (recover.py). The new one is whole, or is not there (init.py).
+The old directory is left as it was, except for a torn tail (recover.py). The new directory is complete, or does not exist
+(init.py).
 """
 
 import contextlib

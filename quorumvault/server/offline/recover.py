@@ -1,34 +1,37 @@
-"""Recover a cluster of which too few disks open for the others to be copied from. Run by an operator, with all nodes stopped.
+"""Recover a cluster in which too few disks open to copy the others from them. Run by an operator, with all nodes stopped.
 
 A power cut may leave other bytes where the last batch of a store's log should be, and then LevelDB refuses to open the store
-(storage/leveldb_log.py has the table). One such disk is copied anew from the two others (rejoin). If it hit two or all three at
-once there is nobody to copy from. Then:
+(storage/leveldb_log.py has the table). If this hits one disk, that disk is copied anew from the two others (rejoin). If it hits
+two or all three disks at once, there is no quorum to copy from. Then the recovery does this:
 
-    cut      after the last whole batch of a log, unless later batches follow (storage/leveldb_log.py); a copy is kept aside
-    read     all of each store that can be read
-    compare  how far each disk is with what the others here remember of it (rollback_marks.py); one that is behind has no voice
-    weigh    two that count have to have read each part of the stores, or something may be gone
-    unite    every store gets what it lacks of the others, synced: what was torn on one disk may be whole on another. A store that
-             cannot be read to its end is set aside, and made anew
-    trust    the note that it could not be opened is removed; its mark passes all that others can remember of it
+    cut      a log is cut after its last whole batch, unless later batches follow (storage/leveldb_log.py); a copy is kept aside
+    read     everything readable is read from each store
+    compare  each disk is compared with the marks of it on the other disks here (rollback_marks.py); a disk that is behind has
+             no voice
+    weigh    each part of the stores must have been read from two disks that count, or records may be lost
+    unite    each store gets what it lacks from the others, synced: a batch torn on one disk may be whole on another. A store
+             that cannot be read to its end is set aside, and made anew
+    trust    the note that the store could not be opened is removed; its mark is raised past every mark that others can have of it
 
-What was torn had not been synced, so nobody was told that it stands. But a last batch that was acknowledged and has rotted since
-looks the same. What is known about that, and what is not:
+A torn batch had not been synced, so it was never acknowledged. But a last batch that was acknowledged and has rotted since looks
+the same. What is known about that case, and what is not:
 
-- A disk that another one here remembers more of has lost acknowledged writes, by rot or because it was put back from an older
-  copy. It takes no part, and joins anew when the others run. All disks here are asked, those that are left out too.
-- Memory is written within 0.1 s (docs/decisions/0011), and a disk that is elsewhere is not asked. So a loss may stay unseen. An
-  acknowledged record is on two disks, and stays unless both lost it: with all three here one disk may have lost its last batch
-  unseen. With two it may not, since the record may be on the third and nowhere else. ``Recovery.in_doubt`` says where that is so.
-- A mark that has passed all memory hides from a disk elsewhere what it could have proved. So it is raised only on a disk that
-  was torn, or is accepted as an older copy: any other is still found out when that one comes.
+- If another disk here has a mark ahead of a disk, that disk has lost acknowledged writes, by rot or because it was restored from
+  an older copy. It takes no part, and joins anew when the others run. The marks of all disks here count, including disks that
+  take no part.
+- Marks are saved within 0.1 s (docs/decisions/0011), and a disk elsewhere cannot be asked. So a loss may go unnoticed. An
+  acknowledged record is on two disks, and survives unless both lost it. With all three disks here, one of them may therefore have
+  lost its last batch unnoticed. With two disks here neither may, because the only other copy of the record may be on the third
+  disk. ``Recovery.in_doubt`` says where that is so.
+- A mark raised past all others hides a loss that a disk elsewhere could have proved. So a mark is raised only on a disk that was
+  torn, or is accepted as an older copy; a loss on any other disk is still detected when the disk from elsewhere comes back.
 
-Only disks that may vote count: active, listed in the newest view that any of those at hand is in, and distrusted for no other
-reason than damage. The others are left as they are, and are donors: what they have is taken, what they lack says nothing
-(protocol/donors.py). So are disks that were set aside, in and beside the data directories, or that the operator names. One of
-them may count as well: if that view lists it, or did before a disk that has never been whole took its slot. An operator who has
-put machines back from older copies may have these take part too (``accept_older``): then what was acknowledged after the copies
-were taken is gone, unless another disk here has it.
+Only disks that may vote count: active, listed in the newest view of all disks at hand, and not distrusted for any reason other
+than damage. The other disks are left as they are, and are donors: what they have is taken, what they lack says nothing
+(protocol/donors.py). Disks that were set aside, in and beside the data directories, or that the operator names, are donors too.
+A donor counts as well if that view lists it, or listed it before a disk that was never complete took its slot. An operator who
+has restored machines from older copies may let these disks take part too (``accept_older``): then writes acknowledged after the
+copies were taken are lost, unless another disk here has them.
 
 Rules kept here: donors have no voice; two lost disks need an operator.
 """

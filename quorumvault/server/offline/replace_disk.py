@@ -1,15 +1,15 @@
-"""A new disk for one node of a cluster whose own is lost, made by its operator: ``quorumvault init DIR --replace n2``.
+"""Make a new disk for a node that has lost its own, as its operator: ``quorumvault init DIR --replace n2``.
 
     DIR/n2/                disk.json: a new identity, joining, in no view; store/: empty. Made as DIR/n2.new-…, which a crash
-                           may leave behind: nobody's disk
-    DIR/n2.set-aside-1/    what was in n2 before, all of it; DIR/n2/n2.set-aside-1/ if n2 is where a volume is mounted
+                           may leave behind; it is no node's disk
+    DIR/n2.set-aside-1/    everything that was in n2 before; DIR/n2/n2.set-aside-1/ if n2 is where a volume is mounted
     DIR/cluster.yaml       n2's new addresses, if it has moved to another host; the rest of the text is left as it is
 
-All of it belongs to whom the old directory belongs to, with its mode; without one, to whom the directory that it is in does. So a
-node that runs as a user of its own starts with what root has made.
+The new files get the owner and mode of the old directory or, if there is none, the owner of its parent directory. So a node that
+runs as its own user can start with files that root has made.
 
-The node joins when it is served and both others are active (server/healing/join.py). Until then its old disk is the cluster's:
-whoever renames n2.set-aside-1 back has taken nothing away.
+The node joins when it is served and both other nodes are active (server/healing/join.py). Until then the old disk is still the
+cluster's, and renaming n2.set-aside-1 back undoes the replacement.
 """
 
 import shutil

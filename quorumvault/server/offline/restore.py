@@ -1,15 +1,15 @@
-"""Make a new cluster of a backup: new ids, new disks in view 1, and every record of the backup on all three.
+"""Make a new cluster from a backup: new ids, new disks in view 1, and every record of the backup on all three disks.
 
-    DIR/cluster.yaml   a new one, under a new cluster id      fields.yaml, api_keys.yaml: as they were given
+    DIR/cluster.yaml   a new one, under a new cluster id      fields.yaml, api_keys.yaml: as given
     DIR/secrets/       the master secret that the backup needs; a new secret between nodes
     DIR/n1/ n2/ n3/    three new disks, active, with the same content
 
     verify    the whole backup, before anything is made: its checksums, its counts, its seal, and every record with its own key
-    write     all of it to each disk
+    write     the whole backup to each disk
     compare   every disk, opened anew, with the backup, record by record
 
-Nodes of the old cluster, should they come back, are another cluster's to these. The new directory is whole, or is not there
-(init.py).
+If nodes of the old cluster come back, the new nodes see them as another cluster's. The new directory is complete, or does not
+exist (init.py).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Stores that a recovery makes anew, and the trust that it gives back (recover.py).
+"""Makes stores anew during a recovery, and gives them back the trust of their nodes (recover.py).
 
-<data>/store.anew                   while it is filled; removed at the next recovery if this one does not end
-<data>/store.damaged.set-aside-1    the store that could not be read to its end, as it was; no node removes it
+<data>/store.anew                   the new store while it is filled; if this recovery does not finish, the next one removes it
+<data>/store.damaged.set-aside-1    the old store, unchanged, that could not be read to its end; no node removes it
 """
 
 import shutil

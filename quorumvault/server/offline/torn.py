@@ -1,4 +1,4 @@
-"""Torn logs: what a power cut left behind the last whole batch is cut off, and a copy is kept (storage/leveldb_log.py)."""
+"""Torn logs: cuts off what a power cut left behind the last whole batch, and keeps a copy of it (storage/leveldb_log.py)."""
 
 import itertools
 from dataclasses import dataclass

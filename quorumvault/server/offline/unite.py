@@ -1,8 +1,9 @@
-"""Unite stores while no node runs: each gets what it lacks of the others, read around what cannot be read.
+"""Unite stores while no node runs: each store gets the entries that it lacks from the others; unreadable parts are skipped.
 
 Stores that count are merged as a joining disk merges its copies: two values under one key become a conflict mark. Donors have no
-voice (protocol/donors.py). Where two stores that count were read, nothing was acknowledged but what they have, so there a donor
-adds what is authentic and they lack, and contradicts nothing. Only in a part that fewer could read its word is as good as theirs.
+voice (protocol/donors.py). If two stores that count were read in a part, they have everything that was acknowledged there; a
+donor then only adds authentic records that both lack, and contradicts nothing. In a part that fewer than two of them could read,
+a donor's records are worth as much as theirs.
 
 Rules kept here: donors have no voice.
 """

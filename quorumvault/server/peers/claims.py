@@ -1,8 +1,8 @@
 """Claims: which process holds a node's name, when two processes greet under it.
 
-If a data directory is copied and both copies run, two processes have one disk identity. If both acknowledged a write, that
-one disk would count as two. So a node speaks with one process under each name at a time, in both directions together. It turns
-the other process away, which then stops.
+If a data directory is copied and both copies run, two processes have one disk identity. If both acknowledged a write, that one
+disk would count as two. So a node talks to only one process under each name at a time, in both directions together. It turns the
+other process away, which then stops.
 
     free       ── a process greets under the name, on whichever end ──▶ held by that process (NodeFacts.boot)
     held       ── the same process greets on another connection ──▶ held: those connections together are its hold
@@ -11,11 +11,11 @@ the other process away, which then stops.
     contested  ── any pong ──▶ held: the holder lives, and the challenger is turned away
                ── the last connection of the hold ends ──▶ held by the challenger that came first
 
-No clock is compared: the holder stays if it lives. A process that was killed leaves no hold, since its kernel closes its
-connections. One whose host lost power, or that SIGSTOP stopped, holds its name until it has been silent for timeouts.silence, and
-its successor waits that long. If it continues later, it is the challenger.
+No clocks are compared: a holder that lives keeps the name. A killed process leaves no hold, because its kernel closes its
+connections. A process whose host lost power, or that SIGSTOP stopped, holds its name until it has been silent for
+timeouts.silence, and its successor waits that long. If the stopped process continues later, it is the challenger.
 
-standing.py says what follows from this, with two nodes that each judge by what they see.
+standing.py says what follows for a process when each of its two peers judges by what that peer sees.
 
 Rules kept here: one process per name.
 """

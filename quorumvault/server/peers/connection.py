@@ -1,8 +1,9 @@
-"""One connection between two nodes, as either end sees it: bytes in, messages out. The ends differ in link.py and server.py.
+"""One connection between two nodes, as either end sees it: bytes in, messages out. link.py and server.py add what differs.
 
-Its states and the ways between them are in connection_state.py. It ends once, at once and for one reason, which ``ended`` is
-told. Until the greeting of the other side is there the handshake's deadline holds; then the other side has to be heard in time.
-A claim may have to wait until an older connection has been silent for too long, so the dialler's deadline allows for that.
+connection_state.py has its states and the transitions between them. A connection ends once, immediately and for one reason, which
+is passed to ``ended``. Until the other side's greeting has arrived, the handshake's deadline applies; after that, the other side
+must not be silent for too long. A claim may have to wait until an older connection has been silent for too long, so the dialler's
+deadline allows for that.
 
 Rules kept here: a node is whom its certificate names.
 """

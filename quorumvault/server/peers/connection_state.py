@@ -5,13 +5,13 @@
 
     CONNECTING   there is no socket yet
     HANDSHAKE    both ends show their certificates (server/tls.py)
-    GREETING     frames flow; the other node's certificate was taken, and it has not told its facts yet
-    CLAIMING     its greeting is in order; claims.py decides whether it holds the name that it gives, now or later
+    GREETING     frames flow; the other node's certificate was accepted, but its facts have not arrived yet
+    CLAIMING     its greeting is in order; claims.py decides, now or later, whether it holds the name that it claims
     OPEN         requests, replies, pings and pongs
-    ENDED        nothing is sent or taken any more; the socket may need a moment to close
+    ENDED        nothing is sent or accepted any more; the socket may need a moment to close
 
-A pair of state and event that is not in the table is a slip in this program. A message that does not fit the state is the
-other node's: it ends the connection with a FrameError.
+A pair of state and event that is not in the table is a bug in this program. A message that does not fit the state is the other
+node's error: it ends the connection with a FrameError.
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""The facts that a node tells its peers in greetings, pings and pongs, and the reasons to refuse a node for them.
+"""The facts that a node tells its peers in greetings, pings and pongs, and the reasons to refuse a node because of its facts.
 
 Rules kept here: a node is whom its certificate names.
 """

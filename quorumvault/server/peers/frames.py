@@ -1,11 +1,11 @@
-"""Frames: how messages travel inside the TLS of two nodes (server/tls.py), which keeps them secret, whole and in their order.
+"""Frames: how messages travel inside the TLS of two nodes (server/tls.py), which keeps them secret, intact and in order.
 
     frame     u32 n | n bytes: one or more envelopes
     envelope  u8 kind | u64 correlation id | u32 length of the body | body: a message, in MessagePack
     integers big-endian
 
-The length of a frame is there so that it can be refused before anything of it is kept. Messages that a node wants to send at one
-time share one frame, and so one system call.
+A frame begins with its length, so that a node can refuse the frame before it keeps any of it. Messages that a node wants to send
+at one time share one frame, and so one system call.
 """
 
 import struct

@@ -1,9 +1,10 @@
 """A link: this node's connection to one other node, dialled again whenever it is lost.
 
 Coordinators use a link as a Peer (protocol/peer.py). ``on_reply`` of each request is called exactly once: with the reply, or with
-NoReply as soon as none can come. A request surely did not leave (``sent=False``) if there was no connection, if a limit was met,
-or if it was still in the outbox. Once the transport has it, nothing is certain (rule: unknown is an outcome).
-A request that its round has given up counts against the limits until it is answered or the connection ends.
+NoReply as soon as no reply can come. A request certainly did not leave (``sent=False``) if there was no connection, if a limit
+was reached, or if the request was still in the outbox. Once the transport has it, nothing is certain (rule: unknown is an
+outcome). After its round has given up a request, the request counts against the limits until it is answered or the connection
+ends.
 
 Rules kept here: unknown is an outcome.
 """

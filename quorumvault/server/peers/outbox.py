@@ -1,4 +1,4 @@
-"""What one connection has to send: messages wait here until they leave as frames."""
+"""The messages that one connection has to send: they wait here until they leave as frames."""
 
 import asyncio
 from collections import deque

@@ -1,6 +1,6 @@
-"""Refusals: says of each connection that came to nothing why, once for each host and reason, and not more often than it may.
+"""Refusals: logs why connections failed, once for each host and reason, at a bounded rate.
 
-Anybody who reaches the peer port can cause any number of them, and a line for each would fill the disk.
+Anyone who reaches the peer port can cause any number of refusals, and a line for each would fill the disk.
 """
 
 import logging

@@ -1,8 +1,8 @@
-"""Renewal: ends the connections that a node's credentials no longer allow; its links one after the other, for a CA that is out.
+"""Renewal: ends the connections that a node's credentials no longer allow. If a CA is removed, links end one after the other.
 
-A reload that ended all of them at once would fail what was asked of the node then: with no peer there is no quorum. So the next
-link waits until the one before is up again, with whatever is under way on it answered first (link.py). It does not wait longer
-than a reconnection may take, since a peer that cannot come back must not keep alive what is trusted no more.
+If a reload ended all links at once, the node's current requests would fail: without a peer there is no quorum. So each link waits
+until the previous link is up again, and its own requests under way are answered before it ends (link.py). It waits no longer than
+a reconnection may take, because a peer that cannot come back must not keep connections alive that are no longer trusted.
 
 Rules kept here: a node is whom its certificate names.
 """

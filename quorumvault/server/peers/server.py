@@ -1,12 +1,12 @@
-"""The peer port: takes other nodes' requests to this node's replica.
+"""The peer port: accepts other nodes' requests to this node's replica.
 
     strangers   connections that are not open yet: at most limits.peer_strangers; one more ends the oldest
     live        open connections, one for each node; a newer one of the same process replaces the older, which is half-open
                 (claims.py decides about another process under that name)
 
-While a connection has too many requests under way, or too many replies that the other side does not take, its requests wait, and
-it is not read. TCP then holds the other side back, whose own limits tell its coordinators. If this lasts longer than
-``timeouts.silence``, the connection ends.
+Backpressure: while a connection has too many requests under way, or too many replies that the other side does not read, its
+requests wait and the connection is not read. TCP then holds the other side back, whose own limits tell its coordinators. If this
+lasts longer than ``timeouts.silence``, the connection ends.
 """
 
 from __future__ import annotations

@@ -5,27 +5,28 @@
       └───────────────────────────────────── no link is up any more ─────────────────────────────────────────────┘
     withdrawn, for good: a peer said that the name is taken, so the process stops
 
-A peer that welcomes a process holds its name for it until the last connection between them has ended (claims.py). Only an
-established process votes; until then its replica answers nobody, not even its own coordinator.
+A peer that welcomes a process holds the name for it until the last connection between the two has ended (claims.py). Only an
+established process votes; until then its replica answers no one, not even its own coordinator.
 
-It has one peer hold its name first, and asks the other one then: raise your own flag, then look at the other's, as in
-Peterson, "Myths About the Mutual Exclusion Problem" (1981). Let X and Y be processes of one name that both vote, X held by W
-and Y, later, by V. After that Y asked W, which turned it away or could not be reached: so Y is cut off from W. X is cut off
-from V, which would turn it away as soon as it dials. So two vote only while the cluster is cut in two, a copy of the disk in
-each part, and no peer sees both. Once one does, one of the two stops. If both start at one instant each may be turned away by
-the peer that holds the other: never two, perhaps none.
+The process first has one peer hold its name, and then asks the other peer: raise your own flag, then look at the other's, as in
+Peterson, "Myths About the Mutual Exclusion Problem" (1981). Let X and Y be processes of one name that both vote, where W holds
+the name for X, and V, later, holds it for Y. After that Y asked W, and W turned Y away or could not be reached. A process that is
+turned away stops, so Y is cut off from W. X is cut off from V, which would turn X away as soon as X dials. So two processes vote
+only while the cluster is partitioned, a copy of the disk in each part, and no peer sees both. Once a peer sees both, one of the
+two stops. If both start at the same instant, each may be turned away by the peer that holds the name for the other: then perhaps
+neither votes, but never both.
 
-A process that was held up for timeouts.silence or longer cannot tell whether its links are up: what came meanwhile is read as
-if it had just come. Its peers may have given its name to another one. So it ends its links itself when it goes on (link.py), and
-asks both peers again.
+A process that was held up for timeouts.silence or longer cannot tell whether its links are up, because it reads whatever came
+meanwhile as if it had just arrived. Its peers may have given its name to another process. So when it resumes, it ends its links
+(link.py) and asks both peers again.
 
-It costs a start nothing but the time until both peers have answered, or have refused a connection; a peer that swallows
-connections costs timeouts.handshake. With no peer there is no quorum either, so nothing is lost by waiting for one.
+A start costs only the time until both peers have answered or refused a connection; a peer that swallows connections costs
+timeouts.handshake. Without a peer there is no quorum either, so waiting for a peer loses nothing.
 
-Limits: a node that others can dial, and that can dial none of them itself, does not vote. One attempt that is reset before the
-handshake is over counts as a peer that cannot be reached. If the process that this peer holds hangs then, and goes on before the
-next attempt, two vote until that one: for timeouts.reconnect_last at most. A machine that was suspended, or whose clocks all
-stood still, does not know that it was held up.
+Limits: a node that others can dial, but that can dial no other node itself, does not vote. A single attempt that is reset before
+the handshake is over counts as an unreachable peer. If the process for which this peer holds the name hangs at that moment, and
+resumes before the next attempt, two processes vote until that attempt: for at most timeouts.reconnect_last. A machine that was
+suspended, or whose clocks all stood still, cannot tell that it was held up.
 
 Rules kept here: one process per name.
 """

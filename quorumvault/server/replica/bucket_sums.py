@@ -1,16 +1,15 @@
-"""Fingerprints of the buckets of a store's records: equal ones mean equal records.
+"""Fingerprints of the buckets of a store's records: equal fingerprints mean equal records.
 
-A bucket's fingerprint is the sum, modulo 2^64, of the fingerprints of its records, so that a write changes it by what it adds and
-takes away, in whatever order writes come (Bellare and Micciancio, "A New Paradigm for Collision-Free Hashing", EUROCRYPT '97).
-A group is 256 buckets that follow each other, and its fingerprint the sum of theirs.
+A bucket's fingerprint is the sum, modulo 2^64, of the fingerprints of its records. So a write updates it by adding and
+subtracting, in whatever order writes come (Bellare and Micciancio, "A New Paradigm for Collision-Free Hashing", EUROCRYPT '97).
+A group is 256 consecutive buckets, and its fingerprint is the sum of theirs.
 
-A record's own fingerprint (protocol/records.py) is made of its SIV tag and its version, so the sum is a random linear function of
-the versions. A missing record goes unseen once in 2^64 times, a version that differs by milliseconds and in nothing else once in
-2^39. The bytes after the tag are not covered: their authentication
-(healing/scrub.py) and the hashes in listings tell whether they are what was written.
+A record's own fingerprint (protocol/records.py) combines its SIV tag and its version, so the sum is a random linear function of
+the versions. A missing record goes unnoticed once in 2^64 times, a version that differs only by milliseconds once in 2^39. The
+sums do not cover the bytes after the tag: authentication (healing/scrub.py) and the hashes in listings verify those.
 
-The sums follow each write and are never stored. A bucket is known from its first scan after the start, until a block of it cannot
-be read.
+The sums follow each write and are never stored. A bucket's sum is known from the bucket's first scan after the start, until one
+of its blocks cannot be read.
 """
 
 import struct

@@ -1,11 +1,11 @@
-"""Copying another disk's store, piece by piece: reading a piece there, and merging it with what is here.
+"""Copying another disk's store, piece by piece: reads a piece there, and merges it into the store here.
 
-A copy has what disks have in common: registers, revoked keys, names of owners, records, in this order. A register becomes the
-larger one of the two; of revoked keys the disk has both's; a record is merged by records.merge. Bytes that no owner's key opens
-are unknown and no value, so they give way to a record that is authentic, and never make a conflict with it. Where there is no
-authentic record they are kept: what is unreadable stays unknown, as it was on the disk that it came from, and is not absent.
+A copy has the data that disks have in common: registers, revoked keys, owner names and records, in this order. The larger of two
+registers stays; revoked keys of both disks are united; records are merged by records.merge. Bytes that no owner's key opens are
+unknown, not a value, so an authentic record replaces them, and they never make a conflict with it. If there is no authentic
+record, the bytes are kept: what was unreadable on the source disk stays unknown here, and is not absent.
 
-A store with damaged blocks is read around them: what cannot be read of a bucket is an unread part, and the rest is copied.
+A store with damaged blocks is read around them: the unreadable part of a bucket is an unread part, and the rest is copied.
 
 Rules kept here: copy after the entry, from both.
 """

@@ -1,6 +1,6 @@
-"""Group commit: the thread that owns the store takes all requests that wait into one synced write.
+"""Group commit: the thread that owns the store combines all waiting requests into one synced write.
 
-The event loop never waits for a disk. While one group is being synced the next one gathers: the busier a node is, the more
+The event loop never waits for a disk. While one group is being synced, the next one gathers. So the busier a node is, the more
 requests share a sync, and a single request waits for no other.
 
 Rules kept here: durable before acknowledged; a distrusted store stops.

@@ -1,7 +1,7 @@
 """Hints in the replica's store, beside the records, under the disk that they are for. Used on the store's thread only.
 
-Disks do not have hints in common: those are not counted, compared or copied. Where a block of the store cannot be read, hints
-count as lost, and anti-entropy finds what they were about; that ends no process.
+Each disk has its own hints: hints are not counted, compared or copied. If a block of the store cannot be read, its hints count as
+lost, and anti-entropy finds the records that they named; the process goes on.
 """
 
 from collections.abc import Iterable

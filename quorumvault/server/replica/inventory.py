@@ -1,7 +1,7 @@
 """The inventory of a replica's store: records counted into buckets, listed, fetched, and scrubbed one by one.
 
-It works on the store's thread, a slice at a time, so that no request waits for it for long and no write comes between. A slice
-is whole buckets, up to about ``slice_records`` records.
+The inventory works on the store's thread, one slice at a time: requests wait only briefly, and no write interrupts a slice. A
+slice is whole buckets, up to about ``slice_records`` records.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""The gate to a node's own replica: every request goes through it, of this node's coordinator and of its peers."""
+"""The gate to a node's own replica: every request goes through it, from this node's coordinator and from its peers."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

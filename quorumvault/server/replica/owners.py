@@ -1,5 +1,5 @@
-"""The owners of a store's records, by id. Names are stored beside the records: the keys that open a record are derived from its
-owner's name, and the store's keys have the owner's id alone."""
+"""The owners of a store's records, by id. Names are stored beside the records, because the keys that open a record are derived
+from its owner's name, while the store's keys have only the owner's id."""
 
 from collections.abc import Iterable
 

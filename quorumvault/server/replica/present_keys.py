@@ -1,17 +1,17 @@
 """The keys of the records that the store may have: Bloom filters in memory, asked before a write looks keys up (write-once).
 
-A new value's key is nowhere in the store, and LevelDB charges a look-up that finds nothing to the tables that it touched, until
-it compacts them. So a key that the store surely does not have is not looked up. What the filters say is used in one place,
-``Replica._store_once``. Reads, copies and repairs ask the store itself, whose answer also tells what cannot be read.
+A new value's key is not in the store. LevelDB charges a look-up that finds nothing to the tables that it touched, until it
+compacts them. So a write does not look up a key that the store certainly lacks. Only ``Replica._store_once`` uses the filters.
+Reads, copies and repairs ask the store itself, whose answer also tells what cannot be read.
 
-Why no key that the store has is ever called absent: all writes of records go through ``Replica._write``, which adds their keys
-here before the store has them; and a bucket's keys are believed only once a scan has added all that were there before
-(``Inventory.count``). A filter forgets nothing. What rots later makes a record unreadable, and its key stays known. A bucket that
-cannot be scanned is not believed. Nothing is stored, so a start knows nothing until it has counted.
+The filters never call a key absent that the store has. All writes of records go through ``Replica._write``, which adds their keys
+to the filters before the store has them. A bucket's filter is trusted only once a scan has added all keys that were there before
+(``Inventory.count``). A filter forgets nothing: if a record rots later it becomes unreadable, but its key stays known. A bucket
+that cannot be scanned is not trusted. The filters are not stored, so a process knows nothing until it has counted.
 
-A filter cannot grow. When it is full the next one takes the keys from there on, as large as all before it together and with half
-the errors, so that those of all filters stay below twice those of the first (Almeida, Baquero, Preguiça and Hutchison, "Scalable
-Bloom Filters", Information Processing Letters 101, 2007). The next start makes one filter of them.
+A filter cannot grow. When it is full, a new filter takes all further keys. Each is as large as all earlier filters together and
+has half the error rate, so that the errors of all filters stay below twice those of the first (Almeida, Baquero, Preguiça and
+Hutchison, "Scalable Bloom Filters", Information Processing Letters 101, 2007). The next start builds a single filter again.
 
 Rules kept here: write-once.
 """

@@ -1,7 +1,7 @@
-"""A guess at which values of a batch are repeats, before it is written: only of these it is worth asking what is settled.
+"""Guesses which values of a batch are repeats before the batch is written: only these are worth asking for settled records.
 
-It is asked on the event loop's thread, while the storage thread goes on. A wrong guess costs a look-up, or a write that was not
-needed, and nothing else.
+The guess is made on the event loop's thread while the storage thread goes on. A wrong guess costs only a look-up, or an
+unnecessary write.
 """
 
 from collections.abc import Sequence

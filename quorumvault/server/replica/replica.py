@@ -1,13 +1,13 @@
-"""The replica: handles the requests of this node's coordinator and of others, and is the only writer of its store.
+"""The replica: handles the requests of its own coordinator and of others, and is the only writer of its store.
 
 A group of requests is handled together and shares one synced write (group_commit.py): no reply of a group exists before that
-write has returned. The replica runs on the store's own thread, which makes the fence and the write one critical section.
+write has returned. The replica runs on the store's own thread, so the fence and the write are one critical section.
 
-A disk that is nearly full refuses what would have to be written. It still answers the rest: reads, batches that the fence
-refuses, and writes of records that it already has.
+A disk that is nearly full refuses requests that need a write. It still answers all others: reads, batches that the fence refuses,
+and writes of records that it already has.
 
-Requests about the disk as a whole, its view and copies of it, are handled after the group's write. So all that was acknowledged
-in the old view is in the store before the new view is entered, and a piece of a copy has all that was acknowledged before it.
+Requests about the disk as a whole, its view and copies of it, are handled after the group's write. So everything acknowledged in
+the old view is in the store before the new view is entered, and a piece of a copy has everything acknowledged before it.
 
 Rules kept here: write-once; durable before acknowledged; read repair before the answer; the fence; view and mode are durable;
 every request names its view; only active listed disks vote; active after both copies; what is not known is not absent.

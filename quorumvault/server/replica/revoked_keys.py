@@ -1,7 +1,7 @@
-"""The API keys that are revoked, by their ids: a set of this disk that only grows, in its store and in memory.
+"""The ids of the revoked API keys that this disk knows: a set that only grows, in the disk's store and in memory.
 
-A replica's answer to "which are revoked" comes from memory, so it can be given on the event loop, however slow the disk is
-(local_peer.py). An id is in memory only after the write of it has returned.
+A replica answers "which keys are revoked" from memory, so it can answer on the event loop, however slow the disk is
+(local_peer.py). An id is added to memory only after its write has returned.
 
 Rules kept here: a revoked key stays revoked.
 """

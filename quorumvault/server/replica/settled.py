@@ -1,16 +1,16 @@
 """The settled records of a replica: those that it knows to be on two disks of its view.
 
-A record is written once and never changes. So once two disks of one view hold it, every later read by quorum returns it, for
-ever, and a replica that knows this may tell its value alone. A replica learns it in two ways:
+A record is written once and never changes. So once two disks of one view hold it, every later quorum read returns it, and a
+replica that knows this may return the value alone. A replica learns it in two ways:
 
-- A coordinator says which of its write rounds were committed (messages.Settle). The replica keeps for each round the keys that it
-  has with the round's bytes.
-- A comparison with one peer, both active in one view, found equal sums of a bucket (protocol/anti_entropy.py): all records that
+- A coordinator says which of its write rounds were committed (messages.Settle). The replica keeps, for each round, the keys under
+  which it holds the round's bytes.
+- A comparison with one peer, both active in one view, found equal sums for a bucket (protocol/anti_entropy.py): all records that
   were in the bucket when this replica's sum was taken are on both disks.
 
-What is known is kept as buckets that are settled as a whole, less the keys written since then of which nothing is known yet. It
-is in memory only: a process that starts knows nothing, which costs reads by quorum and no safety. All of it is forgotten when the
-disk enters another view: a disk that joins there may make a conflict mark of two values, after which nobody may be told either.
+The knowledge is kept as buckets that are settled as a whole, except for keys written since that are not known to be settled. It
+is in memory only: a new process knows nothing, which costs quorum reads but no safety. All of it is dropped when the disk enters
+another view, because a disk that joins there may turn two values into a conflict mark, after which neither may be returned.
 
 Rules kept here: settled records.
 """

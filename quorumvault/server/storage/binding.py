@@ -1,7 +1,7 @@
 """LevelDB's Python binding, under one name whichever is installed: ``from quorumvault.server.storage.binding import plyvel``.
 
-plyvel has no wheels from Python 3.13 on; plyvel-next, the same code kept up by others, has, and calls its module ``plyvel_next``.
-Nobody imports either of them by itself.
+plyvel has no wheels for Python 3.13 and later. plyvel-next, a maintained fork of the same code, has them, and names its module
+``plyvel_next``. No other module imports either of the two directly.
 """
 
 try:

@@ -1,21 +1,21 @@
-"""A node's disk at start: who it is, whether it can be trusted, and whether it may vote.
+"""A node's disk at start: its identity, whether it can be trusted, and whether it may vote.
 
     identity  store       what open_disk does
     yes       yes         opens it in the durable mode of the disk: active, or joining
-    yes       unreadable  salvages it: the same disk then holds what could be read, and says what could not (salvage.py)
-    yes       distrusted  for another reason, or it cannot be salvaged: returns no store, the disk is lost. When both others are
-                          active, ``create_replacement`` quarantines the store and makes a new identity, and the node rejoins
-                          with an empty store (healing/join.py)
-    yes       none        the same: the files are gone, and with them what this disk acknowledged
+    yes       unreadable  salvages it: the same disk then holds what could be read, and knows what could not (salvage.py)
+    yes       distrusted  for another reason, or it cannot be salvaged: returns no store, because the disk is lost. When both
+                          other disks are active, ``create_replacement`` quarantines the store and makes a new identity, and the
+                          node rejoins with an empty store (healing/join.py)
+    yes       none        the same: the files are gone, and with them everything that this disk acknowledged
     none      any         returns no store and creates nothing, since a volume may not be mounted. The node waits for its
                           operator: ``quorumvault init DIR --replace`` gives it a new disk
 
-    <data>/nX/distrusted           why the store cannot be trusted, in one line. Written by the process that finds out, before it
-                                   ends (exit 3). The store is quarantined only when both others are active, so that three nodes
-                                   which lose power at once keep all that they had
-    <data>/nX/store.set-aside-1    a quarantined store, kept until the node is whole again without it
+    <data>/nX/distrusted           why the store cannot be trusted, in one line. The process that finds out writes it before it
+                                   ends (exit 3). The store is quarantined only when both other disks are active, so that three
+                                   nodes that lose power at once keep everything they had
+    <data>/nX/store.set-aside-1    a quarantined store, kept until the node is complete again without it
 
-A node without a disk carries out requests through the two others, and votes on nothing.
+A node without a disk carries out requests through the two other replicas, and has no vote.
 
 Rules kept here: a distrusted store stops; disk identity; a lost disk gets a new identity; rollback marks.
 """

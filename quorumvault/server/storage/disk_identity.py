@@ -1,10 +1,10 @@
-"""A disk's identity, kept apart from its records, so that it outlives them.
+"""A disk's identity, kept apart from the disk's records, so that it outlives them.
 
     <data>/nX/disk.json   {"format": 1, "cluster_id": …, "node": …, "disk": hex, "incarnation": n, "mode": …,
                            "view": {"number": n, "joiner": hex, "disks": {node: hex}} or null}
     <data>/nX/lock        locked (flock) by the one process that owns the directory; empty
 
-A change replaces the file (durable.py): after a crash there is the old identity or the new one, whole.
+A change replaces the file (durable.py), so after a crash the file has either the old identity or the new one, never a mixture.
 
 Rules kept here: disk identity; view and mode are durable.
 """

@@ -1,16 +1,16 @@
-"""Free space where a node's data is, and whether it is enough to write.
+"""The free space where a node's data is, and whether it is enough to write.
 
-LevelDB that meets the end of its disk leaves a torn record behind, and the process has to end. So below a floor of
-free space (``limits.free_space_floor``) the replica refuses writes before LevelDB gets to see them, and still serves reads.
+If LevelDB runs out of disk space it leaves a torn record behind, and the process has to end. So if free space is below a floor
+(``limits.free_space_floor``), the replica refuses writes before LevelDB sees them, and still serves reads.
 
     room --free < floor--> full --free >= floor + a quarter of it--> room
 
 The node's own bookkeeping, some hundred bytes at a time, goes on down to an eighth of the floor: a disk that is full of other
-things must still be able to enter a view, and remember what others hold.
+things must still be able to enter a view, and to save marks of other disks.
 
-Without the quarter in between, each table that a compaction writes or removes would turn the node over. The storage thread asks
-before each group of writes, so that one group is written between two looks, which the floor has room for. When nobody writes,
-the event loop has another thread look: a file system may hang, and the loop never waits for one.
+Without the quarter in between, each table that a compaction writes or removes could flip the state. The storage thread checks
+before each group of writes, so at most one group is written between two checks, and the floor has room for that. While there are
+no writes, the event loop has another thread check, because a file system may hang and the loop must never wait for one.
 """
 
 import asyncio

@@ -1,15 +1,15 @@
-"""Gaps: stretches of the records' keys of which a store knows that it does not know what was there.
+"""Gaps: ranges of record keys for which a store knows that it has lost track of its records.
 
-    a block of the store fails its checksum    its records may have been acknowledged, and nobody can tell which they were
-    the store is salvaged (salvage.py)         what can be read is copied into a new one, and each such stretch is a gap there
-    a read of a key in a gap                   what the store has, or unknown: never absent
-    a write of what it has not                 is refused, as where a block cannot be read: another value may have been there
-    both others are read there, at once        what one of them has is taken, if the other one has nothing else. Where both can be
-                                               read whole the gap is closed then: what was acknowledged was on two of the three
-                                               disks (protocol/fill_gaps.py)
-    another disk would copy this one           cannot be read, as the block could not (replica/copy.py)
+    a block of the store fails its checksum    its records may have been acknowledged, and no one can tell which they were
+    the store is salvaged (salvage.py)         readable data is copied into a new store, in which each unreadable range is a gap
+    a read of a key in a gap                   returns the record that the store has, or unknown: never absent
+    a write of a record that it lacks          is refused, as for an unreadable block: another value may have been there
+    both peers are read there, together        a record of one peer is taken, if the other has no other record. If both peers can
+                                               be read in full, the gap is then closed: an acknowledged record was on two of the
+                                               three disks (protocol/fill_gaps.py)
+    another disk wants to copy this one        the gap cannot be read, as the block could not (replica/copy.py)
 
-A gap is in the store under its first place, and its value is the first place behind it.
+A gap is stored under its first place; its value is the first place behind it.
 
 Rules kept here: what is not known is not absent.
 """

@@ -5,13 +5,13 @@
     k | key id (ASCII)                                                 that API key is revoked; holds 0x01
     h | disk (16) | number (u64 BE)                                    a hint: what that disk missed -> protocol/hinted_handoff.py
     m | name                                                           facts about this store ("sequence", "format", "disk"),
-                                                                       the names of owners, by their id, and what is
-                                                                       remembered of other disks -> MARK below
-    u | place (40)                                                     what was from there on is not known, up to the place that
-                                                                       is held -> gaps.py
+                                                                       the names of owners, by their id, and the marks of
+                                                                       other disks -> MARK below
+    u | place (40)                                                     a gap from this place up to the place in the value
+                                                                       -> gaps.py
 
-A digest is a keyed hash of the value, so its first two bytes spread records evenly over 65,536 **buckets**, and a bucket
-is one range scan: r | bucket. No key of a record is made without an owner. A record's **place** is its key without the r.
+A digest is a keyed hash of the value, so its first two bytes spread records evenly over 65,536 **buckets**. A bucket is one range
+scan: r | bucket. Every record's key includes its owner. A record's **place** is its key without the r.
 
     REGISTER  0x01 | epoch (u32 BE) | id of the master secret that the epoch uses (ASCII)
     MARK      incarnation (u64 BE) | sequence (u64 BE), under "mark/" and the disk (16)   -> protocol/rollback_marks.py

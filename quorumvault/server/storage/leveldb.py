@@ -3,23 +3,23 @@
     <data>/nX/store/   CURRENT, MANIFEST-n   which files make up the store
                        n.log                 the write-ahead log: a batch is acknowledged once it is synced here
                        n.ldb                 sorted tables: data blocks, each with its CRC-32C, an index, a Bloom filter
-                       LOCK, LOG             held by the process that has it open; what LevelDB tells about its work
+                       LOCK, LOG             held by the process that has the store open; LevelDB's own log messages
 
 LevelDB trusts its disk unless it is told not to. The options used here, and why:
 
-- ``sync`` on every write: without it an acknowledged batch may be in the memory of the operating system alone.
-- ``verify_checksums`` on every read: without it a rotten block gives wrong bytes, or hides records that are there.
-- ``paranoid_checks``: without it a rotten Bloom filter hides records, and a log that is damaged in the middle opens as if
-  the batches after the damage had never been.
-- A failed write is the last one. LevelDB goes on after the torn record, acknowledges what it appends there, and does not
-  find it at its next start (Pillai et al., ALICE, OSDI '14).
-- RepairDB drops what it cannot read, which makes it absent. It is never used.
+- ``sync`` on every write: without it an acknowledged batch may be only in the operating system's memory.
+- ``verify_checksums`` on every read: without it a rotten block returns wrong bytes, or hides records.
+- ``paranoid_checks``: without it a rotten Bloom filter hides records, and a log that is damaged in the middle opens as if the
+  batches after the damage had never existed.
+- A failed write is the last one. LevelDB would continue after the torn record, acknowledge batches appended there, and not find
+  them at its next start (Pillai et al., ALICE, OSDI '14).
+- RepairDB is never used: it drops unreadable data, which makes it absent.
 
-One thing these do not find: LevelDB opens a log that ends within a batch, as a crash may leave it (leveldb_log.py has the table
-of torn logs), and a flipped bit in the length of one of the last records (within 32 KiB of the end) looks the same: it opens
-without the batches from there on. So the logs are read once before LevelDB does, which finds the batches that follow. What is
-left is a bit in the last batch of all, which no log can tell from a crash (Alagappan et al., FAST '18, call it the entanglement
-of crash and corruption); only the sequence that peers remember can.
+These options miss one case. LevelDB opens a log that ends within a batch, as a crash may leave it (leveldb_log.py has the table
+of torn logs). A flipped bit in the length of one of the last records (within 32 KiB of the end) looks the same, and LevelDB opens
+the log without the batches from there on. So this module reads the logs once before LevelDB does, and finds the batches that
+follow. What remains is a flipped bit in the very last batch, which no log can tell from a crash (Alagappan et al., FAST '18, call
+it the entanglement of crash and corruption); only the sequence that peers remember can.
 
 Rules kept here: durable before acknowledged; a distrusted store stops.
 """

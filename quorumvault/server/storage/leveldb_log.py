@@ -1,4 +1,4 @@
-"""LevelDB's write-ahead log, read apart from LevelDB: where its last whole record ends, and whether what follows is a torn tail.
+"""Reads LevelDB's write-ahead log without LevelDB: where its last whole record ends, and whether what follows is a torn tail.
 
     block     32 KiB, the last one shorter: records one after the other; fewer than 7 bytes at its end are left empty
     record    0: CRC-32C over type and data, masked (u32)   4: length of the data (u16)   6: type (u8)   7: data
@@ -8,16 +8,16 @@
 
 Integers are little-endian. Source: doc/log_format.md and db/log_format.h of LevelDB; the batch: db/write_batch.cc.
 
-A store writes one batch after the other, each synced before the next one begins. So a crash leaves at most one batch that is not
-whole, and nothing after it. What a store does when it is opened then:
+A store writes batches one after the other, each synced before the next begins. So a crash leaves at most one incomplete batch,
+and nothing after it. When the store is then opened:
 
     the log ends within that batch (a process was killed)     LevelDB opens it, without that batch
-    zeros, or what the disk had there before, stand in its    LevelDB refuses: the node gives the disk up and rejoins, or, if
-    place (a power cut)                                       that hit too many, ``quorumvault recover`` cuts the log here
-    a later batch follows the damage                          ``scan_logs`` refuses, and nothing here mends it: what is broken
-                                                              had been synced, perhaps acknowledged, and was damaged since
+    zeros, or older contents of the disk, are in its place    LevelDB refuses: the node gives the disk up and rejoins or, if too
+    (a power cut)                                             many disks were hit, ``quorumvault recover`` cuts the log here
+    a later batch follows the damage                          ``scan_logs`` refuses, and nothing here repairs it: the damaged
+                                                              batch had been synced, perhaps acknowledged, and was damaged since
 
-What cannot be told apart: a last batch that was torn, and one that was synced and has rotted (Alagappan et al., FAST '18).
+Two cases look the same: a last batch that was torn, and one that was synced and has rotted (Alagappan et al., FAST '18).
 """
 
 import re

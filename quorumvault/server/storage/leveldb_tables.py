@@ -1,12 +1,12 @@
-"""What LevelDB's tables have in their blocks, read without LevelDB, whose iterators stop at the first block that cannot be read.
+"""Reads the blocks of LevelDB's tables without LevelDB, whose iterators stop at the first unreadable block.
 
     table   data blocks | filter | metaindex | index | footer: (offset, size) of metaindex and of index, varints; magic number
     block   entries | restart points | kind of compression (1) | masked CRC-32C (4)
-    entry   shared (varint) | fresh (varint) | length (varint) | the key but for its first ``shared`` bytes | value
-    index   an entry a data block: a key that is not before any in it, and not after any in the next -> (offset, size)
+    entry   shared (varint) | fresh (varint) | length (varint) | the key without its first ``shared`` bytes | value
+    index   one entry for each data block: a key >= all keys in the block, and <= all keys in the next -> (offset, size)
 
-A key is followed by the number of its write and whether it is a put, 8 bytes. Only blocks whose checksum holds are looked at,
-and only tables that are not compressed, which is how this program writes them.
+Each key is followed by 8 bytes: the number of its write, and whether the write is a put. Only blocks with a valid checksum are
+used, and only uncompressed tables, which is how this program writes them.
 """
 
 import struct

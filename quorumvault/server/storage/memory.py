@@ -1,4 +1,4 @@
-"""A store in memory: LevelDB's contract, for models, simulators and tests. What is written lasts as long as the object."""
+"""A store in memory: LevelDB's contract, for models, simulators and tests. Its contents last as long as the object."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 

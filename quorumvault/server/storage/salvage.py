@@ -1,17 +1,17 @@
-"""Salvage: a store with blocks that cannot be read is copied into one without, on the same disk, while its node is down.
+"""Salvage: copies a store with unreadable blocks into a new store on the same disk, while its node is down.
 
-    registers, revoked keys, names, marks    have to be readable, all of them: without one of these the disk could not vote, so it
-                                             is replaced (healing/join.py)
-    records                                  all that can be read; for each stretch that cannot there is a gap (gaps.py)
-    hints                                    as far as they can be read: they take part in no guarantee
+    registers, revoked keys, names, marks    must all be readable: without any of these the disk could not vote, so it is replaced
+                                             (healing/join.py)
+    records                                  all readable records are copied; each unreadable range becomes a gap (gaps.py)
+    hints                                    are copied as far as they can be read: no guarantee depends on them
 
-    store.salvaging        ──all is copied, and synced──▶    store.salvaged
-    store                  ──renamed──▶                      store.set-aside-1    the bytes that are left, until no gap is
-    store.salvaged         ──renamed──▶                      store
+    store.salvaging        ──everything copied and synced──▶    store.salvaged
+    store                  ──renamed──▶                         store.set-aside-1    kept for its bytes until no gap is left
+    store.salvaged         ──renamed──▶                         store
 
-The disk stays who it is: it holds what it acknowledged, or says that it does not know. So nothing depends on the others, no view
-changes, and two disks, or all three, can be salvaged one after the other. A crash on the way leaves the old store in its place,
-or aside with the new one whole: a copy that did not come to its end never has the name of one that did.
+The disk keeps its identity: it holds the records that it acknowledged, or knows that it does not know. So salvage needs no other
+disk and changes no view, and two disks, or all three, can be salvaged one after the other. After a crash the old store is still
+in its place, or it is set aside and the new store is complete: an incomplete copy never has the name of a complete one.
 
 Rules kept here: what is not known is not absent.
 """

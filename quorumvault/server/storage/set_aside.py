@@ -1,7 +1,7 @@
-"""Stores of a node that were set aside, and whose they were: what they hold may be on no other disk any more.
+"""Stores of a node that were set aside, and the disks that they belonged to. Their records may be on no other disk any more.
 
     <data>/n2/store.set-aside-1/            by the node, when it gave its disk up; disk.json and the note of distrust are in it
-    <data>/n2/store.damaged.set-aside-1/    by a recovery, which made it anew
+    <data>/n2/store.damaged.set-aside-1/    by a recovery, which made the store anew
     <data>/n2.set-aside-1/                  by `init --replace`: the whole data directory
     <data>/n2/n2.set-aside-1/               the same, where a volume is mounted at n2
 

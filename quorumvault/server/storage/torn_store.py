@@ -1,9 +1,9 @@
-"""A store that this node does not use, opened to be read: as a copy, without what is behind the last whole write.
+"""Opens a store that this node does not use for reading: as a copy that ends after the last whole write.
 
-The store itself stays as it is: LevelDB would make tables of its log, and merge some. The tables are shared with it by links, so
-it may get another name meanwhile. Whether a torn write was acknowledged nobody knows (leveldb_log.py), so the disk has no vote
-before an operator has united it with others. What it has in front of that is right, and may be nowhere else: records, and what it
-remembers of other disks.
+The store itself stays unchanged, whereas LevelDB would turn its log into tables, and merge some. The copy shares the tables by
+links, so the store may be renamed meanwhile. No one knows whether a torn write was acknowledged (leveldb_log.py), so the disk has
+no vote until an operator has united it with others. Everything before the torn write is valid, and may be nowhere else: records,
+and marks of other disks.
 """
 
 import errno

@@ -1,6 +1,6 @@
-"""Counts the connections that a node refused or ended, and bytes on them that were no request; logs at most one line a second.
+"""Counts connections that a node refused or ended, and bytes on them that were not a request; logs at most one line a second.
 
-Anybody who reaches the port can cause any number of them, and a line for each would fill the disk.
+Anyone who reaches the port can cause any number of refusals, and a line for each would fill the disk.
 """
 
 import asyncio

@@ -3,9 +3,9 @@
 Files beyond ``keep`` stay until they are ``keep_days`` old, while all files together have at most ``most_bytes`` and the disk
 has room: an unbounded log would fill the disk, and the node would then refuse writes. The oldest files are removed first.
 
-Only one process appends, so bytes behind the last newline are a line that it did not finish: torn by a crash, a power cut, or a
-full disk. Such a tail is cut off before anything is appended, because the next line would be glued to it and two events would be
-lost. Whole lines are never touched.
+Only one process appends, so bytes after the last newline are an unfinished line, torn by a crash, a power cut, or a full disk.
+Such a tail is cut off before anything is appended; otherwise the next line would be glued to it, and both events would be lost.
+Whole lines are never touched.
 """
 
 import logging

@@ -1,13 +1,13 @@
 """The event log: who asked for what, when, and how it ended. One JSON object a line, in a file per node (event_file.py).
 
-A request is answered once its line is with the operating system. The line is not synced: a power cut may lose the last lines, a
-crash of the process loses none. A thread of its own writes the lines of concurrent requests together, because the event loop
+A request is answered only after the operating system has its line. The line is not synced: a power cut may lose the last lines,
+but a crash of the process loses none. A separate thread writes the lines of concurrent requests together, because the event loop
 must never wait for a disk.
 
-A log that cannot be written does not stop the node. Lines wait in a bounded queue until the disk takes them again; lines that did
-not fit are counted, and a ``log_gap`` event says how many they were. Meanwhile /health shows ``problem``. ``events.on_failure``
-decides about requests: they are served ("continue"), or new ones are refused and a request whose line could not be written does
-not get what it asked for ("refuse").
+A log that cannot be written does not stop the node. Lines wait in a bounded queue until the disk accepts them again. Lines that
+did not fit are counted, and a ``log_gap`` event gives their number. Meanwhile /health shows ``problem``. ``events.on_failure``
+decides about requests. With "continue" they are served. With "refuse", new requests are refused, and a request whose line could
+not be written gets no result.
 """
 
 import asyncio

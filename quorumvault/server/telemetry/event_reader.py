@@ -1,4 +1,4 @@
-"""Reads a node's event log while the node writes and rotates it: the last events, and then those that are added."""
+"""Reads a node's event log while the node writes and rotates it: first the last events, then new ones as they are added."""
 
 import os
 from collections import deque

@@ -1,13 +1,13 @@
 """The metrics of a node, for Prometheus: GET /metrics. docs/operations.md says what each one means.
 
-``TABLE`` has one row for each metric: its name, its kind, its help, its labels, and how it is read. Some are counted here, as
-requests end and observers report (``Counts``); the others are read from the node when somebody asks (``Reading``).
+``TABLE`` has one row for each metric: its name, kind, help, labels, and how it is read. Some metrics are counted here, as
+requests end and observers report (``Counts``); the others are read from the node on each scrape (``Reading``).
 
 Labels are names that this program knows: of operations, outcomes, nodes and states, and ids of API keys in the key file. Nothing
-that a caller sends becomes one, so there is a bounded number of series, and no owner, token or value in them.
+that a caller sends becomes a label, so the number of series is bounded, and no label has an owner, token or value.
 
-Counts are plain numbers, and become prometheus-client's metric families when they are asked for. Its own Counter and Histogram
-take ten times as long, some 12 microseconds a request, and add a ``_created`` series to each of ours.
+Counts are plain numbers, and become prometheus-client's metric families on each scrape. The library's own Counter and Histogram
+take ten times as long, some 12 microseconds a request, and add a ``_created`` series to each metric.
 """
 
 import itertools

@@ -1,15 +1,16 @@
 """Records each finished request, in one call: counts it in the metrics, and gives it a line in the event log.
 
-Requests that told nothing could push the lines that tell who read which values out of the log's files. So they share lines:
+Requests that disclosed nothing could push lines that say who read which values out of the log's files. So such requests share
+lines:
 
-    refused              nothing was done and nothing told, and anybody can send thousands a second. The first of a kind in a
-                         second has its line at once, and those after it share the next one
-    asking for no value  the epoch, the configured fields, an empty batch. Up to 16 of a kind in a second have a line each, which
+    refused              nothing was done or disclosed, and anyone can send thousands a second. The first of a kind in a second
+                         gets its line at once, and those after it share the next line
+    asking for no value  the epoch, the configured fields, an empty batch. Up to 16 of a kind in a second get a line each, which
                          ordinary use never exceeds, and those after them share one
-    all else             has a line each: values were told or stored, or nobody can say whether they were
+    all others           get a line each: values were disclosed or stored, or it is unknown whether they were
 
 A kind is an operation, an outcome and a key. A shared line has the request id of the last request, and ``more``: how many others
-it stands for. The metrics count every request by itself.
+it stands for. The metrics count every request separately.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""The administrative operations, as HTTP on the administrative socket. Anybody who can open the socket may call all of them."""
+"""The administrative operations, as HTTP on the administrative socket. Anyone who can open the socket may call all of them."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing

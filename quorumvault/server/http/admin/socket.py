@@ -1,7 +1,7 @@
-"""The administrative socket, <data>/nX/admin.sock: a Unix socket for its owner alone (mode 0600), not on the network.
+"""The administrative socket, <data>/nX/admin.sock: a Unix socket for its owner only (mode 0600), not on the network.
 
-The address of a Unix socket has at most 107 bytes (unix(7)), and the path of a data directory may be longer. So both ends go
-through a descriptor of the directory: /proc/self/fd/N/admin.sock, which is short and, on Linux, the same file.
+The address of a Unix socket has at most 107 bytes (unix(7)), and the path of a data directory may be longer. So both ends open
+the socket through a descriptor of the directory: /proc/self/fd/N/admin.sock is short and, on Linux, the same file.
 """
 
 import os
