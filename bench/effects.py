@@ -1,8 +1,8 @@
-"""Effect sizes: how far two samples of times are apart. They do not grow with the number of samples, as significance does.
+"""Effect sizes: how far apart two samples of times are. Unlike significance, they do not grow with the number of samples.
 
-Cohen's d compares means, so a few slow requests weigh heavily in it; Cliff's delta compares every time of the one sample with
-every time of the other, and only which is larger counts. Both are 0 for samples that cannot be told apart. Intervals hold 95 %,
-by the normal approximation, which hundreds of samples are plenty for; samples count as independent of each other.
+Cohen's d compares means, so a few slow requests weigh heavily. Cliff's delta compares every time of one sample with every time of
+the other, and counts only which is larger. Both are 0 for samples that cannot be told apart. Intervals are 95 % confidence
+intervals by the normal approximation, for which hundreds of samples suffice. Samples count as independent.
 """
 
 import math

@@ -1,8 +1,8 @@
-"""The vault's report: samples become one cell for each operation, batch size and number of requests at once.
+"""The vault's report: turns samples into one cell for each operation, batch size and number of requests at once.
 
-Times and memory are medians of the repetitions, figure by figure. CPU is added up over them: compactions come in lumps, at about
-every eighty thousandth value, which a median would leave out or count twice. Vault and floor are measured in turn, seconds
-apart; how far the ratios of single repetitions lie apart says how far to trust the whole.
+Times and memory are medians over the repetitions, figure by figure. CPU is a sum over the repetitions: compactions come in lumps,
+about one every eighty thousand values, which a median would leave out or count twice. Vault and floor are measured in turn,
+seconds apart. The spread of the ratios of single repetitions shows how far to trust the result.
 """
 
 import itertools

@@ -1,12 +1,12 @@
-"""The floor: what nobody can leave out, done for the same requests by plain loops in one process. A yardstick, and no vault.
+"""The floor: the work that no vault can leave out, done for the same requests by plain loops in one process. A baseline only.
 
     new        JSON in, keyed hash, token, seal, three times (look up, one synced batch), JSON out
     repeated   JSON in, keyed hash, token, seal, two look-ups and comparisons, JSON out
     recovered  JSON in, token back to digest, two look-ups and a comparison, open, JSON out
 
-No HTTP, no events, nothing between processes, no quorum, no limits, no owners, no thread but LevelDB's own. Formats and LevelDB's
-options are the vault's, written anew from docs/token-format.md; nothing of the package runs here (it is asked only which of
-LevelDB's bindings is installed), so it cannot become faster or slower with what it is held against.
+The floor has no HTTP, events, IPC, quorum, limits or owners, and no threads but LevelDB's own. Formats and LevelDB options are
+the vault's, written anew from docs/token-format.md. Nothing of the package runs here (it only says which LevelDB binding is
+installed), so changes to the vault cannot make the floor faster or slower.
 """
 
 import hashlib

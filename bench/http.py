@@ -1,7 +1,7 @@
-"""A load client that costs little: requests are encoded beforehand, one thread waits on all sockets, answers are not parsed.
+"""A cheap load client: it encodes requests beforehand, waits on all sockets in one thread, and does not parse answers.
 
-On a machine that the nodes share, each microsecond of the client is taken from what it measures; a general HTTP library would
-need more of them than the nodes do. What is understood of HTTP/1.1 is what the nodes speak: keep-alive and Content-Length.
+The client shares the machine with the nodes, so each microsecond of its CPU is taken from them; a general HTTP library would use
+more CPU than the nodes. The client knows the part of HTTP/1.1 that the nodes speak: keep-alive and Content-Length.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One cluster of three nodes under load: drives requests through it, and reads what that cost its processes."""
+"""One cluster of three nodes under load: drives requests through it, and reads their cost to its processes."""
 
 import statistics
 import time

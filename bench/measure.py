@@ -1,7 +1,7 @@
-"""A run: each measurement of the vault between two of the floor, the whole plan several times over.
+"""A run: takes each measurement of the vault between two of the floor, and repeats the whole plan several times.
 
-A shared machine is slower in one minute than in the next, and CPU seconds grow with it: cores that share a cache, a clock that
-goes down. What is measured within the same seconds is slowed alike, so it is their ratio that says something.
+The speed of a shared machine varies from minute to minute, and CPU seconds vary with it: cores share a cache, and the clock
+frequency drops. Measurements within the same seconds are slowed alike, so the ratio of vault to floor is what counts.
 """
 
 from __future__ import annotations

@@ -1,17 +1,16 @@
-"""``bin/bench notfound``: whether the time that a "not found" takes tells why it is one.
+"""``bin/bench notfound``: whether the time of a "not found" answer reveals its reason.
 
-    another's      a token that another owner was given, of a value that this owner does not have
-    never issued   well-formed, with a hash that nobody was given
+    another's      a token of another owner, for a value that this owner does not have
+    never issued   well-formed, with a hash that was never issued
     malformed      the same, with its last digit mistyped
     unknown epoch  well-formed, of an epoch that this owner has not reached
 
-An owner who has as many records asks for tokens of these kinds, one request after another, over one connection to each node in
-turn. The kinds follow each other in an order that a seed has shuffled, so that whatever else the machine does meets all of them
-alike; all requests of a shape have the same length. The nodes are started again after the tokens were given out, so that the
-records are in tables on disk, and not in memory alone.
+An owner with as many records asks for tokens of these kinds, one request after another, over one connection to each node in turn.
+A seed shuffles the order of the kinds, so that other work on the machine affects all of them alike. All requests of a shape have
+the same length. The nodes restart after the tokens were issued, so that the records are in tables on disk, not only in memory.
 
-Only the first two kinds are a secret: what is malformed, and which epochs there were, an owner sees without asking. All answers
-have to be the same, and each is compared.
+Only the first two kinds must be indistinguishable: an owner can tell malformed tokens and unknown epochs without asking. All
+answers must be the same, and each is compared.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""An open-loop load client: requests are sent when they are due, whether or not earlier ones have been answered.
+"""An open-loop load client: it sends requests when they are due, whether or not earlier ones have been answered.
 
-A client that waits for an answer before it sends the next request slows down with what it measures, and an overload never comes
-about (Schroeder, Wierman, Harchol-Balter, "Open Versus Closed", NSDI '06; "coordinated omission"). Here each request has its
-time; a latency counts from then on, also if the client itself was late.
+A client that waits for an answer before it sends the next request slows down with the system it measures, so it never causes an
+overload (Schroeder, Wierman, Harchol-Balter, "Open Versus Closed", NSDI '06; "coordinated omission"). Here each request has a due
+time, and its latency counts from that time, even if the client itself was late.
 
-There are no retries: what is refused is counted, and gone.
+The client does not retry: it only counts refused requests.
 """
 
 import errno

@@ -1,22 +1,21 @@
-"""``bin/bench overload``: what becomes of a cluster that is asked for several times of what it can do, and of it afterwards.
+"""``bin/bench overload``: how a cluster behaves under several times its capacity, and afterwards.
 
-    younger    a closed loop of 16 requests at once: what the cluster can do
-    before     an open loop at a third of that
-    overload   an open loop at a multiple of it
-    after      as before, at once
+    younger    a closed loop of 16 requests at once, which measures capacity
+    before     an open loop at a third of capacity
+    overload   an open loop at a multiple of capacity
+    after      as ``before``, without a pause
     older      the closed loop again
 
-A store that has become larger costs more a record, compactions above all, and each phase leaves it larger than the one before. So
-capacity is what the cluster does before and afterwards, half and half: as a floor is taken before and after what it is for
-(measure.py). The overload lies in the middle.
+A larger store costs more per record, mainly for compactions, and each phase makes the store larger. So capacity is the mean of
+the closed loops before and after the overload, just as the floor is measured before and after each sample (measure.py).
 
-The client is on the same machine, and an open loop at a multiple of capacity takes more of it than the closed one: what it takes
-would be the nodes' if it were elsewhere. So CPU time is told too: what an answer cost the nodes, with all that they refused
-beside it, and what it cost them at capacity. It is the plain share that is judged.
+The client is on the same machine, and an open loop at a multiple of capacity uses more of it than the closed loop does. On its
+own machine the client would leave this CPU to the nodes. So the report also shows CPU time: the cost of an answer to the nodes,
+refused requests included, and its cost at capacity. The target applies to the plain share of capacity.
 
-A node has to turn away what is too much at next to no cost, before it has read or worked on it; whatever it lets in it has to
-answer in time, or the work was for nothing. So it should do nearly as much under overload as it can do at all, answer what it
-accepts within a bound, keep to its memory, and be as it was as soon as the load goes.
+A node has to refuse excess requests at almost no cost, before it reads or processes them, and has to answer every request that it
+admits in time, or the work is wasted. So under overload it should do nearly as much as at capacity, answer admitted requests
+within a bound, keep to its memory, and recover as soon as the load ends.
 """
 
 import gc

@@ -1,4 +1,4 @@
-"""Pictures of benchmarks in SVG: rows of panels with lines, a legend above, one scale for all panels of a row."""
+"""SVG pictures of benchmarks: rows of panels with lines, a legend above, and one scale for all panels of a row."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The plans of the vault's benchmark: what is measured, in which order, how often, and with how much."""
+"""The plans of the vault's benchmark: what to measure, in which order, how often, and with how many requests."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

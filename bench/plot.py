@@ -1,9 +1,9 @@
-"""A report as a picture, in SVG: throughput above, CPU as a multiple of the floor's below, a panel for each operation.
+"""A report as an SVG picture: throughput above, CPU as a multiple of the floor's below, a panel for each operation.
 
     values/s (logarithmic)   | new  | repeated | recovered | recovered, cold |     a line for each number of requests at once;
     nodes' CPU ÷ floor's     | …    | …        | …         | …               |     the floor is dashed
 
-All panels of a row share their scale, so that heights can be compared across.
+All panels of a row share one scale, so that heights can be compared.
 """
 
 from bench.figures import VaultReport

@@ -1,4 +1,4 @@
-"""Reads what a process costs: CPU time, memory, and bytes on disk, as Linux tells them."""
+"""Reads the cost of a process from Linux: CPU time, memory, and bytes on disk."""
 
 import os
 import platform

@@ -1,4 +1,4 @@
-"""How every benchmark reports: a Report has the figures, and its Account what they come to, in tables and sentences."""
+"""The form of every benchmark's report: a Report has the figures, and its Account sums them up in tables and sentences."""
 
 from __future__ import annotations
 

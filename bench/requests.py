@@ -1,9 +1,9 @@
-"""``bin/bench requests``: what one small request costs the HTTP half of a node, in microseconds of CPU. There is no socket.
+"""``bin/bench requests``: the cost of one small request to the HTTP half of a node, in microseconds of CPU, without sockets.
 
-The application is the one that nodes serve, over a vault that knows one answer. Requests come as tasks with a scope like those of
-uvicorn, some at once or one after the other. What the driving costs, measured with an application that answers at once, is taken
-off. The second column is without an event log: the difference is what a line costs, its hand-over to the writer's thread and the
-write included.
+The application is the one that nodes serve, over a vault with one fixed answer. Requests are tasks with an ASGI scope like
+uvicorn's, several at once or one after the other. The cost of the driver, measured with an application that answers at once, is
+subtracted. The second column is without an event log: the difference is the cost of an event line, including the hand-over to
+the writer thread and the write.
 """
 
 import asyncio

@@ -1,14 +1,14 @@
-"""``bin/bench revocation``: how long nodes take an API key that was revoked, from the moment at which that was asked for.
+"""``bin/bench revocation``: how long nodes still accept a revoked API key, measured from the request to revoke it.
 
-    all up         three nodes that see each other
+    all up         three nodes that reach each other
     one down       the third node does not run
-    one cut off    the third node reaches no other one, and none reaches it, from before the revocation on
-    cut off, back  the same, and three seconds after the revocation it is in touch again
+    one cut off    the third node and the others cannot reach each other, from before the revocation on
+    cut off, back  the same, but the third node reconnects three seconds after the revocation
     down, back     the third node does not run when the key is revoked, and starts afterwards
 
-Each trial revokes a key of its own through the first node, at its administrative socket. One client for each node uses the key
-over and over, with requests that need no quorum. A node has refused once it answers anything but 200 and never 200 again. A node
-that comes back has to refuse from its first answer on.
+Each trial revokes a key of its own at the first node's admin socket. One client for each node uses the key repeatedly, with
+requests that need no quorum. A node has refused the key at its first answer other than 200 after which it never answers 200
+again. A node that comes back has to refuse the key from its first answer on.
 """
 
 from __future__ import annotations

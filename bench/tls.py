@@ -1,7 +1,7 @@
-"""``bin/bench tls``: the same requests to two clusters by turns, the API of one in plain HTTP, that of the other over TLS.
+"""``bin/bench tls``: sends the same requests in turn to two clusters, one with its API over plain HTTP, the other over TLS.
 
-New, repeated and recovered values in batches of 1,000, and single ones. Between nodes it is TLS in both. The client is that of
-the other benchmarks, whose own TLS is Python's; its CPU is told apart, since it takes from what the nodes have.
+Requests are new, repeated and recovered values, in batches of 1,000 and singly. The nodes of both clusters use TLS between them.
+The client is that of the other benchmarks, with Python's TLS; the report shows its CPU apart, since it competes with the nodes.
 """
 
 import itertools

@@ -1,8 +1,8 @@
-"""Requests and their right answers: requests are made before the clock runs, answers checked after it has stopped.
+"""Requests and their right answers: requests are made before the clock starts, and answers are checked after it stops.
 
-Values are as long as a social security number with a dash or a full name, 15 characters, and no two runs share any. A value that
-is repeated and a token that is to be resolved are drawn evenly from all that were stored so far, so that they lie anywhere in
-the tables, as they would in a vault that has been in use.
+Values have 15 characters, about as long as a social security number or a full name, and no two runs share any. Repeated values
+and tokens to detokenize are drawn uniformly from all stored so far, so that they lie anywhere in the tables, as in a vault that
+has been in use.
 """
 
 import random

@@ -4,13 +4,13 @@ bin/chaos run --minutes 5 --faults kill,pause,partition --seed 7 --report DIR
 bin/chaos run --net namespaces       three hosts in network namespaces instead of proxies on loopback; as root
 bin/chaos long                       all faults for three quarters of an hour
 bin/chaos demo                       two minutes, narrated
-bin/chaos mutants [NAME ...]         broken builds, each of which has to be noticed
-bin/chaos pairs [CELL ...]           two disks with a fault each, of all kinds: what is seen, what is lost, what to type
-bin/chaos report DIR                 the page of a run that was made before
-bin/chaos check HISTORY ...          both checkers' verdicts on histories that were recorded before
+bin/chaos mutants [NAME ...]         broken builds, each of which the harness must notice
+bin/chaos pairs [CELL ...]           two disks with one fault each, of all kinds: what is seen, what is lost, what to type
+bin/chaos report DIR                 the page of an earlier run
+bin/chaos check HISTORY ...          both checkers' verdicts on recorded histories
 
-Exit codes: 0 valid · 1 invalid · 2 usage · 3 unknown, or the harness could not do its work · 4 unknown, and for no other reason
-than that the machine was busy with other things.
+Exit codes: 0 valid · 1 invalid · 2 usage · 3 unknown, or the harness failed · 4 unknown, only because the machine was busy with
+other things.
 """
 
 import argparse

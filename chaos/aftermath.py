@@ -1,7 +1,7 @@
-"""What each fault meant: what was served through the others, and how long until all that it began was over. Pure; judges nothing.
+"""The effects of each fault: the share of requests served meanwhile, and the time until all effects ended. Pure; judges nothing.
 
-A fault may begin more than it ends with: nodes that are not back, requests that hang, replicas that are not the same. That is
-followed to its end, through the next fault too where it can be told from what that one began.
+Effects may outlast the fault: nodes that are not back, requests that hang, replicas that differ. This module follows each effect
+to its end, through the next fault too where the effects of the two can be told apart.
 """
 
 import math

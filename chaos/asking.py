@@ -1,6 +1,6 @@
-"""One operation of a history as an HTTP request, and what was answered as the history's outcome: exact about what is not known.
+"""Sends one operation of a history as an HTTP request, and records the answer as its outcome: exact about what is unknown.
 
-An answer outside of the contract is a Breach: it is not the harness's to guess what it means.
+An answer outside the API's contract is a Breach: the harness does not guess its meaning.
 """
 
 import asyncio

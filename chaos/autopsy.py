@@ -1,4 +1,4 @@
-"""What the disks of a stopped cluster have, read without its nodes: what has to be told in the end."""
+"""Reads the disks of a stopped cluster without its nodes: the records that nodes must return in the end."""
 
 import hashlib
 import os

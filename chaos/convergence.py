@@ -1,8 +1,8 @@
-"""Looks, whenever no fault is there, until all nodes are whole and their replicas are the same, and writes down when that was.
+"""Whenever no fault is active, polls until all nodes are whole and their replicas are identical, and records the time.
 
-Replicas are compared as ``quorumvault verify`` does it, record by record on disk, at a node's administrative socket. The node
-looks again after 2 s at what differs, a write under way for instance. So it is asked twice, half of that apart, and what is
-written down here is exact to a second.
+Replicas are compared as by ``quorumvault verify``, record by record on disk, through a node's admin socket. The node looks again
+after 2 s at records that differ, since a write may be under way. So the harness asks twice, 1 s apart, and the recorded time is
+exact to a second.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
-"""Applies a plan of faults (nemesis.py) to a cluster that runs, one after the other or at once, and takes each back at its end.
+"""Applies a plan of faults (nemesis.py) to a running cluster, in turn or at the same time, and undoes each at its end.
 
-Whatever is done here can be undone, or its node gets a new disk, and ``heal`` undoes all of it: before the work begins, and after
-it, however it ended.
+Every fault can be undone, or its node gets a new disk. ``heal`` undoes all of them: before the work begins, and after the work,
+however that ended.
 """
 
 import asyncio

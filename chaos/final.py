@@ -1,6 +1,6 @@
-"""After everything is mended: all that is known is read back, through each node, and from each two of the three disks.
+"""After everything is mended, reads all known tokens back: through each node, and from each two of the three disks.
 
-While one node is down, the two others have to agree between them: what was acknowledged by two is on one of these at least.
+While one node is down, the two others have to agree: at least one of them has every record that two nodes acknowledged.
 """
 
 import asyncio

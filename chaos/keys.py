@@ -1,8 +1,8 @@
-"""API keys that are used and revoked while things go wrong, beside the workload.
+"""Uses and revokes API keys during the faults, beside the workload.
 
-Each key is in the key file of the cluster before the nodes start, and stays there as one that was not revoked: what a node knows
-of a revocation it has from the others. Keys are used at a fixed rate through each node, and revoked through one node or another,
-at its administrative socket. What is told is for key_checker.py.
+Each key is in the cluster's key file before the nodes start, and stays there unrevoked: a node learns of a revocation only from
+the other nodes. Keys are used at a fixed rate through each node, and revoked at the admin socket of one node or another.
+key_checker.py judges the answers.
 """
 
 import asyncio

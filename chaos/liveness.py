@@ -1,7 +1,7 @@
-"""Judges the aims of liveness: the share that is served through the others, recovery, and convergence. Pure.
+"""Judges the aims of liveness: the share of requests served through the other nodes, recovery, and convergence. Pure.
 
-An aim is missed if that is certain: by a share whose interval of confidence lies below the aim, or by a time that was too long
-while the machine was not busy with other things. What was below an aim and may be the machine's doing, or chance, is open.
+An aim counts as missed only if that is certain: the confidence interval of a share lies below the aim, or a time was too long
+while the machine was not busy with other things. A result below an aim that the machine or chance may explain is open.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""Works out the figures of a history: speed and availability. Pure; judges nothing. What faults meant: aftermath.py."""
+"""Computes the figures of a history: speed and availability. Pure; judges nothing. The effects of faults: aftermath.py."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence

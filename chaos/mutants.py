@@ -1,7 +1,7 @@
-"""Runs the harness on builds that are broken on purpose. It has to notice each, or it is blind to what the mutant undoes.
+"""Runs the harness on builds that are broken on purpose. It must notice each, or it is blind to the defect of that mutant.
 
-The tests own the mutants (tests/rigs/undone/). Their module tests.rigs.broken lists them as JSON, and starts nodes in the place
-of the command ``quorumvault``. Nothing broken is in the package, and this module imports none of it.
+The mutants belong to the tests (tests/rigs/undone/). The module tests.rigs.broken lists them as JSON, and starts nodes in place
+of the command ``quorumvault``. The package contains nothing broken, and this module imports none of the mutants.
 """
 
 import asyncio

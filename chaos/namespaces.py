@@ -1,14 +1,13 @@
-"""Three hosts on one machine: network namespaces joined by a bridge, and packets that nftables drop. As root.
+"""Three hosts on one machine: network namespaces joined by a bridge, with nftables to drop packets. Needs root.
 
-    <run>-hub   the bridge, and the harness, which runs in there with all that it does
-    <run>-n1    n1, at 10.77.0.1; its rules drop what comes from a peer whose wire to it is cut
+    <run>-hub   the bridge, and the whole harness
+    <run>-n1    n1, at 10.77.0.1; its rules drop packets from a peer whose wire to n1 is cut
     …
 
-What is cut here is cut as a cable is: packets are lost, TCP sends them again, and a connection that is opened gets no answer.
-Lost packets are lost for real as well; what is late or comes twice takes netem, which most containers lack, or proxies
-(network.py).
+A cut here behaves like a cut cable: packets are lost, TCP sends them again, and a new connection gets no answer. Packet loss is
+real as well. Late and duplicate packets need netem, which most containers lack, or proxies (network.py).
 
-The namespaces are made by a process outside of them, which waits for the run and removes them however it ends.
+A process outside the namespaces makes them, waits for the run, and removes them however the run ends.
 """
 
 import asyncio

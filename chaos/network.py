@@ -1,13 +1,13 @@
-"""The network between nodes, as faults are applied to it; and one that any user can have: a TCP proxy on each link.
+"""The interface through which faults reach the network, and a network that needs no root: a TCP proxy on each link.
 
     n1 ──dials──▶ proxy n1→n2 ──dials──▶ n2          bytes one way are wire (n1, n2), the others (n2, n1)
 
-Each node is started with a view of its own in which its peers' addresses are those of its proxies. A node dials each of the
-others, so there are six proxies, and each wire has a share in two of them: that of requests and that of replies.
+Each node starts with its own configuration, in which its peers have the addresses of its proxies. Each node dials both others, so
+there are six proxies. Each wire runs through two of them: one carries its requests, the other its replies.
 
-A wire that is cut holds back what was sent, as TCP does with packets that nobody acknowledges, and delivers it once it is
-mended. A connection that is opened meanwhile gets no further than to the proxy. Bytes that are lost or come twice spoil the
-stream, which no real network does to TCP; nodes have to notice, since TLS authenticates each record, and begin anew.
+A wire that is cut holds bytes back, as TCP does with unacknowledged packets, and delivers them once it is mended. A connection
+opened meanwhile reaches only the proxy. Lost or duplicate bytes corrupt the stream, which no real network does to TCP. Nodes have
+to notice, since TLS authenticates each record, and connect again.
 """
 
 import asyncio

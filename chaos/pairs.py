@@ -1,17 +1,17 @@
-"""Pairs of faults on two disks: a table of what is seen, what is lost in the worst case, and what an operator types.
+"""Pairs of faults on two disks: a table of what users see, what is lost in the worst case, and what an operator types.
 
     lost       the data directory is empty
     torn       the log ends with bytes that no write left there
-    rotten     bits flip in blocks of the largest table; in one place the two disks cannot be read, if both are rotten
-    put back   the directory is that of an earlier moment
+    rotten     bits flip in blocks of the largest table; if both disks are rotten, one place is unreadable on both
+    put back   the directory is a copy of an earlier moment
     full       not a byte is free on the disk's file system
 
-Each cell is one cluster of real processes, which a service manager starts again when they end with exit code 3. In the worst
-case the third disk has missed what was written last, so that only the two have it: so begins a cell of two faults **at once**. In
-a cell of one fault **then** another all three disks have all of it, and the second comes while the first is being dealt with.
+Each cell is one cluster of real processes. A service manager restarts any that end with exit code 3. A cell of two faults **at
+once** begins with the worst case: the third disk has missed the last writes, so only the two damaged disks had them. In a cell of
+one fault **then** another, all three disks have every record, and the second fault comes while the first is being repaired.
 
-What may be lost is known before the nodes start: it is what no disk has any more, read without them. A cell fails if anything
-else is not told in the end, or any token is called not found meanwhile that a disk still has.
+The harness knows which records may be lost before the nodes start: those that no disk has any more, read without the nodes. A
+cell fails if any other record is not returned in the end, or if a token that a disk still has is ever reported as not found.
 """
 
 import itertools

@@ -1,4 +1,4 @@
-"""Libraries that are loaded into a node's process: in front of its disk (disk.c), and of its clock (clock.c)."""
+"""Libraries preloaded into a node's process, which intercept its disk calls (disk.c) and its clock (clock.c)."""
 
 import shutil
 import struct

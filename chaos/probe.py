@@ -1,9 +1,9 @@
-"""A control beside the nodes: what a process that does no vault work sees of the machine.
+"""A control process beside the nodes: it does no vault work and measures how long the machine delays a process.
 
-The process sleeps, and asks itself something trivial over loopback HTTP. Once a second it also works for a moment, since a
-scheduler lets those pass that mostly sleep, and syncs a block of its own. By as much as that comes too late the machine keeps
-everybody waiting, the nodes too. Who keeps it busy is told apart: the nodes and the harness, or others. ``watched`` runs the
-process (``python -m chaos.probe``) and writes what it tells into the history.
+The probe sleeps, and sends itself a trivial request over loopback HTTP. Once a second it also works for a moment, since a
+scheduler favours processes that mostly sleep, and syncs a block of its own. Any delay in these is a delay that the machine
+imposes on every process, the nodes included. The probe tells apart who keeps the machine busy: the nodes and the harness, or
+others. ``watched`` runs the probe (``python -m chaos.probe``) and writes its measurements into the history.
 """
 
 import asyncio

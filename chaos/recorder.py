@@ -1,4 +1,4 @@
-"""The history as it happens: each record is a line of a file at once, so that a run that breaks off leaves what it saw."""
+"""Records the history as it happens: each record goes to a file at once, so that a run that breaks off leaves its history."""
 
 from __future__ import annotations
 

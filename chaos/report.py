@@ -1,7 +1,7 @@
-"""The page of a run: what it came to, for people, in one HTML file that needs nothing else.
+"""The report page of a run: its results for people, in one self-contained HTML file.
 
-``write`` reads what a run left in its directory (summary.json, history.jsonl) and writes report.html beside it, by the template
-of the same name. What the page says is worked out here; how it looks is in the template.
+``write`` reads the files of a run (summary.json, history.jsonl) and writes report.html beside them, from the template of the same
+name. This module computes the content of the page; the template has its layout.
 """
 
 import re

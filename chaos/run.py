@@ -1,4 +1,4 @@
-"""One run: a cluster is made, clients work, faults come and go, everything is mended and read back, and the history is judged.
+"""One run: makes a cluster, runs clients and faults, mends everything, reads everything back, and judges the history.
 
 plan (nemesis.py) ─▶ faults.py ─▶ processes, disks, links          history.jsonl ─▶ checkers.py ─▶ verdict.py ─┐
 workload.py, keys.py ─▶ HTTP of three nodes ─▶ recorder.py ─▶ history.jsonl ─▶ measures.py, aftermath.py ──┴▶ summary.json

@@ -1,4 +1,4 @@
-"""The figures of a run, which are written to summary.json. Times are seconds since the run began."""
+"""The figures of a run, as written to summary.json. Times are in seconds since the run began."""
 
 from enum import StrEnum
 

@@ -1,4 +1,4 @@
-"""Tellers: they print a run as it goes, line by line, or as a story with the reasons."""
+"""Tellers print the progress of a run, line by line, or as a story with reasons."""
 
 import shlex
 from collections.abc import Mapping, Sequence

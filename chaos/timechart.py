@@ -1,12 +1,12 @@
-"""A run as a picture, in SVG: everything that has a time, one above the other, over one axis.
+"""A run as an SVG picture: everything that has a time, stacked above one time axis.
 
-    faults        a bar for each, named, in as many lanes as they need; each shades all that is below it
-    tokenize      latency of the requests that were answered, by bucket: median and 99th percentile (logarithmic);
-                  and requests a second: asked, and answered
-    …             the same for each operation, on the same scales of latency
-    through n1    of the requests through that node, the share that was answered
+    faults        a named bar for each fault, in as many lanes as needed; each bar shades everything below it
+    tokenize      latency of answered requests, by bucket: median and 99th percentile (logarithmic);
+                  and requests a second: sent, and answered
+    …             the same for each operation, on the same latency scale
+    through n1    the share of requests through that node that were answered
 
-Colours are classes, given by the page's style sheet, so that they follow its theme.
+Colours are CSS classes of the page's style sheet, so that they follow its theme.
 """
 
 import math

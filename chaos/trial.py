@@ -1,4 +1,4 @@
-"""One pair of faults on two disks: the damage, the service manager, the operator, and what is told of the records meanwhile."""
+"""One pair of faults on two disks: the damage, the service manager, the operator, and the nodes' answers about the records."""
 
 import random
 import shutil

@@ -1,9 +1,9 @@
-"""Valid, invalid, or unknown: what a run has shown.
+"""The verdict on a run: valid, invalid, or unknown.
 
-Invalid is what is certainly wrong: a history that breaks a rule (testbed/checkers.py) or that no order of its operations explains
-(testbed/linearizability.py, the second opinion), an answer that the contract does not have, a node that ended by itself with
-nothing done to its disk, one that did not come back, or an aim of liveness that was missed (liveness.py). Unknown is a run that
-saw nothing wrong and not enough to say that nothing is, on a machine that was too busy for instance. Only what is left is valid.
+A run is invalid if something is certainly wrong: its history breaks a rule (testbed/checkers.py), or no order of the operations
+explains it (testbed/linearizability.py, the second opinion); an answer is outside the API's contract; a node ended by itself
+without damage to its disk, or did not come back; or an aim of liveness was missed (liveness.py). A run is unknown if it saw
+nothing wrong but too little to rule a fault out, for instance on a busy machine. Every other run is valid.
 """
 
 import re

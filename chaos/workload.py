@@ -1,8 +1,8 @@
-"""The clients' requests while things go wrong: many owners, values that meet often, tokens old, new and of other owners.
+"""The clients' requests during the faults: many owners, values that often coincide, and tokens old, new and of other owners.
 
-Requests arrive at each node at a fixed mean rate, whether earlier ones were answered or not: a client that waits for a node
-that is silent would otherwise make the silence look short (Tene, "How NOT to Measure Latency", calls it coordinated omission).
-What is asked for is drawn from the seed; when, and what is known by then, is up to the machine.
+Requests arrive at each node at a fixed mean rate, whether earlier ones were answered or not. Clients that waited for a silent
+node would make the silence look short (Tene, "How NOT to Measure Latency", calls this coordinated omission). The seed determines
+the requests. Their exact times, and which tokens clients know by then, depend on the machine.
 """
 
 import asyncio

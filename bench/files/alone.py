@@ -1,8 +1,8 @@
-"""DuckDB alone: what it takes to copy a table, with values from a local table in place of tokens, in the order of the rows.
+"""DuckDB alone: copies a table with values from a local table in place of tokens, in row order.
 
     python bench/files/alone.py INPUT.parquet VALUES.duckdb OUTPUT.parquet
 
-The yardstick, and no vault: whoever has the values in a table beside the file needs none.
+This is the baseline. It uses no vault, since the values are in a table beside the file.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""A command as a process of its own, measured from outside: seconds, CPU, and the most memory that it had at once."""
+"""Runs a command as a process of its own and measures it from outside: seconds, CPU, and peak memory."""
 
 import subprocess
 import sys

@@ -1,7 +1,7 @@
-"""Tables full of tokens: the same ones each time, made by DuckDB and tokenized by the vault that is going to be asked.
+"""Tables full of tokens: the same tables each time, made by DuckDB and tokenized by the vault under test.
 
     values.duckdb   known(number, value, token)   each value and its token
-    N-D.parquet     id, token, amount             N rows in which D tokens stand, each at least once, in no order
+    N-D.parquet     id, token, amount             N rows with D distinct tokens, each at least once, in no order
 
 Values are as long as a medical record number with a prefix: 17 characters.
 """

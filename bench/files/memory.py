@@ -1,10 +1,9 @@
-"""``bin/python -m bench.files.memory [ROWS ...]``: the most memory that ``tokenize`` has at once, by format and place, in MiB.
+"""``bin/python -m bench.files.memory [ROWS ...]``: the peak memory of ``tokenize``, by format and place, in MiB.
 
-Tables of so many rows (100,000 and 1,000,000 if none are given), in which 10,000 texts stand. The vault is that of the
-environment (QUORUMVAULT_URL, QUORUMVAULT_API_KEY), such as ``quorumvault dev``; objects are in a local S3 server, a process of
-its own, and in stand-ins of Google's and Azure's stores. Stores whose libraries are not installed are left out. Memory is to stay
-under 1 GiB, and not to grow with the rows: exit code 1 if a run takes more, or if the last size takes twice as much as the
-first.
+Tables have ROWS rows (default: 100,000 and 1,000,000) with 10,000 distinct texts. The vault is that of the environment
+(QUORUMVAULT_URL, QUORUMVAULT_API_KEY), such as ``quorumvault dev``. Objects are in a local S3 server, a separate process, and in
+stand-ins for Google's and Azure's stores. Stores whose libraries are not installed are left out. Memory must stay under 1 GiB and
+not grow with the rows: the exit code is 1 if a run takes more, or if the last size takes twice as much as the first.
 """
 
 import contextlib

@@ -1,8 +1,8 @@
-"""Sends the same distinct texts in Arrow and in JSON, by the package's own client, as a batch job and as an application.
+"""Sends the same distinct texts in Arrow and in JSON with the package's client, as a batch job and as an application.
 
 Arrow           quorumvault.analytics: columns, several requests at once
-JSON            Client: one call, whose requests go one after the other
-JSON, threads   Client: as many threads as Arrow has requests, a batch of the largest size each
+JSON            Client: one call, which sends its requests one after the other
+JSON, threads   Client: as many threads as Arrow has requests, each with batches of the largest size
 """
 
 import time

@@ -1,4 +1,4 @@
-"""The plans of file runs: the tables that are copied, and the number of texts that go through the client alone."""
+"""The plans of file runs: the tables to copy, and the number of texts to send through the client alone."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""The report of a run over files: medians, and how far the single repetitions lie apart."""
+"""The report of a run over files: medians, and the spread of the single repetitions."""
 
 import statistics
 from collections.abc import Callable, Sequence

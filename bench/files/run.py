@@ -1,6 +1,6 @@
-"""The command and DuckDB alone copy the same table in turn, seconds apart: their ratio says something, whatever else runs here.
+"""Copies the same table with the command and with DuckDB alone, seconds apart, so that their ratio is fair on a busy machine.
 
-The nodes are on this machine as well, and what they do is in the command's seconds.
+The nodes are on this machine as well: the command's seconds include their work.
 """
 
 import os

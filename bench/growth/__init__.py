@@ -1,5 +1,5 @@
-"""``bin/bench growth``: what more records, more owners, longer values and more clients cost.
+"""``bin/bench growth``: the cost of more records, more owners, longer values and more clients.
 
-plan.py    the axes, and the points on each     stores.py  clusters of so many records of so many owners
-measure.py points in turn, several times over   report.py  a table for each axis; plot.py draws them
+plan.py    the axes, and the points on each     stores.py  clusters with a given number of records and owners
+measure.py points in turn, several times        report.py  a table for each axis; plot.py draws them
 """

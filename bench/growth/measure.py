@@ -1,4 +1,4 @@
-"""A run: the points of an axis take turns, so that a machine that is slower in one minute than in the next is so for all."""
+"""A run: measures the points of an axis in turn, so that a slow minute of the machine affects all of them alike."""
 
 import random
 import time

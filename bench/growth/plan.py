@@ -1,4 +1,4 @@
-"""The plans: four axes. On each one thing grows, and everything else stays as it is."""
+"""The plans: four axes. On each axis one quantity grows, and everything else stays the same."""
 
 from dataclasses import dataclass
 from typing import NamedTuple

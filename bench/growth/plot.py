@@ -1,4 +1,4 @@
-"""Growth as a picture, in SVG: throughput above, CPU a value below, a panel for each axis, a line for each operation."""
+"""Growth as an SVG picture: throughput above, CPU per value below, a panel for each axis, a line for each operation."""
 
 from bench.growth.report import Axis, GrowthReport, median
 from bench.panels import COLOURS, Line, Panel, Row, page

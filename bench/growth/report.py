@@ -1,4 +1,4 @@
-"""The report of growth: a table for each axis, and what is promised of ten million records."""
+"""The report of growth: a table for each axis, and the promises for ten million records."""
 
 import statistics
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Clusters that have so many records of so many owners before anybody asks: each owner with an API key of its own."""
+"""Makes clusters with a given number of records and owners before their nodes start. Each owner has an API key of its own."""
 
 import base64
 import hashlib

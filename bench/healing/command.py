@@ -1,4 +1,4 @@
-"""A whole healing run: each of its parts on a cluster of its own."""
+"""A whole healing run: runs each of its parts on a cluster of its own."""
 
 import shutil
 from collections.abc import Callable

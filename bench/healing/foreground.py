@@ -1,4 +1,4 @@
-"""The clients' requests while a node heals, and their right answers: new tokens at a steady rate, all values back."""
+"""The clients' requests while a node heals, and their right answers: new tokens at a steady rate, and all values read back."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence

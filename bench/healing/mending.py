@@ -1,4 +1,4 @@
-"""One node of three is broken under load: it is away for a while, loses its disk, has bits flipped in its tables."""
+"""Breaks one node of three under load: it is away for a while, loses its disk, or has bits flipped in its tables."""
 
 import itertools
 import random

@@ -1,4 +1,4 @@
-"""The report of a healing run: the figures as types, and how they stand to what is promised."""
+"""The report of a healing run: the figures as types, and their comparison with the promises."""
 
 import statistics
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Measures what many records cost: a start, memory, a comparison that finds nothing, and new tokens, beside few records."""
+"""Compares many records with few: start-up, memory, a comparison of replicas that finds nothing, and new tokens."""
 
 import json
 import random

@@ -1,8 +1,8 @@
-"""Three stores full of the same records, as the nodes would have written them, made before the nodes start.
+"""Makes three stores with the same records, as the nodes would have written them, before the nodes start.
 
-Through the API ten million records take a quarter of an hour; here, two minutes. What is written is made by the vault's own code
-with the cluster's own secret: the nodes find records that are authentic, and would give the same tokens themselves. One store is
-filled in the order in which values come, so that it has compacted what a node's has; the two others are copies of its files.
+Ten million records take a quarter of an hour through the API, and two minutes here. The vault's own code makes the records with
+the cluster's secret, so they are authentic to the nodes, which would give the same tokens. One store is filled in the order in
+which values arrive, so that it has compacted as much as a node's store; the two others are copies of its files.
 """
 
 import os

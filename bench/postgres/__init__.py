@@ -1,6 +1,6 @@
-"""``bin/bench postgres``: the vault beside what a team would build instead, the same API over PostgreSQL with quorum commit.
+"""``bin/bench postgres``: compares the vault with what a team might build instead: the same API over PostgreSQL, quorum commit.
 
-api.py       one of its API processes           database.py  PostgreSQL: a primary and two standbys
-rival.py     all of it together, under load     plan.py      the cells of the table
+api.py       an API process of the rival        database.py  PostgreSQL: a primary and two standbys
+rival.py     the whole rival, under load        plan.py      the cells of the table
 measure.py   pairs: the vault, then the rival   report.py    medians of pairs, ranges, targets
 """

@@ -1,15 +1,15 @@
-"""One API process of the rival: ``python -m bench.postgres.api CLUSTER NODE PORT EVENTS``, PostgreSQL by the PG* variables.
+"""One API process of the rival: ``python -m bench.postgres.api CLUSTER NODE PORT EVENTS``. PG* variables name the PostgreSQL.
 
-It answers ``POST /tokenize`` and ``POST /detokenize`` as a node does, with the same bodies, API keys, hash, token and seal, and
-one event line for each request, which is with the operating system before the answer leaves. uvicorn has the nodes' loop and
-parser, and memory is tuned alike.
+It answers ``POST /tokenize`` and ``POST /detokenize`` as a node does, with the same bodies, API keys, hash, token and seal. It
+writes one event line for each request, and hands it to the operating system before it sends the answer. uvicorn has the same loop
+and parser as in the nodes, and memory is tuned alike.
 
-A batch is one statement that one round trip takes, prepared, in binary, without a transaction block. Its rows are sorted, so that
-two batches with the same values cannot deadlock, and neighbours share index pages. It reads the owner's epoch in the same
-snapshot: a batch of an epoch that was left writes nothing, and is derived anew.
+A batch is one prepared statement in binary format and takes one round trip, without a transaction block. Its rows are sorted, so
+that two batches with the same values cannot deadlock, and neighbours share index pages. The statement reads the owner's epoch in
+the same snapshot: a batch of a past epoch writes nothing, and the process derives its tokens anew.
 
-What is left out, for the rival's good: records, Arrow, request ids, limits of memory and rate, and the comparison that finds two
-values in one token.
+The rival leaves out, to its advantage: records, Arrow, request ids, memory and rate limits, and the comparison that detects two
+values with one token.
 """
 
 import os

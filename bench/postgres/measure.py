@@ -1,8 +1,8 @@
-"""A run: vault and rival answer the same requests in turn, A B A B, and have to give the same answers.
+"""A run: vault and rival answer the same requests in turn, A B A B, and must give the same answers.
 
-What is measured within seconds is slowed alike by whatever else a machine does, so it is the ratio within a pair that counts. CPU
-is that of all processes of a side, up to the end of what the requests set off: compactions, replay. Both sides get every request,
-so both hold the same records all the time.
+Other work on the machine slows measurements within the same seconds alike, so the ratio within a pair is what counts. CPU covers
+all processes of a side until the work that the requests caused is done: compactions, replay. Both sides get every request, so
+both hold the same records at all times.
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""The plans: the cells of the table, and how much is asked for each."""
+"""The plans: the cells of the table, and the number of requests for each."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

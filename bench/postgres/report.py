@@ -1,4 +1,4 @@
-"""The report: pairs become rows of medians and ranges. A ratio is that of a pair, whose halves were measured within seconds."""
+"""The report: turns pairs into rows of medians and ranges. Each ratio is of one pair, measured within seconds."""
 
 import statistics
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""The rival as a whole: three API processes and their PostgreSQL, started, under load, and stopped."""
+"""The whole rival: three API processes and their PostgreSQL, started, under load, and stopped."""
 
 import subprocess
 import sys

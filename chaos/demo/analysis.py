@@ -1,7 +1,8 @@
-"""The analyst's part of the demonstration: two tables of Parquet, tokenized, joined in DuckDB, recovered, and migrated.
+"""The analyst's part of the demonstration: two Parquet tables, tokenized, joined in DuckDB, recovered, and migrated.
 
-Beside the people there are their visits, invented for the invented ones, else made of the caller's own records. DuckDB joins and
-compares here; what needs the package ``quorumvault`` is a command of it, or a line of Python in a process of its own.
+One table has people, the other their visits: invented for invented people, else made from the caller's own records. This process
+joins and compares in DuckDB. Work that needs the package ``quorumvault`` runs as one of its commands, or as a line of Python in
+another process.
 """
 
 import json

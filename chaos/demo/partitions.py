@@ -1,4 +1,4 @@
-"""Partitions for a caller that knows no event loop: a cluster's links run in a thread of their own, to be cut and mended here."""
+"""Partitions for a caller without an event loop: cuts and mends a cluster's links, which run in a thread of their own."""
 
 import asyncio
 import threading

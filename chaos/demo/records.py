@@ -1,4 +1,4 @@
-"""The input of the demonstration: the caller's CSV file, or invented patients, and the columns to be replaced."""
+"""The input of the demonstration: the caller's CSV file, or invented patients, and the columns to replace."""
 
 import re
 from collections.abc import Sequence

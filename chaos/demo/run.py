@@ -1,7 +1,7 @@
-"""The demonstration: real records through three node processes, one of which is killed half-way. Run by ``bin/demo``.
+"""The demonstration: sends real records through three node processes and kills one half-way. Run by ``bin/demo``.
 
-Each line with a mark is a claim that was just checked, from outside, over the commands and the HTTP API that everybody
-uses. The first that does not hold ends it with exit code 1.
+Each line with a mark is a claim that was just checked from outside, through the public commands and HTTP API. The first claim
+that does not hold ends the demonstration with exit code 1.
 """
 
 import argparse

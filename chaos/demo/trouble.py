@@ -1,4 +1,4 @@
-"""The demonstration's worse moments: a node killed with a request in its hands, one cut off, and what the three logs say."""
+"""The demonstration's faults: a node killed in the middle of a request, a node cut off, and the three event logs afterwards."""
 
 import json
 from collections import Counter

@@ -1,4 +1,4 @@
-"""HTTP to one node: one request, one answer. No retries and no failover, which would hide what is looked for."""
+"""HTTP to one node: one request, one answer. No retries and no failover: they would hide the faults that a test looks for."""
 
 import functools
 import http.client

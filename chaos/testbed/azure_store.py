@@ -1,4 +1,4 @@
-"""A stand-in for Azure's store: as much of its interface as an upload, a download and a listing ask for."""
+"""A stand-in for Azure's store: the part of its interface that uploads, downloads and listings use."""
 
 import contextlib
 import hashlib

@@ -1,10 +1,10 @@
-"""Checks what a history may never show. One pass over its events, so linear; exact, as each rule asks only for what is certain.
+"""Checks what a history may never show, in one pass and so in linear time. It is exact: each rule judges only what is certain.
 
-A key is (owner, token). From the moment at which a client heard that a token stands for a value (it was issued, moved, or read),
-whoever asks later may not be told less: that is all there is to linearizability for a register that is written once. What was
-moved stands for one value before and after, whether that value was seen yet or not. The active epoch is a max-register that goes
-up by ones, and every operation that shows an epoch, if only in a token, reads it: this is the fence, across keys. An operation
-that was told nothing may take effect at any time, or never. What is done with API keys is for key_checker.py.
+A key is (owner, token). Once a client has heard that a token stands for a value (it was issued, moved, or read), no later request
+may be told less: for a write-once register, this is all of linearizability. A token that moved stands for the same value before
+and after, whether the history has shown that value yet or not. The active epoch is a max-register that rises in steps of one.
+Every operation that shows an epoch, if only in a token, reads it: this is the fence across keys. An operation without an answer
+may take effect at any time, or never. key_checker.py checks API keys.
 """
 
 from collections import Counter

@@ -6,8 +6,8 @@
         cluster.api("n1", "clinic").tokenize(["123-45-6789"])
         cluster.kill("n3")
 
-Only processes that were started here are ever signalled, by their pid. Leaving the ``with`` block, by whatever exception,
-kills them; and should this process itself be killed, the kernel kills them in turn (``PR_SET_PDEATHSIG``).
+This module signals only processes that it started, by their pid. Leaving the ``with`` block, by an exception too, kills them. If
+this process is killed, the kernel kills them (``PR_SET_PDEATHSIG``).
 """
 
 import json

@@ -1,6 +1,6 @@
-"""SVG drawn by hand: scales that place figures, and the shapes of which the harness's and the benchmark's pictures are made.
+"""Draws SVG without a library: scales, and the shapes in the pictures of the harness and the benchmarks.
 
-Each shape is Markup, so that text in it is escaped. Looks are CSS classes, given by the page or document around the shapes.
+Each shape is Markup, so its text is escaped. The page or document around the shapes styles them by CSS classes.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""A stand-in for Google's store: as much of its JSON interface as an upload, a download and a listing ask for."""
+"""A stand-in for Google's store: the part of its JSON interface that uploads, downloads and listings use."""
 
 import contextlib
 import hashlib

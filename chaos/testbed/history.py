@@ -1,14 +1,14 @@
-"""The history: what clients asked and what they were told, in the order in which it happened.
+"""The history: the clients' requests and answers, in the order in which they happened.
 
-    invoke    the client sends
-    ok        it has an answer
-    fail      it was told that nothing was done
-    unknown   it was told nothing, or that it may have happened; it may yet
+    invoke    the client sent a request
+    ok        the client has an answer
+    fail      the client was told that nothing was done
+    unknown   no answer, or an answer that the operation may have happened; it may still happen
 
-Values are written "=…", tokens as they are or by a short name, "qv_<epoch>_<number>", and what stands in for either is a word
-of the contract (not_found, …). An API key is written by its id, and is taken or refused. An operation without a second event is
-unknown. The same shape comes out of the simulator, out of the harness, and out of files; the harness's also have what was done to
-the nodes meanwhile, which no checker looks at.
+Values are written "=…"; tokens as they are, or by a short name, "qv_<epoch>_<number>". In place of either, a word of the API's
+contract may stand (not_found, …). An API key is written by its id, and is taken or refused. An operation without a second event
+is unknown. The simulator, the harness and history files share this form. Histories of the harness also record what was done to
+the nodes, which no checker looks at.
 """
 
 from collections.abc import Iterable

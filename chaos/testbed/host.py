@@ -1,4 +1,4 @@
-"""The machine on which all runs: its tools, mounts that end with the run, files that are moved or damaged."""
+"""The machine of a run: its tools, mounts that end with the run, and moving or damaging files."""
 
 import contextlib
 import ctypes

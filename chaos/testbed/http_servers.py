@@ -1,4 +1,4 @@
-"""HTTP servers of the standard library on loopback, as stand-ins for services that are not ours."""
+"""HTTP servers of the standard library on loopback, as stand-ins for external services."""
 
 import contextlib
 import http.server

@@ -1,7 +1,8 @@
-"""Checks what a history may never show of API keys: a revoked one that is taken, or one that is refused and nobody revoked.
+"""Checks what a history may never show of API keys: a node accepts a revoked key, or refuses a key that nobody revoked.
 
-That a key is revoked is certain once its revocation was acknowledged, or the key was refused: a node refuses only what is on two
-disks. From two seconds after that on no node may take it, whatever is broken; for a node in touch with no other takes none.
+A key is certainly revoked once its revocation was acknowledged, or a node refused the key: a node refuses a key only if the
+revocation is on two disks. From two seconds later on no node may accept the key, whatever is broken: a node that is in touch with
+no other node accepts no key.
 """
 
 from chaos.testbed.history import Action, Complete, Invoke, Outcome

@@ -1,17 +1,17 @@
-"""A second opinion on histories: a search for an order of the operations that a vault without replicas could have answered in.
+"""A second opinion on histories: searches for an order in which a vault without replicas could have given the same answers.
 
-checkers.py asks one pass over a history what is certain. This module shares no code with it, and is made the other way round: it
-has a sequential specification of what clients see, and searches for linearization points (Wing, Gong, "Testing and verifying
-concurrent objects", JPDC 1993; with the memory of configurations that were tried, Lowe, "Testing for linearizability", 2017).
-Linearizability is local (Herlihy, Wing 1990), so each object is searched for by itself:
+checkers.py finds what is certain in one pass over a history. This module shares no code with it and takes the opposite approach:
+it has a sequential specification of what clients see, and searches for linearization points (Wing, Gong, "Testing and verifying
+concurrent objects", JPDC 1993; with a cache of the configurations tried, Lowe, "Testing for linearizability", 2017).
+Linearizability is local (Herlihy, Wing 1990), so the search runs for each object alone:
 
-    an owner's epoch   a counter. Rotating from its value raises it by one; whoever issues or finds a token reads it
-    an owner's token   absent, then there for good; where tokens are narrow, then a collision for good
+    an owner's epoch   a counter. Rotating from its value raises it by one; operations that issue or find a token read it
+    an owner's token   absent, then present for good; with narrow tokens, it may then become a collision for good
 
-What is there is one value, which is looked at first: answers say which tokens and values belong together. A write of which
-nothing was heard may take effect at any time after it began, or never; so may one that was answered with a later epoch's token,
-on the tokens that its value has in earlier ones. What is not looked at: whether the same token is another owner's, whether calls
-were answered at all, the words of their answers, and which API keys were taken.
+A token stands for one value, which is checked first: the answers show which tokens and values belong together. A write without
+an answer may take effect at any time after it began, or never. The same holds for a write that was answered with a later epoch's
+token, as regards its value's tokens of earlier epochs. Not checked: whether another owner has the same token, whether calls were
+answered at all, the words of the answers, and which API keys were accepted.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""Prints a run for somebody who watches: steps, remarks, and claims, which get their mark only once they were checked."""
+"""Prints a run for a person who watches: steps, remarks, and claims. A claim gets its mark only after its check."""
 
 import os
 from typing import TextIO

@@ -1,8 +1,8 @@
-"""Invented patients and their encounters, as CSV: what the demonstration and the tests run on. Same seed, same bytes.
+"""Invented patients and their encounters, as CSV, for the demonstration and the tests. The same seed gives the same bytes.
 
-The shape is that of common health data extracts, and the values are chosen to be hard: leading zeros, names in several
-scripts and in both Unicode forms, quotes, commas and line breaks within a cell, a cell that is empty (null) beside one that
-is the empty string (``""``). Numbers of the form 9xx-xx-xxxx are never issued as social security numbers.
+The columns are those of common health data extracts, and the values are chosen to be hard: leading zeros, names in several
+scripts and in both Unicode forms, quotes, commas and line breaks within a cell, empty cells (null) beside empty strings
+(``""``). Numbers of the form 9xx-xx-xxxx are never issued as social security numbers.
 """
 
 import random

@@ -1,7 +1,7 @@
-"""Tokens spelled out from their specification alone (docs/token-format.md), by somebody who has the master secret.
+"""Derives tokens from their specification alone (docs/token-format.md), with the master secret.
 
-So clients can ask for a token before anybody was told of it: while its value is being written, after a write of which nothing was
-heard, or for a value that nobody ever stored. And a node that spelled tokens otherwise would be found out.
+So clients can ask for a token before any answer has shown it: while its value is being written, after a write without an answer,
+or for a value that nobody ever stored. A node that derives tokens otherwise would also be noticed.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""A CSV file in memory, to compare what went into the vault with what came out; read with Python's own csv module."""
+"""A CSV file in memory, read with Python's own csv module, to compare the input of a round trip with its output."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a checker says no with."""
+"""The violation that a checker reports."""
 
 from dataclasses import dataclass
 
