@@ -38,56 +38,56 @@ from quorumvault.server.coordinator.vault import Missing, Retokenized, Take, Tok
 
 ResultT = TypeVar("ResultT")
 
-#: Size of the epoch cache, in owners. It is a hint: a wrong entry costs one round, never correctness.
+#: Size of the epoch cache, in owners. An entry is a hint: a wrong one costs one round, never correctness.
 _KNOWN_EPOCHS = 4096
-#: Most reads of large values at once. Each keeps the disks and event loops of two nodes busy with megabytes, reply after reply:
-#: requests for small values should not have to wait for dozens of those.
+#: Most reads of large values at once. Each keeps the disks and event loops of two nodes busy with megabytes, reply after reply.
+#: Requests for small values should not wait for dozens of such reads.
 _LARGE_READS = 2
-#: Seconds in which a replica enters a view that another one is in: nodes tell each other at once, and a replica enters it with
-#: the next group of its disk. One that has not by then has no room to write it down, and the request is answered without it.
+#: Seconds in which a replica enters a view that another replica is in: nodes tell each other at once, and a replica enters it
+#: with its disk's next group. A replica that takes longer has no room to write the view down, and requests go on without it.
 _VIEW_SPREADS = 1.0
-#: Seconds between two looks whether it has.
+#: Seconds between two checks whether the replica has entered the view.
 _VIEW_LOOK = 0.02
-#: A read that overflows one reply is one of large values if it asks for at most so many: they have two kilobytes or more each.
+#: A read that overflows one reply is a read of large values if it asks for at most this many: they average 2 KB or more.
 _FEW = 512
-#: Most digests formatted as tokens in one go: some milliseconds' work.
+#: Most digests formatted as tokens at a time: some milliseconds' work.
 _FORMATTED = 4096
-#: Requests after which something may stand on a disk.
+#: Requests that may leave something on a disk.
 _WRITING = Put | WriteBack | RaiseEpoch | RevokeKeys
 
 
 def _any_size(size: int) -> None:
-    """The Take of callers that ask for little."""
+    """The ``Take`` for callers that ask for little: accepts any size."""
 
 
 class Observer(Protocol):
-    """Told what a coordinator did, for metrics, the event log and healing. Called on the event loop's thread; must not raise."""
+    """Receives what a coordinator did, for metrics, event log and healing. Called on the event loop's thread; must not raise."""
 
     def read_repaired(self, node: str, records: int) -> None:
-        """``node`` lacked this many records, and has them now: read repair before the answer."""
+        """Read repair before the answer: ``node`` lacked this many records, and has them now."""
 
     def committed(self, round_id: RoundId) -> None:
         """All records of this write round are committed."""
 
     def looked_up(self, alone: int, by_quorum: int) -> None:
-        """Of the tokens of a request this node told so many alone, since they are settled, and read the rest by quorum."""
+        """Of a request's tokens this node answered ``alone`` from its own settled records, and read the others by quorum."""
 
     def fence_retried(self) -> None:
-        """The fence refused a batch, which is derived again for a later epoch."""
+        """The fence refused a batch; the coordinator derives it again for a later epoch."""
 
     def acknowledged(self, disk: bytes, mark: Mark) -> None:
-        """A round counts an acknowledgement of this disk, which had come so far."""
+        """A round counts an acknowledgement of this disk, which bears ``mark``."""
 
     def hedged(self, hedge: Hedge) -> None:
         """A read waited for a slow replica, or a slow replica was tried."""
 
     def unacknowledged(self, node: str, disk: bytes, request: Put | RaiseEpoch) -> None:
-        """``request`` was committed by the two others; ``node``, whose disk in the view is ``disk``, did not acknowledge."""
+        """The two other replicas committed ``request``; ``node``, whose disk in the view is ``disk``, did not acknowledge it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """The coordinator's identity. Disk and boot make the ids of its rounds unique for ever; the node goes into versions."""
+    """The coordinator's identity. ``disk`` and ``boot`` make its round ids unique for ever; ``node`` is part of versions."""
 
     node: str
     disk: bytes
@@ -96,9 +96,9 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class _RoundResult:
-    """The outcome of a round. ``trouble`` says by node why a replica took no part; ``may_have_written``: it was a write, and was
-    sent; ``found_large``: a few values were asked for and did not fit into one reply; ``behind``: it was lost while a replica had
-    yet to enter its view."""
+    """The outcome of a round. ``trouble`` says by node why a replica took no part; ``may_have_written``: the round was a write,
+    and was sent; ``found_large``: the round asked for a few values, which did not fit into one reply; ``behind``: the round was
+    lost while a replica had yet to enter its view."""
 
     decision: object
     trouble: dict[str, str]
@@ -111,9 +111,9 @@ class _RoundResult:
 class Coordinator:
     """Implements Vault over three peers, by node name; one of them is this node's own replica.
 
-    ``view`` is the newest that this node knows, or None. ``wall_ms`` gives milliseconds since 1970, for versions only.
-    ``reads_settled``: this node's own replica may tell alone which records are settled; False: everything takes two.
-    ``votes`` says of a peer that is up whether it votes, as far as is known. ``repeats`` is that of operations.OwnReplica.
+    ``view`` is the newest view that this node knows, or None. ``wall_ms`` returns milliseconds since 1970, for versions only.
+    ``reads_settled``: this node's own replica may answer settled records alone; if False, every read takes two replicas.
+    ``votes`` says whether a peer that is up votes, as far as this node knows. ``repeats``: see operations.OwnReplica.
     """
 
     identity: Identity
@@ -131,7 +131,7 @@ class Coordinator:
     def __post_init__(self) -> None:
         self._rounds = itertools.count(1)
         self._turns = itertools.cycle((1, 2))
-        # A hedge leaves the third replica as much of the round as the two others had.
+        # A hedge gives the third replica as much of the round's time as the two others had.
         self._hedging = Hedging(self.timeouts.hedge, self.timeouts.round / 2, self.observer.hedged)
         self._large_reads = asyncio.Semaphore(_LARGE_READS)
         self._epochs: dict[Owner, int] = {}
@@ -195,7 +195,7 @@ class Coordinator:
     async def _read(
         self, owner: Owner, epochs: list[int], digests: list[bytes], take: Take, deadline: float, *, writes: bool
     ) -> list[bytes | Missing]:
-        """What a quorum says of these keys."""
+        """Read these keys by quorum."""
         steps = operations.read_records(owner, epochs, digests, self.keyring, take)
         found = await self._run(steps, deadline, writes=writes)
         return await open_all(self.keyring, owner, epochs, digests, found)
@@ -203,9 +203,9 @@ class Coordinator:
     async def _tell_settled(
         self, owner: Owner, epochs: list[int], digests: list[bytes], take: Take, deadline: float
     ) -> list[bytes | Missing]:
-        """The values that this node's own replica may tell alone; UNAVAILABLE for each that is to be read by quorum.
+        """The values that this node's own replica may answer alone; UNAVAILABLE for each key that must be read by quorum.
 
-        A node that is not in touch with a quorum tells nothing alone: it answers 503.
+        A node that cannot reach a quorum answers nothing alone: the request gets 503.
         """
         own = self._own_replica()
         if own is None:
@@ -217,7 +217,7 @@ class Coordinator:
         )
 
     def _own_replica(self) -> OwnReplica | None:
-        """This node's own replica, which may be asked alone; None while it may not, hangs, or is not in touch with a quorum."""
+        """This node's own replica if it may be asked alone; None if it may not, if it hangs, or if no quorum is in reach."""
         own = self.identity.node
         if self.view is None or not self.reads_settled or not self.peers[own].up or self._hedging.is_hanging(own):
             return None
@@ -250,7 +250,7 @@ class Coordinator:
         return await self._run(revocations.revoke(ids, known, listed=listed), self._deadline(), writes=True)
 
     def learn(self, view: View | None) -> None:
-        """Take over a peer's view if it is newer. That is safe: only replicas in the view that a round names answer it."""
+        """Adopt a peer's view if it is newer. That is safe: a round is answered only by replicas in the view that it names."""
         if view is not None and (self.view is None or view.id > self.view.id):
             self.view = view
 
@@ -260,14 +260,14 @@ class Coordinator:
         self._epochs[owner] = max(epoch, self._epochs.pop(owner, FIRST_EPOCH))
 
     def _deadline(self) -> float:
-        """The time by which a request that begins now has to be answered, by the event loop's clock."""
+        """The time by which a request that begins now must be answered, by the event loop's clock."""
         return asyncio.get_running_loop().time() + self.timeouts.request
 
     async def _run(self, steps: Steps[ResultT], deadline: float, *, writes: bool) -> ResultT:
         """Run an operation to its end, and return its result.
 
-        Raises NoQuorum, which says which nodes took no part, and of a write whether it may stand (rule: unknown is an outcome);
-        Busy for a read of large values that waits too long for others.
+        Raises NoQuorum, which says which nodes took no part and, for a write, whether it may have happened (rule: unknown is an
+        outcome); Busy if a read of large values waits too long for others.
         """
         outcome: WriteOutcome = "none"
         troubles: dict[str, str] = {}
@@ -304,9 +304,9 @@ class Coordinator:
             raise Busy("this node is reading large values for others; wait, or ask another node") from None
 
     async def _hold_until_entered(self, ask: Ask, held: _RoundResult, deadline: float) -> _RoundResult:
-        """Hold the round again, until no replica that it needs is in an older view: nodes tell each other of a new one at once.
+        """Repeat the round until no replica that it needs is in an older view: nodes tell each other of a new view at once.
 
-        Nothing is carried over from one to the next, but that something may have been written.
+        Nothing is carried over from one round to the next, except that something may have been written.
         """
         loop, written = asyncio.get_running_loop(), held.may_have_written
         patience = min(deadline, loop.time() + _VIEW_SPREADS)
@@ -317,7 +317,7 @@ class Coordinator:
         return replace(held, may_have_written=written)
 
     async def _hold_round(self, ask: Ask, deadline: float) -> _RoundResult:
-        """Hold one round in the view that this node knows. Without enough replicas that are up, none is asked."""
+        """Run one round in the view that this node knows. If too few replicas are up, none is asked."""
         view = self.view
         if view is None:
             return _RoundResult(None, {self.identity.node: "knows no view, since it has no disk and no peer was reached"})
@@ -351,7 +351,7 @@ class Coordinator:
         return _RoundResult(decision, exchange.trouble, isinstance(request, _WRITING), found_large, behind)
 
     def _tell(self, request: AnyRequest, decision: object, exchange: Exchange, targets: Sequence[Target]) -> None:
-        """Tell the observer what a round came to."""
+        """Tell the observer the outcome of a round."""
         match request, decision:
             case WriteBack(digests=digests), Repaired(refused=refused):
                 self.observer.read_repaired(targets[0].peer.node, len(digests) - len(refused))
@@ -368,9 +368,9 @@ class Coordinator:
             self.observer.unacknowledged(node, disk, request)
 
     def _targets(self, view: View, *, turns: bool) -> list[Target]:
-        """The view's replicas in the order in which to ask: this node's own, its peers, slow ones, and last those not up.
+        """The view's replicas in the order in which to ask them: this node's own, its peers, slow ones, and last those not up.
 
-        ``turns``: the peers take turns, from one call to the next.
+        ``turns``: the peers alternate from one call to the next.
         """
         own, first = node_number(self.identity.node), next(self._turns) if turns else 1
 

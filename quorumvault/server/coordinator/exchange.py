@@ -25,7 +25,7 @@ ResultT = TypeVar("ResultT")
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A replica of the round's view: the peer to ask, and the disk that has to answer."""
+    """A replica of the round's view: the peer to ask, and the disk that must answer."""
 
     peer: Peer
     disk: bytes
@@ -33,11 +33,11 @@ class Target:
 
 @dataclass(eq=False)
 class Exchange:
-    """Runs one round. ``trouble`` says afterwards, by node, why a replica did not take part; ``behind``, that one of them has yet
-    to enter the round's view.
+    """Runs one round. Afterwards ``trouble`` says by node why a replica took no part, and ``behind`` whether a replica has yet to
+    enter the round's view.
 
-    ``on_ack`` is called with the mark of each disk whose acknowledgement counts, before that decides the round. ``read``: how
-    long a read waits for a slow replica; None for rounds that ask all of their targets at once.
+    ``on_ack`` is called with the mark of each disk whose acknowledgement counts, before the acknowledgement decides the round.
+    ``read``: how long a read waits for a slow replica; None for rounds that ask all their targets at once.
     """
 
     loop: AbstractEventLoop
@@ -57,7 +57,7 @@ class Exchange:
         self.behind = False
 
     async def run(self, *, first: int, deadline: float) -> object:
-        """Ask ``first`` targets, and the others when these do not decide; decide by ``deadline``."""
+        """Ask the first ``first`` targets, and the others if these do not decide. Decides by ``deadline``."""
         self._timer = self._next_timer(deadline)
         try:
             for _ in range(first):
@@ -67,7 +67,7 @@ class Exchange:
             self._timer.cancel()
 
     def _next_timer(self, deadline: float) -> TimerHandle:
-        """One timer at a time: most rounds are decided long before it is due, and making it is a good part of their cost."""
+        """Make the next timer; there is one at a time, because most rounds are decided long before and a timer is costly."""
         if self.read is not None and (self._alone or self._asked < len(self.targets)):
             overdue = self.loop.time() + self.read.wait
             if overdue < deadline:
@@ -75,7 +75,7 @@ class Exchange:
         return self.loop.call_at(deadline, self._expire)
 
     def watch_missed(self, on_missed: Callable[[str], None]) -> None:
-        """After a write was decided: call ``on_missed(node)`` for every node that failed to acknowledge, now or later."""
+        """After a write was decided: call ``on_missed(node)``, now or later, for every node that fails to acknowledge it."""
         self._on_missed = on_missed
         for node in self.trouble:
             on_missed(node)
@@ -155,7 +155,7 @@ class Exchange:
 
 
 async def drive(steps: Generator[StepT, SentT, ResultT], take: Callable[[StepT], Awaitable[SentT]]) -> ResultT:
-    """Run a procedure to its end: each step is taken by ``take``, whose result the procedure is sent. Returns its result."""
+    """Run a procedure to its end: ``take`` carries out each step, and its result is sent to the procedure. Returns its result."""
     try:
         step = next(steps)
         while True:

@@ -20,33 +20,33 @@ from collections.abc import Callable, Collection
 from enum import StrEnum
 from typing import Final
 
-#: Reads for one hedge: they are 5 % of reads at most. So many can be saved up: a rare hiccup holds up a handful at once.
+#: Hedges that each read earns: hedges are at most 5 % of reads. BURST can be saved up, as a rare hiccup delays a handful at once.
 EARNED: Final = 1 / 20
 BURST: Final = 10.0
-#: Of recent reads, those that may have taken longer than the wait; and so many are no tail but chance.
+#: The share of recent reads that may have taken longer than the wait; and a number of slow reads so small that it is chance.
 _SLOWEST: Final = 1 / 100
 _CHANCE: Final = 2
-#: Seconds that one histogram counts. Two are looked at, so "recent" is the last 10 to 20 seconds.
+#: Seconds that one histogram covers. Two histograms are used, so "recent" means the last 10 to 20 seconds.
 _WINDOW: Final = 10.0
 #: Seconds: the upper bounds of the histogram's buckets, a quarter apart, from a millisecond to half a minute.
 _BOUNDS: Final = tuple(0.001 * 1.25**step for step in range(46))
-#: Classes of size are powers of two, up to what one round reads.
+#: The number of size classes: powers of two, up to the size of one round.
 _CLASSES: Final = 14
-#: Seconds until a replica that was set aside is tried again: doubled each time, from the first to the last.
+#: Seconds until a replica that was set aside is tried again: the interval doubles each time, from the first to the last.
 _FIRST_TRIAL, _LAST_TRIAL = 0.1, 5.0
 
 
 class Hedge(StrEnum):
-    """What became of a read's wait for a slow replica."""
+    """The outcome of a read's wait for a slow replica."""
 
-    SENT = "sent"  # the third was asked, at the budget's expense
-    WITHHELD = "withheld"  # the budget had nothing left; the read goes on waiting
-    PASSED_OVER = "passed_over"  # the third was asked in place of one that answers nothing
-    TRIED = "tried"  # a replica that was set aside was asked besides two others
+    SENT = "sent"  # the third replica was asked, at the budget's expense
+    WITHHELD = "withheld"  # the budget was used up; the read goes on waiting
+    PASSED_OVER = "passed_over"  # the third replica was asked in place of one that answers no reads
+    TRIED = "tried"  # a replica that was set aside was asked in addition to two others
 
 
 class Budget:
-    """Hedges that reads have earned."""
+    """The hedges that reads have earned."""
 
     def __init__(self) -> None:
         self._hedges = BURST
@@ -63,7 +63,7 @@ class Budget:
 
 
 class Waits:
-    """The wait before a hedge of one class of reads: the 99th percentile of recent ones, between two bounds, in seconds."""
+    """The wait before a hedge for one size class: the 99th percentile of recent reads, between two bounds, in seconds."""
 
     def __init__(self, least: float, most: float) -> None:
         self._least, self._most = least, most
@@ -78,7 +78,7 @@ class Waits:
         return self._wait
 
     def add(self, seconds: float, now: float) -> None:
-        """Count a read that took so long."""
+        """Count a read that took ``seconds``."""
         if now >= self._turns_at:
             self._turn(now)
         self._newer[bisect_right(_BOUNDS, seconds)] += 1
@@ -93,7 +93,7 @@ class Waits:
         self._wait = self._percentile()
 
     def _percentile(self) -> float:
-        """The upper bound of the percentile's bucket, so that no more reads are overdue."""
+        """The upper bound of the percentile's bucket, so that at most that share of reads is overdue."""
         counts = [newer + older for newer, older in zip(self._newer, self._older, strict=True)]
         most_beyond = max(_CHANCE, sum(counts) * _SLOWEST)
         beyond = 0
@@ -105,7 +105,7 @@ class Waits:
 
 
 class _Aside:
-    """A replica that was late: how often it has been in a row, and when it may be tried again."""
+    """A replica that was late: how many times in a row, and when it may be tried again."""
 
     __slots__ = ("_times", "trial_at")
 
@@ -118,12 +118,12 @@ class _Aside:
         self._times = min(self._times + 1, 16)
 
 
-#: Seconds that a read waits at least: one that waited for none would take each turn of the event loop until it is answered.
+#: The least wait of a read, in seconds: a read with no wait would run in each turn of the event loop until it is answered.
 _LEAST: Final = 0.001
 
 
 class Hedging:
-    """One coordinator's hedges. ``least`` and ``most`` bound the wait before one; ``tell`` is called with what became of each."""
+    """One coordinator's hedges. ``least`` and ``most`` bound the wait before a hedge; ``tell`` is called with each outcome."""
 
     def __init__(self, least: float, most: float, tell: Callable[[Hedge], None]) -> None:
         self.least = least = max(least, _LEAST)
@@ -135,17 +135,17 @@ class Hedging:
         self._hanging: set[str] = set()
 
     def read(self, keys: int, now: float) -> "Read":
-        """A read of so many keys begins."""
+        """Begin a read of ``keys`` keys."""
         self.budget.earn()
         waits = self._waits[min(max(keys - 1, 0).bit_length(), _CLASSES - 1)]
         return Read(self, waits, now)
 
     def is_aside(self, node: str) -> bool:
-        """True for a replica that was late, or refused, and has not answered in time since."""
+        """True if the replica was late or refused, and has not answered in time since."""
         return node in self._aside
 
     def tries(self, node: str, now: float) -> bool:
-        """True if a read should ask this replica besides two others, to see whether it answers in time again."""
+        """True if a read should ask this replica in addition to two others, to see whether it answers in time again."""
         aside = self._aside.get(node)
         if aside is None or now < aside.trial_at or not self.budget.spend():
             return False
@@ -159,7 +159,7 @@ class Hedging:
             aside.postpone(now)
 
     def hear(self, node: str, now: float, *, in_time: bool) -> None:
-        """A replica has answered a read."""
+        """Note that a replica has answered a read."""
         self._heard[node] = now
         self._hanging.discard(node)
         if in_time:
@@ -168,45 +168,45 @@ class Hedging:
             self.set_aside(node, now)
 
     def is_hanging(self, node: str) -> bool:
-        """True for a replica that was given up when it was asked alone, and has answered nothing since, not even late."""
+        """True if the replica was given up when it was asked alone, and has answered nothing since, not even late."""
         return node in self._hanging
 
     def give_up(self, node: str, now: float) -> None:
-        """A replica that was asked alone hangs. Once that is over it answers what it was asked, so nothing need be tried."""
+        """Note that a replica that was asked alone hangs. It needs no trials: when it recovers, it answers that request."""
         self._hanging.add(node)
         self.set_aside(node, now)
 
     def is_silent(self, node: str, since: float) -> bool:
-        """True for a replica that has answered no read since then."""
+        """True if the replica has answered no read since ``since``."""
         return self._heard.get(node, -math.inf) <= since
 
 
 class Read:
-    """The waiting of one read, by ``Hedging.read``. ``wait``: seconds until it is overdue, and then until it is once more."""
+    """The waiting of one read; made by ``Hedging.read``. ``wait``: seconds until the read is overdue, and again after that."""
 
     __slots__ = ("_began", "_first", "_hedge", "_hedging", "_waits", "wait")
 
     def __init__(self, hedging: Hedging, waits: Waits, now: float) -> None:
         self._hedging, self._waits, self._began = hedging, waits, now
-        #: When the first answer came.
+        #: The time of the first answer.
         self._first = math.inf
         self._hedge: Hedge | None = None
         self.wait = waits.wait(now)
 
     def answered(self, node: str, now: float) -> None:
-        """A replica has answered, before or after the decision."""
+        """Note that a replica has answered, before or after the decision."""
         self._first = min(self._first, now)
         late_after = max(self._hedging.least, self.wait / 2)
         self._hedging.hear(node, now, in_time=now - self._first <= late_after)
         if self._hedge is Hedge.PASSED_OVER and now - self._began <= 2 * self.wait:
-            self._waits.add(now - self._began, now)  # it did not hang: the wait was short
+            self._waits.add(now - self._began, now)  # it did not hang: the wait was too short
 
     def refused(self, node: str, now: float) -> None:
-        """A replica cannot take part: it could not be reached, is joining, or is in another view."""
+        """Note that a replica cannot take part: it could not be reached, is joining, or is in another view."""
         self._hedging.set_aside(node, now)
 
     def overdue(self, awaited: Collection[str], third: str, now: float) -> bool:
-        """The wait is over, and these have not answered. Returns True if the third is to be asked."""
+        """The wait is over, and the ``awaited`` replicas have not answered. Returns True if the third should be asked."""
         twice_the_first = 2 * self._first <= now + self._began
         hangs = twice_the_first and all(self._hedging.is_silent(node, self._began) for node in awaited)
         for node in awaited:
@@ -223,7 +223,7 @@ class Read:
     def hangs(self, node: str, now: float) -> bool:
         """A wait is over, and the one replica that was asked has not answered. Returns True if it has answered no read meanwhile.
 
-        Then the read is to be made without it. The turn of a read at a replica that answers others is still to come.
+        In that case the read should go on without it. A replica that answers other reads has yet to reach this one.
         """
         if not self._hedging.is_silent(node, now - self.wait):
             return False
@@ -234,6 +234,6 @@ class Read:
         return True
 
     def decided(self, now: float) -> None:
-        """The read has what it wanted."""
-        if self._hedge is not Hedge.PASSED_OVER:  # whose time tells nothing of other reads
+        """Note that the read is decided."""
+        if self._hedge is not Hedge.PASSED_OVER:  # its duration says nothing about other reads
             self._waits.add(now - self._began, now)

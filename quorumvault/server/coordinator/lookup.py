@@ -20,9 +20,9 @@ from quorumvault.server.coordinator.vault import Missing
 #: Malformed tokens are looked up under epoch 0, which is never issued, so that timing does not reveal them (not found costs the
 #: same work).
 _NO_EPOCH = 0
-#: Most tokens that are parsed in one go.
+#: Most tokens that are parsed at a time.
 _PARSED = 4096
-#: Most records, and most bytes of records, that are opened in one go: about a millisecond's work.
+#: Most records, and most bytes of records, that are opened at a time: about a millisecond's work.
 _OPENED = 512
 _OPENED_BYTES = 512 << 10
 _MISSING = {None: Missing.NOT_FOUND, Open.COLLISION: Missing.COLLISION}
@@ -48,14 +48,14 @@ async def keys_of(tokens: Sequence[str]) -> tuple[list[int], list[bytes]]:
 
 
 def _dummy_digest(token: str) -> bytes:
-    """The digest to look up for a malformed token. No crypto: parsing a well-formed one needs none either."""
+    """The digest to look up for a malformed token. It needs no crypto, because parsing a well-formed token needs none either."""
     return zlib.crc32(token.encode()).to_bytes(4, "big") * (DIGEST_BYTES // 4)
 
 
 async def open_all(
     keyring: Keyring, owner: Owner, epochs: list[int], digests: list[bytes], found: Sequence[bytes | Open | None]
 ) -> list[bytes | Missing]:
-    """The canonical forms of the records that were found, and for each other key why there is none."""
+    """The canonical forms of the records that were found; for every other key, why there is none."""
     values: list[bytes | Missing] = []
     while len(values) < len(found):
         if values:
@@ -88,7 +88,7 @@ def _open(
 
 
 def _end_of_opening(found: Sequence[bytes | Open | None], start: int) -> int:
-    """The end of the slice from ``start`` that is opened in one go. It has at least one record."""
+    """The end of the slice from ``start`` that is opened at a time. The slice has at least one record."""
     end = min(start + _OPENED, len(found))
     room = _OPENED_BYTES
     for index in range(start, end):

@@ -20,9 +20,9 @@ from quorumvault.server.coordinator.coordinator import Coordinator
 
 logger = logging.getLogger("quorumvault.revocations")
 
-#: Questions under way at once: those that may still be answered while their answers count.
+#: Most questions under way at once: only those whose answers would still count.
 _MOST_QUESTIONS = 1 + int(KNOWN_FOR / ASK_EVERY)
-#: Revoked keys from which on there is a warning.
+#: The number of revoked keys from which on there is a warning.
 _MANY = MOST_UNLISTED * 8 // 10
 
 
@@ -35,16 +35,16 @@ class KeysInForce(Protocol):
 
     @property
     def called_revoked(self) -> frozenset[str]:
-        """The ids of the keys that the file itself calls revoked."""
+        """The ids of the keys that the file itself marks as revoked."""
 
     def revoke(self, ids: frozenset[str]) -> None:
-        """These are all that the cluster knows to be revoked: more than it was told before."""
+        """Take the ids of all keys that the cluster knows to be revoked, which have grown since the last call."""
 
 
 def seconds_since_boot() -> float:
-    """The clock by which knowledge grows old: it goes on while the machine sleeps, which ``time.monotonic`` on Linux does not.
+    """The clock by which knowledge ages. Unlike ``time.monotonic`` on Linux, it runs on while the machine sleeps.
 
-    Source: clock_gettime(2), CLOCK_BOOTTIME. A virtual machine that is paused, or put back, stops this clock too.
+    Source: clock_gettime(2), CLOCK_BOOTTIME. If a virtual machine is paused or restored, this clock stops too.
     """
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
@@ -52,7 +52,7 @@ def seconds_since_boot() -> float:
 class Revocations:
     """Used on the event loop's thread. ``clock`` is monotonic, in seconds.
 
-    ``keys`` is told what is revoked.
+    ``keys`` is told which keys are revoked.
     """
 
     def __init__(self, coordinator: Coordinator, clock: Callable[[], float], keys: KeysInForce) -> None:
@@ -62,7 +62,7 @@ class Revocations:
         self._knowledge = Knowledge()
         self._questions: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
-        #: Whether the log says already that there are too many.
+        #: True once the log says that there are too many revoked keys.
         self._refused = False
 
     @property
@@ -72,12 +72,12 @@ class Revocations:
 
     @property
     def known(self) -> bool:
-        """Whether this node may take a key now that is not among ``ids``."""
+        """True if this node may accept a key now that is not among ``ids``."""
         return self._knowledge.counts(self._clock())
 
     @property
     def problem(self) -> str | None:
-        """Words for /health once many keys are revoked; None before."""
+        """The problem in words, for /health, once many keys are revoked; None before."""
         if len(self.ids) < _MANY:
             return None
         return (
@@ -86,7 +86,7 @@ class Revocations:
         )
 
     def start(self) -> None:
-        """Begin to ask, and never cease."""
+        """Begin to ask, over and over."""
         self.ask()
         self._timer = asyncio.get_running_loop().call_later(ASK_EVERY if self.known else ASK_SOON, self.start)
 
@@ -105,13 +105,13 @@ class Revocations:
             question.add_done_callback(self._questions.discard)
 
     async def revoke(self, key_id: str) -> None:
-        """Revoke the key with this id: on two disks when this returns. Raises NoQuorum, Refused."""
+        """Revoke the key with this id. The revocation is on two disks when this returns. Raises NoQuorum, Refused."""
         began = self._clock()
         listed = key_id in self._keys.listed
         self._learn(await self._coordinator.revoke(frozenset({key_id}), self.ids, listed=listed), began)
 
     async def once(self) -> None:
-        """Ask, and bring what only the key file knows to two disks. Does not raise."""
+        """Ask, and write ids that only the key file calls revoked to two disks. Does not raise."""
         try:
             began = self._clock()
             self._learn(await self._coordinator.read_revoked(self.ids), began)
@@ -119,12 +119,12 @@ class Revocations:
                 began = self._clock()
                 self._learn(await self._coordinator.revoke(missing, self.ids, listed=True), began)
         except NoQuorum:
-            pass  # as long as that lasts no operation has a quorum
+            pass  # while this lasts, no operation has a quorum
         except Refused as refused:
             if not self._refused:
                 logger.error("the key file calls more keys revoked than the cluster takes: %s", refused)
             self._refused = True
-        except Exception as error:  # nothing may end it: its words could have a key in them
+        except Exception as error:  # nothing may end the loop; the exception's text could contain a key
             logger.error("asking for revoked keys failed, and goes on: %s", type(error).__name__)
 
     def _learn(self, ids: frozenset[str], began: float) -> None:

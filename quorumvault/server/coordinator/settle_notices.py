@@ -15,17 +15,17 @@ from quorumvault.protocol.messages import AnyReply, Outgoing, RoundId, Settle
 from quorumvault.protocol.peer import NoReply, Peer
 from quorumvault.protocol.views import View
 
-#: Seconds for which rounds are gathered: a message to each replica ten times a second, whatever the load.
+#: Seconds for which rounds are gathered: each replica gets a message ten times a second, whatever the load.
 GATHERED: Final = 0.1
-#: Most rounds in one notice; those that come after them are told of by none. Ten times what a node commits in that time.
+#: Most rounds in one notice; further rounds are in no notice. Ten times what a node commits in that time.
 ROUNDS: Final = 4096
 
 
 @dataclass(eq=False)
 class SettleNotices:
-    """Tells all replicas, this node's own too, of rounds that this node's coordinator has decided as committed.
+    """Tells all replicas, including this node's own, which rounds of this node's coordinator were committed.
 
-    ``later(seconds, call)`` calls back on the event loop's thread. ``view`` gives the newest view that this node knows.
+    ``later(seconds, call)`` calls back on the event loop's thread. ``view`` returns the newest view that this node knows.
     """
 
     peers: Mapping[str, Peer]
@@ -34,7 +34,7 @@ class SettleNotices:
     _rounds: list[RoundId] = field(default_factory=list, init=False)
 
     def committed(self, round_id: RoundId) -> None:
-        """Tell of this round soon: all its records are committed."""
+        """Include this round in the next notice: all its records are committed."""
         if not self._rounds:
             self.later(GATHERED, self._tell)
         if len(self._rounds) < ROUNDS:
@@ -46,11 +46,11 @@ class SettleNotices:
         if view is None:
             return
         counters = [round_id.counter for round_id in rounds]
-        # Counters of rounds begin with 1, so that this is no round's id.
+        # Round counters begin with 1, so 0 is not the id of any round.
         notice = Outgoing(Settle(structs.replace(rounds[0], counter=0), view.id, counters))
         for peer in self.peers.values():
             peer.send(notice, _ignore)
 
 
 def _ignore(reply: AnyReply | NoReply) -> None:
-    """What a replica makes of a notice is its own affair."""
+    """Ignore the reply: nothing depends on it."""

@@ -18,7 +18,7 @@ class Missing(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Tokenized:
-    """``tokens`` in the order of the values; None where two values met in one token (rule: a conflict never overwrites)."""
+    """``tokens`` in the order of the values; None if two values met in one token (rule: a conflict never overwrites)."""
 
     epoch: int
     tokens: list[str | None] = field(repr=False)
@@ -26,18 +26,18 @@ class Tokenized:
 
 @dataclass(frozen=True, slots=True)
 class Retokenized:
-    """``tokens`` of one epoch, in the order of the tokens that they replace, or why there is none."""
+    """``tokens`` of one epoch, in the order of the tokens that they replace; or why a token has no replacement."""
 
     epoch: int
     tokens: list[str | Missing] = field(repr=False)
 
 
-#: Called with the bytes of records that were read, part by part. Raises RequestError if there is no room for them.
+#: Called for each part of a read with the size of its records in bytes. Raises RequestError if there is no room for them.
 Take: TypeAlias = Callable[[int], None]
 
 
 class Vault(Protocol):
-    """All raise NoQuorum. Canonical forms are those of crypto/canonical.py."""
+    """The operations; all raise NoQuorum. Canonical forms are those of crypto/canonical.py."""
 
     async def tokenize(self, owner: Owner, canonicals: Sequence[bytes]) -> Tokenized: ...
 
@@ -45,12 +45,12 @@ class Vault(Protocol):
         """Canonical forms in the order of the tokens, which may be any text. Repeats of a token share one object."""
 
     async def retokenize(self, owner: Owner, tokens: Sequence[str], take: Take) -> Retokenized:
-        """The tokens that their values have in the active epoch; a token of that epoch comes back itself."""
+        """The tokens of the same values in the active epoch. A token of that epoch is returned unchanged."""
 
     async def epoch(self, owner: Owner) -> int: ...
 
     async def derive(self, owner: Owner, canonicals: Sequence[bytes], last: int) -> list[list[str]]:
-        """For each value its tokens of epochs 1 to ``last``, issued or not. Asks no replica."""
+        """For each value its tokens in epochs 1 to ``last``, issued or not. Asks no replica."""
 
     async def rotate(self, owner: Owner, from_epoch: int) -> int:
-        """The active epoch afterwards. Raises EpochAhead."""
+        """Rotate from this epoch. Returns the active epoch afterwards. Raises EpochAhead."""

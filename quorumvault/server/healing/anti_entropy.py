@@ -53,9 +53,9 @@ logger = logging.getLogger("quorumvault.healing")
 
 ResultT = TypeVar("ResultT")
 
-#: The part of the interval by which it varies.
+#: The share of the interval by which the interval varies.
 _JITTER = 0.25
-#: Most comparisons in a row with each peer, while they still change something: records of a third node come through this one.
+#: Most comparisons in a row with each peer, while they still change something: a third node's records may come through this node.
 _REPEATS = 3
 #: Seconds until the next attempt after a failed one: a peer that has just started may still be counting its buckets.
 _AGAIN = 10.0
@@ -88,8 +88,9 @@ class AntiEntropy:
         self.counted = False
 
     def link_changed(self) -> None:
-        """A link of this node went down or came up. What one disk has of rounds that were cut off then nobody noted: a round that
-        nobody acknowledged leaves no hint. Once all such rounds have ended, this replica is compared with every peer that is up.
+        """A link of this node went down or came up. Rounds that were cut off may have left records on one disk without a hint,
+        since a round that no one acknowledged leaves none. Once all such rounds have ended, this replica is compared with every
+        peer that is up.
         """
         soon = asyncio.get_running_loop().time() + self.settled_after
         for node, due in self._due.items():
@@ -97,7 +98,7 @@ class AntiEntropy:
         self.gaps.try_soon()
 
     async def once(self) -> None:
-        """Count the buckets if that is still to be done, then compare with each peer for which a comparison is due."""
+        """Count the buckets if that was not done yet, then compare with each peer for which a comparison is due."""
         if not self.counted:
             await self._count()
         await self._fill_gaps(self.gaps.once)
@@ -107,7 +108,7 @@ class AntiEntropy:
                 await self.compare(node)
 
     async def repair(self) -> dict[str, Compared | str]:
-        """Compare with all peers now, until nothing is left to mend. Returns its counts, or why it failed, by peer."""
+        """Compare with all peers now, until nothing is left to repair. Returns the counts, or why it failed, by peer."""
         outcomes: dict[str, Compared | str] = {}
         await self._fill_gaps(self.gaps.now)
         for _ in range(_REPEATS):
@@ -126,7 +127,7 @@ class AntiEntropy:
         """After a repair: see GapFilling.give_up."""
         async with self._busy:
             given_up = await self.gaps.give_up(read_first=read_first)
-        self.link_changed()  # what one other disk has there is taken now
+        self.link_changed()  # so that records that one other disk has there are taken now
         return given_up
 
     async def compare(self, node: str) -> Compared | str:
@@ -150,7 +151,7 @@ class AntiEntropy:
     async def verify(self, node: str) -> Differences:
         """Compare all records and registers with a peer's, by their bytes on disk. Raises NoAnswer, CannotCompare.
 
-        A write in progress shows as a difference for as long as it takes, so differences are looked at again.
+        A write in progress shows as a difference while it lasts, so differences are checked again.
         """
         found = await self._look_again(lambda: self._drive(node, verify_registers()))
         first = following = 0
@@ -178,7 +179,7 @@ class AntiEntropy:
         async with self._busy:
             filled = await fill()
         if filled is not None and filled.closed:
-            self.link_changed()  # meanwhile this disk took nothing new there
+            self.link_changed()  # until now this disk took nothing new there
 
     async def _count(self) -> None:
         first = 0
@@ -214,7 +215,7 @@ class AntiEntropy:
 
 
 def merge_registers(replica: Replica, theirs: Registers) -> int:
-    """Take over the registers that are higher, and the names of their owners. Returns how many rose."""
+    """Raise registers to the peer's larger ones, and take over owner names. Returns the number of registers raised."""
     replica.learn(Owner(name) for name in theirs.names if name)
     registers = zip(theirs.epochs, theirs.secrets, strict=True)
     keys = [layout.register_key(owner) for owner in theirs.owners]
@@ -222,7 +223,7 @@ def merge_registers(replica: Replica, theirs: Registers) -> int:
 
 
 def merge_records(replica: Replica, theirs: MergeRecords) -> int:
-    """Merge the authentic ones of a peer's records into this replica. Returns how many changed it."""
+    """Merge a peer's authentic records into this replica. Returns how many of them changed it."""
     replica.learn(map(Owner, theirs.names.values()))
     taken = replica.inventory.acceptable(theirs.records)
     return replica.merge([layout.RECORD + place for place in taken], list(taken.values())) or 0

@@ -32,7 +32,7 @@ _AGAIN = 10.0
 class GapFilling:
     """Used on the event loop's thread. ``seconds`` is the interval between attempts while gaps stay.
 
-    ``rounds_end_after`` seconds after its start no coordinator counts what the process of before had acknowledged.
+    ``rounds_end_after`` seconds after the start, no coordinator still counts acknowledgements of the previous process.
     """
 
     peers: Collection[str]
@@ -43,16 +43,16 @@ class GapFilling:
     rounds_end_after: float
 
     def __post_init__(self) -> None:
-        #: By the event loop's clock: when the rounds of before have ended, and when the next attempt is due.
+        #: By the event loop's clock: when the previous process's rounds have ended, and when the next attempt is due.
         self._ended: float | None = None
         self._due = 0.0
 
     def try_soon(self) -> None:
-        """Something has changed that may help."""
+        """Make the next attempt due now, because something changed that may help."""
         self._due = 0.0
 
     async def once(self) -> Filled | None:
-        """Fill gaps if that is due, and both others are there. Returns None if nothing was done."""
+        """Fill gaps if that is due, and both peers can be asked. Returns None if nothing was done."""
         may_begin, now = max(self._rounds_ended(), self._due), asyncio.get_running_loop().time()
         if now < may_begin or not all(map(self.replicas.can_ask, self.peers)):
             return None
@@ -65,16 +65,16 @@ class GapFilling:
             return None
 
     async def now(self) -> Filled | None:
-        """Fill gaps for an operator, as soon as it may be done. Returns None if it cannot be."""
+        """Fill gaps for an operator, as soon as that is allowed. Returns None if it is not possible."""
         if await self._count():
             await pause(self._rounds_ended() - asyncio.get_running_loop().time())
         self.try_soon()
         return await self.once()
 
     async def give_up(self, *, read_first: bool) -> int:
-        """An operator says that what this disk does not know is absent. Returns how many gaps there were.
+        """Give up all gaps, as an operator says: records that this disk does not know are absent. Returns the number of gaps.
 
-        ``read_first``: what both others have there is taken before. Then it raises NoAnswer and CannotCompare.
+        ``read_first``: first take the records that both peers have there; this may raise NoAnswer and CannotCompare.
         """
         if read_first:
             await self._fill()
@@ -111,7 +111,7 @@ class GapFilling:
 
 
 def take_records(replica: Replica, step: TakeRecords) -> int:
-    """Take what is certain of both peers' records into the gaps. Returns how many changed this replica."""
+    """Take those of both peers' records that are certain into the gaps. Returns how many of them changed this replica."""
     replica.learn(map(Owner, step.names.values()))
     acceptable = replica.inventory.acceptable
     taken = certain(acceptable(step.one), acceptable(step.other))
@@ -119,13 +119,13 @@ def take_records(replica: Replica, step: TakeRecords) -> int:
 
 
 def close_gaps(replica: Replica, view: ViewId, buckets: Collection[int]) -> None:
-    """This disk knows all of these buckets: both others were read there, in this view. In another one the gaps stay."""
+    """Close the gaps in these buckets, where both peers were read in ``view``. In another view the gaps stay."""
     if buckets and replica.is_active_in(view) and replica.has_reserve():
         replica.inventory.close_gaps(buckets)
 
 
 def give_up_gaps(replica: Replica) -> int:
-    """What this disk does not know is absent from now on. Returns how many gaps there were."""
+    """Close all gaps: records that this disk does not know are absent from now on. Returns the number of gaps closed."""
     gaps = replica.gaps.count
     if replica.has_reserve():
         replica.inventory.close_gaps(replica.gaps.buckets())

@@ -17,12 +17,12 @@ from quorumvault.server.healing.scrub import Neighbours, Scrub, ScrubCounts
 from quorumvault.server.healing.send_records import RecordSender
 from quorumvault.server.healing.throttle import Background, Throttle
 
-#: Seconds between two looks for work: nobody notices the delay, and a look costs next to nothing.
+#: Seconds between two checks for work: no one notices the delay, and a check costs next to nothing.
 _SECONDS = 0.5
 
 
 class Observer(Protocol):
-    """Hears of what was healed, for metrics and the event log. Must not raise."""
+    """Hears of each repair, for metrics and the event log. Must not raise."""
 
     def handed_off(self, node: str, records: int) -> None:
         """A peer has received all hints that were kept for it."""
@@ -35,9 +35,9 @@ class Observer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class HealerCallbacks:
-    """The node that is healed. ``peers`` holds all replicas, its own too; ``wall_ms`` returns milliseconds since 1970.
+    """The node that is healed. ``peers`` has all replicas, including its own; ``wall_ms`` returns milliseconds since 1970.
 
-    ``announce`` tells the peers this node's facts. ``give_up(why)`` ends the process, since its disk cannot be trusted.
+    ``announce`` tells the peers this node's facts. ``give_up(why)`` ends the process, because its disk cannot be trusted.
     ``room_beside`` returns whether another store of this size fits on the file system.
     """
 

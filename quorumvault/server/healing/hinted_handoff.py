@@ -23,15 +23,15 @@ from quorumvault.server.storage import layout
 
 ResultT = TypeVar("ResultT")
 
-#: Hints that are sent together, some megabytes at most: they share the peer's sync and the round trip.
+#: The number of hints sent together, some megabytes at most: they share the peer's sync and the round trip.
 _HINTS_AT_ONCE = 16
 
 
 @dataclass(eq=False)
 class Handoff:
-    """Keeps what each peer is owed, and delivers it. Used on the event loop's thread.
+    """Keeps the hints for each peer, and delivers their records. Used on the event loop's thread.
 
-    ``wall_ms`` returns milliseconds since 1970, since the age of a hint outlives the process. ``handed_off(node, records)`` is
+    ``wall_ms`` returns milliseconds since 1970, because the age of a hint outlives the process. ``handed_off(node, records)`` is
     called when a peer has received everything that it was owed.
     """
 
@@ -45,14 +45,14 @@ class Handoff:
 
     def __post_init__(self) -> None:
         self._ledgers: dict[str, Ledger | None] = dict.fromkeys(self.peers)
-        #: Disks that no view lists any more; their hints are to be deleted.
+        #: Disks that no view lists any more; their hints have yet to be deleted.
         self._gone: set[bytes] = set()
         self._restored = False
         #: Records handed off since the start, by peer.
         self.records = dict.fromkeys(self.peers, 0)
 
     def missed(self, node: str, disk: bytes, request: Put | RaiseEpoch) -> None:
-        """This node's disk did not acknowledge a write that two others acknowledged."""
+        """Note that the disk of ``node`` did not acknowledge a write that the two others acknowledged."""
         ledger = self._ledger(node, disk)
         if isinstance(request, Put):
             ledger.miss(request.owner, request.owner_name, request.epoch, request.digests, self.wall_ms())
@@ -71,9 +71,9 @@ class Handoff:
         return ledger if ledger is not None and ledger.overflowed else None
 
     async def once(self) -> None:
-        """Store new hints, and send what can be sent. A peer that takes nothing does not hold up the other.
+        """Store new hints, and send those that can be sent. A peer that accepts none does not hold up the other.
 
-        Does nothing while the disk has no room at all: a hint that was sent has to be deleted, which is a write.
+        Does nothing while the disk has no room at all, because deleting a sent hint is a write.
         """
         if not await on_storage_thread(self.storage, lambda replica: replica.has_reserve()):
             return
@@ -91,14 +91,14 @@ class Handoff:
                     await self._deliver(node, owed)
 
     def _forget_replaced(self) -> None:
-        """Drop what was owed to disks that have been replaced."""
+        """Drop the hints for disks that have been replaced."""
         for node, ledger in self._ledgers.items():
             if ledger is not None and self.replicas.listed(node) not in (None, ledger.disk):
                 self._gone.add(ledger.disk)
                 self._ledgers[node] = None
 
     def _ledger(self, node: str, disk: bytes) -> Ledger:
-        """Returns the ledger of this disk; drops the one of an earlier disk of that node."""
+        """Returns the ledger of this disk; drops the ledger of an earlier disk of that node."""
         ledger = self._ledgers[node]
         if ledger is not None and ledger.disk != disk:
             self._gone.add(ledger.disk)
@@ -150,8 +150,8 @@ class Handoff:
         return await self._in_store(lambda hints: hints.oldest(disk, _HINTS_AT_ONCE))
 
     async def _hand_off(self, node: str, hints: Sequence[Hint], introduced: set[bytes]) -> int:
-        """Send hints; returns how many records the peer took. ``introduced`` holds the owners whose registers it already has:
-        a register that rises later has a hint of its own."""
+        """Send hints. Returns how many records the peer took. ``introduced`` has the owners whose registers the peer already has:
+        a register that rises later has its own hint."""
         places: list[bytes] = []
         for hint in hints:
             if hint.owner not in introduced or not hint.digests:

@@ -31,19 +31,19 @@ from quorumvault.server.storage.disk_identity import DiskIdentity
 
 logger = logging.getLogger("quorumvault.healing")
 
-#: Seconds before the next attempt, when the joining cannot go on.
+#: Seconds before the next attempt, if joining cannot continue.
 _RETRY = 0.5
 _FULL = "this node's disk is full"
 
 
 @dataclass(eq=False)
 class Rejoin:
-    """Brings the disk with ``identity`` into the view. ``timeout`` is that of a request, in seconds.
+    """Brings the disk with ``identity`` into the view. ``timeout`` is the time-out of a request, in seconds.
 
-    ``prepare`` returns the storage thread of the disk, after replacing a lost one (rule: a lost disk gets a new identity).
-    ``marks`` are the rollback marks that the disk stores before it votes. ``has_room`` looks at the file system while there
-    is no store on it. ``may_speak`` returns whether peers know this process as the one of its name (peers/standing.py).
-    ``find_old`` looks for the disk that this one replaces, on another thread.
+    ``prepare`` returns the storage thread of the disk, after replacing a lost disk (rule: a lost disk gets a new identity).
+    ``marks`` are the rollback marks that the disk stores before it votes. ``has_room`` checks the file system while no store is
+    on it. ``may_speak`` returns whether peers know this process as the one of its name (peers/standing.py). ``find_old`` looks
+    for the disk that this disk replaces, on another thread.
     """
 
     identity: Callable[[], DiskIdentity]
@@ -68,7 +68,7 @@ class Rejoin:
 
     @property
     def records(self) -> int:
-        """The number of records that were copied, from both others together."""
+        """The number of records copied, from both other disks together."""
         return self._copied.records
 
     async def run(self) -> None:
@@ -136,10 +136,10 @@ class Rejoin:
         return told
 
     async def _survey(self, node: str, view: View) -> NotCopied | Unread | None:
-        """Have the node read its store, from where an earlier survey of it ended: what it can, and which parts it cannot.
+        """Have the node read its store, from where an earlier survey ended, and report the parts that it cannot read.
 
-        A store with such parts is read anew once the first of them can be read, and so is the store of a process that has just
-        started: it may have been salvaged. Returns None if the node did not answer, or was started meanwhile.
+        A store with unread parts is read anew once the first of these can be read. So is the store of a process that has just
+        started, since it may have been salvaged. Returns None if the node did not answer, or was started meanwhile.
         """
         started = await self._start_of(node)
         if started is None:
@@ -166,14 +166,14 @@ class Rejoin:
             await self.throttle.rest(self._began)
 
     async def _start_of(self, node: str) -> tuple[bytes, int] | None:
-        """The disk of the node, and its incarnation, which each start raises; None if it does not say. The old disk has none."""
+        """The node's disk and its incarnation, which each start raises; None without an answer. The old disk has neither."""
         if node == DONOR:
             return b"", 0
         reply = (await self._ask((node,), AskView(*UNSENT))).get(node)
         return (reply.disk, reply.mark.incarnation) if isinstance(reply, ViewIs) else None
 
     async def _merge(self, piece: Merge) -> None:
-        """Write one piece to this disk, then rest, which spares both ends."""
+        """Write one piece to this disk, then rest, which reduces the load on both ends."""
         await self._once_there_is_room(lambda replica: replica.merge(piece.keys, piece.values) is not None)
         if piece.source != DONOR:
             self._copied.count(piece)
@@ -191,7 +191,7 @@ class Rejoin:
             await pause(_RETRY)
 
     async def _on_disk(self, work: Callable[[Replica], object]) -> object:
-        """Returns what the work returns. Tries again while too much waits for the disk."""
+        """Returns the result of ``work``. Tries again while too much waits for the disk."""
         storage = await self._disk()
         while True:
             try:
@@ -207,7 +207,7 @@ class Rejoin:
 
 @dataclass(slots=True)
 class _Survey:
-    """How far a store was read, and what of it could not be. ``of``: the disk, and its start."""
+    """How far a store was read, and the parts that could not be read. ``of``: the disk, and its incarnation."""
 
     of: tuple[bytes, int]
     after: bytes = b""
@@ -215,7 +215,7 @@ class _Survey:
 
 
 class _Copied:
-    """Counts the copied records and estimates their number: they are spread evenly over the buckets, which come in order."""
+    """Counts the copied records and estimates their total: records spread evenly over the buckets, which come in order."""
 
     def __init__(self) -> None:
         self.source: str | None = None
@@ -231,5 +231,5 @@ class _Copied:
         if fresh:
             share = (layout.bucket_of(fresh[-1]) + 1) / BUCKETS
             whole = round((self.records - self._before) / share)
-            # Both copies have about as many.
+            # Both copies have about as many records.
             self.expected = self._before + whole if self._before else 2 * whole

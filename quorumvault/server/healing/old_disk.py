@@ -17,7 +17,7 @@ from quorumvault.server.storage.store import Store
 
 @dataclass(frozen=True, slots=True)
 class OldDisk:
-    """``donor`` is what the protocol has to know of it. ``copy_bytes`` bounds a piece. No process has it beside ``ending``'s."""
+    """``donor`` describes the disk to the protocol. ``copy_bytes`` bounds a piece. Only this process has it, until ``ending``."""
 
     donor: Donor
     store: Store
@@ -25,14 +25,14 @@ class OldDisk:
     ending: ExitStack
 
     async def copy(self, request: Copy) -> Copied | NotCopied:
-        """The next piece of it, as a replica would answer."""
+        """The next piece of a copy of the old disk, as a replica would answer it."""
         piece = await asyncio.to_thread(read_piece, self.store, request.after, self.copy_bytes)
         head = (request.round, request.view, self.donor.disk)
         return NotCopied(*head, piece.after, piece.end) if isinstance(piece, UnreadPart) else Copied(*head, *piece)
 
 
 def find_old_disk(config: NodeConfig) -> OldDisk | None:
-    """Open the disk that this node had before, if it was set aside here and can be opened. Takes as long as a start."""
+    """Open this node's previous disk, if it was set aside here and can be opened. Takes as long as a start."""
     with ExitStack() as opening:
         found = open_donor(config, opening)
         if found is not None:

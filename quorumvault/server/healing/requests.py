@@ -17,7 +17,7 @@ ResultT = TypeVar("ResultT")
 
 
 class NoAnswer(Exception):
-    """A replica did not answer, or is not active in the view. The words are for logs and operators."""
+    """A replica did not answer, or is not active in the view. The message is for logs and operators."""
 
 
 class Storage(Protocol):
@@ -27,7 +27,7 @@ class Storage(Protocol):
 
 
 async def on_storage_thread(storage: Storage, work: Callable[[Replica], ResultT]) -> ResultT:
-    """Returns what ``work`` returns. Raises NoAnswer if too much waits already; an exception in ``work`` ends the process."""
+    """Returns the result of ``work``. Raises NoAnswer if too much waits already; an exception in ``work`` ends the process."""
     done: asyncio.Future[ResultT | NoReply] = asyncio.get_running_loop().create_future()
     storage.submit(OwnWork(work), lambda result: None if done.done() else done.set_result(result))  # type: ignore[arg-type]
     result = await done
@@ -38,9 +38,9 @@ async def on_storage_thread(storage: Storage, work: Callable[[Replica], ResultT]
 
 @dataclass(eq=False)
 class ReplicaClient:
-    """Sends requests to single replicas, that of its own node among them, in the newest view that this node knows.
+    """Sends requests to single replicas, including this node's own, in the newest view that this node knows.
 
-    ``nonce`` is this client's own, so that none of its rounds is a coordinator's. ``timeout`` is in seconds.
+    ``nonce`` belongs to this client only, so that its round ids never equal a coordinator's. ``timeout`` is in seconds.
     """
 
     node: str
@@ -71,7 +71,7 @@ class ReplicaClient:
         return await self.send(node, make).answer()
 
     def send(self, node: str, make: Callable[[RoundId, ViewId], AnyRequest]) -> Asked:
-        """Send the request of ``ask`` without waiting for the answer. Raises NoAnswer if this node knows no view."""
+        """Send a request as ``ask`` does, without waiting for the answer. Raises NoAnswer if this node knows no view."""
         view = self.newest_view()
         if view is None:
             raise NoAnswer("this node knows no view")
@@ -90,7 +90,7 @@ class Asked:
 
     @classmethod
     def sent(cls, peer: Peer, disk: bytes, request: AnyRequest, timeout: float) -> Asked:
-        """Send a request, which gets NoReply after ``timeout`` seconds. ``disk`` is the one that has to answer."""
+        """Send a request, which gets NoReply after ``timeout`` seconds. ``disk`` is the disk that must answer."""
         loop = asyncio.get_running_loop()
         asked = cls(peer.node, disk, request, loop.create_future())
         timer = loop.call_later(timeout, asked.settle, NoReply(sent=True))
@@ -103,7 +103,7 @@ class Asked:
             self.settled.set_result(reply)
 
     async def answer(self) -> AnyReply:
-        """Returns the reply of the right disk in the right round and view. Raises NoAnswer for any other, and for none."""
+        """Returns the reply of the right disk in the right round and view. Raises NoAnswer for any other reply, and for none."""
         reply, node = await self.settled, self.node
         if isinstance(reply, NoReply):
             raise NoAnswer(f"{node} does not answer")

@@ -22,17 +22,17 @@ from quorumvault.server.storage.data_directory import PUT_BACK
 
 #: Seconds until a raised mark is written. On a busy node one sync then serves hundreds of acknowledgements.
 SOON: Final = 0.1
-#: Marks that are kept of disks which have left the view.
+#: Most marks kept of disks that have left the view.
 _MOST_LEFT: Final = 8
 
 
 @dataclass(eq=False)
 class RollbackMarks:
-    """The marks that this node holds. Marks only grow, so a stale one is still a valid lower bound.
+    """The marks that this node holds. Marks only grow, so a stale mark is still a valid lower bound.
 
     ``replica`` and ``storage`` return None while this node has no disk; ``view`` returns the newest view that it knows.
     ``later(seconds, what)`` is the event loop's ``call_later``. ``give_up(why)`` is called at most once; ``why`` is one line.
-    ``whole`` returns whether all disks of the view are active. ``lost_with``: the marks of a disk that this node has lost.
+    ``whole`` returns whether all disks of the view are active. ``lost_with``: the marks stored on a disk that this node has lost.
     """
 
     replica: Callable[[], Replica | None]
@@ -55,14 +55,14 @@ class RollbackMarks:
         return self._known
 
     def acknowledged(self, disk: bytes, mark: Mark) -> None:
-        """That disk has a write durably, and a coordinator counts on it."""
+        """Note that the disk durably has a write, and that a coordinator counts its acknowledgement."""
         held = self._known.get(disk, NO_MARK)
         if (new := grown(held, mark)) != held:
             self._known[disk] = new
             self._write_soon()
 
     def heard(self, facts: NodeFacts) -> None:
-        """A peer has told how far its disk is, and its marks of other disks."""
+        """Take a peer's facts: the mark of its own disk, and its marks of other disks."""
         replica, view = self.replica(), self.view()
         if replica is not None and (remembered := facts.marks.get(replica.identity.disk)) is not None:
             self._compare(replica, remembered, facts.node)
@@ -89,8 +89,8 @@ class RollbackMarks:
     def write(self) -> None:
         """Replace the stored marks now, without those of disks that have left the view: such a disk never votes again.
 
-        While a disk of the view is not active, one that has left it may be needed still, and has to be told from an older copy of
-        itself (protocol/donors.py). More than a few that left are too many to tell which was the last.
+        While a disk of the view is not active, a disk that has left may still be needed, and must be told from an older copy of
+        itself (protocol/donors.py). If more than a few disks have left, no one can tell which was the last.
         """
         self._due = False
         view, storage = self.view(), self.storage()
@@ -104,6 +104,6 @@ class RollbackMarks:
         storage.submit(OwnWork(lambda replica: replica.remember(marks)), self._written)
 
     def _written(self, outcome: object) -> None:
-        """``outcome`` is True once the marks are stored. Without room on the disk, or in its queue, try again soon."""
+        """``outcome`` is True if the marks are stored. Without room on the disk, or in its queue, try again soon."""
         if outcome is not True:
             self._write_soon()

@@ -40,9 +40,9 @@ logger = logging.getLogger("quorumvault.healing")
 
 
 class Neighbours(NamedTuple):
-    """``all_active``: both peers are reachable and active. ``damaged``: names of the peers whose stores are damaged.
+    """``all_active``: both peers are reachable and active. ``damaged``: the names of the peers whose stores are damaged.
 
-    ``one_joins``: both are reachable, one is active, and the other one's disk is joining, for which it needs this one.
+    ``one_joins``: both peers are reachable, one is active, and the other's disk is joining, for which it needs this disk.
     """
 
     all_active: bool
@@ -52,7 +52,7 @@ class Neighbours(NamedTuple):
 
 @dataclass
 class ScrubCounts:
-    """Since the start of the process: records read, those not authentic, those of them that were mended; and whole passes."""
+    """Since the start of the process: records read, records not authentic, those of them repaired; and whole passes."""
 
     checked: int = 0
     corrupt: int = 0
@@ -93,7 +93,7 @@ class Scrub:
 
     @property
     def problem(self) -> str | None:
-        """Words for /health; None while nothing is wrong."""
+        """The problem in words, for /health; None while nothing is wrong."""
         if self.damage is None:
             return None
         return (
@@ -106,7 +106,7 @@ class Scrub:
         return min(at_most, max(self._due - asyncio.get_running_loop().time(), 0.0))
 
     async def once(self) -> None:
-        """Read a slice if one is due, mend what is not authentic, and consider giving up the disk."""
+        """Read a slice if one is due, repair records that are not authentic, and consider giving up the disk."""
         await self._notice_reads()
         self._consider_giving_up()
         now = asyncio.get_running_loop().time()
@@ -153,11 +153,11 @@ class Scrub:
             self.give_up(self.damage)
 
     def _has_its_turn(self, damaged: Collection[str]) -> bool:
-        """A store that is salvaged needs nobody, so that order is all; one that is copied anew needs both others whole."""
+        """True if this node may end now. Salvage needs only an order among the nodes; a new copy needs both others complete."""
         return self.replicas.node < min(damaged, default="~") if self.damage == UNREADABLE else not damaged
 
     async def _mend(self) -> None:
-        """A record that is not authentic stays unknown until both others have answered."""
+        """Repair records that are not authentic. Such a record stays unknown until both peers have answered."""
         for batch in batches(sorted(self._unmended)):
             answers = []
             for node in self.peers:
@@ -177,7 +177,7 @@ def _told(places: list[bytes], answer: Fetched) -> MergeRecords:
 
 
 def _replace(replica: Replica, places: Sequence[bytes], heard: Sequence[MergeRecords]) -> int:
-    """Returns how many of the places hold authentic records then. A peer's rotten bytes count as no record."""
+    """Replace records. Returns how many places then hold authentic ones. A peer's rotten bytes count as no record."""
     for told in heard:
         merge_records(replica, told)
     return replica.inventory.authentic_at(places)

@@ -10,20 +10,20 @@ from quorumvault.server.healing.requests import Asked, NoAnswer, ReplicaClient, 
 from quorumvault.server.healing.throttle import Throttle
 from quorumvault.server.storage import layout
 
-#: Most batches that wait for their acknowledgement while the next one is read. Those that arrive together share a sync.
+#: Most batches that wait for their acknowledgement while the next is read. Batches that arrive together share a sync.
 _UNDER_WAY = 4
 
 
 @dataclass(eq=False)
 class RecordSender:
-    """Sends in bounded batches, with rests between them. The fence does not apply to a write-back, which raises no register."""
+    """Sends in bounded batches, with rests in between. The fence does not apply to a write-back, which raises no register."""
 
     replicas: ReplicaClient
     storage: Storage
     throttle: Throttle
 
     async def send_records(self, node: str, places: Sequence[bytes]) -> int:
-        """Send the authentic records that are at these places here. Returns how many of them the node took, or already had."""
+        """Send this replica's authentic records at these places. Returns how many of them the node took, or already had."""
         given = 0
         under_way: deque[Asked] = deque()
         for batch in batches(places):

@@ -9,7 +9,7 @@ from quorumvault.server.healing.requests import NoAnswer
 
 logger = logging.getLogger("quorumvault.healing")
 
-#: Seconds; enough for a turn of the event loop.
+#: The shortest rest, in seconds: enough for a turn of the event loop.
 _TURN = 1e-4
 
 
@@ -25,7 +25,7 @@ class Throttle:
         return asyncio.get_running_loop().time()
 
     async def rest(self, began: float) -> None:
-        """Rest for the work that began then; for at least a turn of the event loop."""
+        """Rest after the work that began at ``began``, for at least a turn of the event loop."""
         await pause((asyncio.get_running_loop().time() - began) * self._ratio)
 
 
@@ -58,6 +58,6 @@ async def _again(name: str, once: Callable[[], Awaitable[None]], seconds: Callab
             await once()
         except NoAnswer as error:
             logger.debug("%s: %s", name, error)
-        except Exception as error:  # nothing may end it: its words could have a key in them
+        except Exception as error:  # nothing may end the loop; the exception's text could contain a key
             logger.error("%s failed, and goes on: %s", name, type(error).__name__)
         await pause(seconds())

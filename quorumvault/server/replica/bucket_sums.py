@@ -37,13 +37,13 @@ def encode_sums(sums: Sequence[int]) -> bytes:
 class BucketSums:
     """The fingerprints of all buckets of one store. Used on the store's thread only.
 
-    Invariants: ``_sums``, ``_records`` and ``_known`` are all empty or have an entry for each bucket; the sum of a known bucket
-    is that of its records in the store, below 2^64, and their number stands beside it; of any other bucket both are 0.
-    ``_groups`` is empty, or has the sums of the groups: whatever changes one of ``_sums`` empties it.
+    Invariants: ``_sums``, ``_records`` and ``_known`` are empty, or have an entry for each bucket. For a known bucket ``_sums``
+    has the sum of its records in the store, below 2^64, and ``_records`` their number; for any other bucket both are 0.
+    ``_groups`` is empty, or has the sums of the groups; any change to ``_sums`` empties it.
     """
 
     def __init__(self) -> None:
-        #: Empty until the first bucket is counted: the replicas of models never are.
+        #: Empty until the first bucket is counted; replicas in models are never counted.
         self._sums: list[int] = []
         self._records = array("I")
         self._known = bytearray()
@@ -55,7 +55,7 @@ class BucketSums:
         return bool(self._known) and bool(self._known[bucket])
 
     def among_known(self, buckets: Iterable[range]) -> Iterator[range]:
-        """The same buckets without those that are not known, whose sums say nothing."""
+        """The same buckets without the unknown ones, whose sums say nothing."""
         if not self._known:
             yield from buckets
             return
@@ -72,11 +72,11 @@ class BucketSums:
 
     @property
     def records(self) -> int:
-        """The number of records in all known buckets. May be read on another thread, and is then that of a moment ago."""
+        """The number of records in all known buckets. Another thread may read it, and may get the number of a moment ago."""
         return sum(self._records)
 
     def learn(self, bucket: int, value: int, records: int) -> None:
-        """A scan of the bucket came to this sum, of so many records."""
+        """Take the result of a scan: the bucket has this sum, over so many records."""
         assert 0 <= value <= _MASK
         if not self._sums:
             self._sums, self._records, self._known = [0] * BUCKETS, array("I", bytes(4 * BUCKETS)), bytearray(BUCKETS)
@@ -86,7 +86,7 @@ class BucketSums:
         self._known[bucket] = True
 
     def forget(self, bucket: int) -> None:
-        """The bucket cannot be read: it is not known any more."""
+        """Note that the bucket cannot be read, and so is no longer known."""
         if not self._sums:
             return
         self._groups = []
@@ -94,7 +94,7 @@ class BucketSums:
         self._known[bucket] = False
 
     def wrote(self, written: Mapping[bytes, bytes], replaced: Mapping[bytes, bytes]) -> None:
-        """A batch is in the store: all its pairs, records or not, and the records that it replaced."""
+        """Take note of a batch that is in the store: all its pairs, records or not, and the records that it replaced."""
         sums, counts, known = self._sums, self._records, self._known
         assert len(sums) == len(known)
         if not known:
@@ -110,7 +110,7 @@ class BucketSums:
                 counts[bucket] -= 1
 
     def of_groups(self) -> list[int]:
-        """The fingerprints of all groups. They are worked out when something has changed since the last time."""
+        """The fingerprints of all groups. They are computed again only if a sum has changed since the last call."""
         if not self._groups:
             self._groups = [sum(self.of_group(group)) & _MASK for group in range(GROUPS)]
         return self._groups

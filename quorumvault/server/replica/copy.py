@@ -25,9 +25,9 @@ from quorumvault.server.storage.store import BATCH_BYTES, CORRUPT, Store
 
 _NO_GAPS = Gaps()
 _COPIED = (layout.REGISTER, layout.REVOKED, layout.OWNER, layout.RECORD)
-#: Parts of a store, each of which can be read or not: the buckets of records, and what is before them.
+#: The number of parts of a store, each of which can be read or not: the buckets of records, and the parts before them.
 PARTS: Final = BUCKETS + len(_COPIED) - 1
-#: What it costs to step over some blocks, in bytes that could have been read in that time.
+#: The cost of stepping over some blocks, in bytes that could have been read in that time.
 _GAP_COSTS = 8 << 10
 
 
@@ -40,9 +40,9 @@ class Piece(NamedTuple):
 
 
 class UnreadPart(NamedTuple):
-    """A store cannot read all that it has after the key ``after`` and before ``end``: ``why``. A copy can go on after ``end``.
+    """A store that cannot be read in full after the key ``after`` and before ``end``; ``why``. A copy can continue after ``end``.
 
-    No key is ``end``: it is where the rest of the registers ends, of revoked keys, of names, or of one bucket.
+    ``end`` is not a key itself: it is where the registers end, or the revoked keys, the names, or one bucket.
     """
 
     after: bytes
@@ -51,11 +51,10 @@ class UnreadPart(NamedTuple):
 
 
 def read_piece(store: Store, after: bytes, size: int, prefixes: Sequence[bytes] = ()) -> Piece | UnreadPart:
-    """The pairs after the key ``after`` (b"": from the first one), up to ``size`` bytes, and at least one pair.
+    """The pairs after the key ``after`` (b"": from the first pair on), up to ``size`` bytes, and at least one pair.
 
-    Of all that disks have in common, or of these ``prefixes``.
-
-    Ends before a block that cannot be read, and is an UnreadPart if that is what comes next.
+    They are pairs that disks have in common, or only those with one of ``prefixes``. The piece ends before a block that cannot be
+    read. Returns an UnreadPart if such a block comes next.
     """
     keys: list[bytes] = []
     values: list[bytes] = []
@@ -75,18 +74,18 @@ def read_piece(store: Store, after: bytes, size: int, prefixes: Sequence[bytes] 
 
 
 def end_of_part(key: bytes) -> bytes:
-    """Where the part of a store ends in which this key is, which disks have in common."""
+    """The end of the part of a store that has this key, which must be of a kind that disks have in common."""
     return _end(next(prefix for prefix in _COPIED if key.startswith(prefix)), key)
 
 
 def facts_among(ends: Collection[bytes]) -> list[str]:
-    """Which of the parts that end there have no records, in words."""
+    """The parts at these ends that are not buckets of records, in words."""
     words = {layout.REGISTER: "epochs", layout.REVOKED: "revoked keys", layout.OWNER: "names of owners"}
     return [said for prefix, said in words.items() if _end(prefix, prefix) in ends]
 
 
 def _end(prefix: bytes, after: bytes) -> bytes:
-    """Where the part of the store ends in which the next key after ``after`` would be, among those with this prefix."""
+    """The end of the part in which the next key after ``after`` would be, among the keys with this prefix."""
     bucket = int.from_bytes(after[1:3].ljust(2, b"\0"), "big") + 1 if after.startswith(layout.RECORD) else 1
     if prefix == layout.RECORD and bucket < BUCKETS:
         return layout.bucket_prefix(bucket)
@@ -102,7 +101,7 @@ class Around(NamedTuple):
 
 
 def read_around(store: Store, known: Gaps, after: bytes, size: int) -> Around:
-    """As read_piece, of a store with these gaps, but goes on behind what cannot be read of the records.
+    """As read_piece, but for a store with the gaps ``known``, and continues behind records that cannot be read.
 
     Raises StoreCorrupt if anything else cannot be read.
     """
@@ -133,8 +132,8 @@ def read_around(store: Store, known: Gaps, after: bytes, size: int) -> Around:
 
 
 def _known(store: Store, prefix: bytes, start: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """As the store's scan. Raises StoreCorrupt at a bucket of which the store does not know all (gaps.py), and at a register that
-    is none: whoever went on without it would have an epoch that is too small."""
+    """As the store's scan. Raises StoreCorrupt at a bucket with a gap (gaps.py), and at an invalid register: a copy without that
+    register would have an epoch that is too small."""
     unknown = None
     if prefix == layout.RECORD:
         first = layout.bucket_of(start) if len(start) > layout.BUCKET_BYTES and start.startswith(prefix) else 0
@@ -150,9 +149,9 @@ def _known(store: Store, prefix: bytes, start: bytes) -> Iterator[tuple[bytes, b
 
 
 def pieces_of(store: Store, unread: list[UnreadPart] | None = None) -> Iterator[tuple[list[bytes], list[bytes]]]:
-    """Yield all that disks have in common of a store, as keys and values, in the order of keys.
+    """Yield all pairs of a store that disks have in common, as keys and values, in the order of keys.
 
-    What cannot be read is passed over, and added to ``unread``; without a list for that it raises StoreCorrupt.
+    Parts that cannot be read are skipped, and added to ``unread``. Raises StoreCorrupt for such a part if ``unread`` is None.
     """
     after, last = b"", False
     while not last:
@@ -185,14 +184,14 @@ def merge_piece(
 ) -> dict[bytes, bytes]:
     """The pairs to write so that the store has at least what the piece has. ``owners`` are those of the store.
 
-    Two values under one key become a conflict mark; without ``marks`` the store keeps what it has there. Nothing is put where it
-    has nothing in a gap that is ``spared``. What disks have not in common is passed over, whoever sent it, and so is what nothing
-    could read later: a name that is none, say, or a register. Raises StoreCorrupt if the store cannot be read.
+    Two values under one key become a conflict mark; without ``marks``, the store keeps its own value. Keys that the store lacks
+    are not added inside a gap in ``spared``. Pairs that disks do not have in common are skipped, whoever sent them, and so are
+    pairs that could not be read later, such as an invalid name or register. Raises StoreCorrupt if the store cannot be read.
     """
     staged: dict[bytes, bytes] = {}
 
     def owner_of(owner_id: bytes) -> Owner | None:
-        name = staged.get(layout.owner_key(owner_id))  # it comes before its records, perhaps in this very piece
+        name = staged.get(layout.owner_key(owner_id))  # a name comes before its records, perhaps in this very piece
         return owners.get(owner_id) if name is None else owner_named(owner_id, name)
 
     for key, theirs, mine in zip(keys, values, store.get(keys), strict=True):
@@ -207,7 +206,7 @@ def merge_piece(
 
 
 def _is_common(key: bytes, value: bytes) -> bool:
-    """True if disks have such a pair in common, and what reads it later can: a disk that sends anything else has rotten bytes."""
+    """True if disks have such a pair in common and it can be read later. A disk that sends anything else has rotten bytes."""
     if key.startswith(layout.OWNER):
         return owner_named(key.removeprefix(layout.OWNER), value) is not None
     try:
@@ -226,7 +225,7 @@ def _is_common(key: bytes, value: bytes) -> bool:
 
 
 def merge_values(keyring: Keyring, owner_of: Callable[[bytes], Owner | None], key: bytes, mine: bytes, theirs: bytes) -> bytes:
-    """The value that two unequal ones under one key become. ``owner_of`` finds owners by their id.
+    """The value that two unequal values under one key become. ``owner_of`` finds owners by their id.
 
     Raises StoreCorrupt for a register that cannot be read.
     """

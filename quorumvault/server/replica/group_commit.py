@@ -22,12 +22,13 @@ from quorumvault.server.replica.replica import OwnWork, Replica
 
 logger = logging.getLogger("quorumvault.storage")
 
-#: Bytes that reading one record counts as, in a group and in the queue: thousands of reads take as long as a write of megabytes.
+#: The bytes that a read of one record counts as, in a group and in the queue: thousands of reads take as long as a write of
+#: megabytes.
 _READ_BYTES = 1024
 
 
 class _Entry(NamedTuple):
-    """``size`` is in bytes: those that the request writes, or those that its reads count as."""
+    """``size`` is in bytes: the bytes that the request writes, or that its reads count as."""
 
     request: AnyRequest | OwnWork
     on_reply: OnReply
@@ -36,11 +37,11 @@ class _Entry(NamedTuple):
 
 @dataclass(eq=False)
 class GroupCommit:
-    """Runs a replica on its own thread. ``on_failure`` is called there, and has to end the process.
+    """Runs a replica on its own thread. ``on_failure`` is called there, and must end the process.
 
-    Invariants: a request is answered once, when ``Replica.handle`` has returned, which makes its group durable; or at once with
-    NoReply; or, if storage fails, never. ``_held_bytes`` is the size of the requests that wait and of the group at hand: never
-    negative, at most ``limits.storage_queue_bytes``.
+    Invariants: a request is answered once: when ``Replica.handle``, which makes its group durable, has returned; or at once with
+    NoReply; or, if storage fails, never. ``_held_bytes`` is the size of the waiting requests and the current group; it is never
+    negative, and at most ``limits.storage_queue_bytes``.
     """
 
     replica: Replica
@@ -60,7 +61,7 @@ class GroupCommit:
         self._thread.start()
 
     def submit(self, request: AnyRequest | OwnWork, on_reply: OnReply) -> None:
-        """Called on the event loop's thread, where ``on_reply`` is called: later, or at once if too much waits already."""
+        """Called on the event loop's thread. ``on_reply`` is called there too: later, or at once if too much waits already."""
         size = _size(request)
         limits = self.limits
         if self._entries.qsize() >= limits.storage_queue or self._held_bytes + size > limits.storage_queue_bytes:
@@ -71,13 +72,13 @@ class GroupCommit:
         self._entries.put(_Entry(request, on_reply, size))
 
     def close(self, seconds: float | None = None) -> bool:
-        """Handle what is queued, then end the thread. False if that takes longer. Blocks: not for the event loop's thread."""
+        """Handle the queue, then end the thread. False if that takes longer than ``seconds``. Blocks: not for the event loop."""
         self._entries.put(None)
         self._thread.join(seconds)
         return not self._thread.is_alive()
 
     def stalled(self, seconds: float) -> bool:
-        """True if the disk has had the group at hand for longer than this."""
+        """True if the disk has been working on the current group for longer than this."""
         began = self._began
         return began is not None and time.monotonic() - began > seconds
 
@@ -93,7 +94,7 @@ class GroupCommit:
             self.on_failure(failure)
 
     def _next_group(self) -> list[_Entry]:
-        """Wait for a first request, then take those that wait already, up to ``limits.group_bytes``. Empty at the end."""
+        """Wait for a first request, then add the waiting ones, up to ``limits.group_bytes``. Returns [] when the queue ends."""
         entry = self._entries.get()
         group: list[_Entry] = []
         room = self.limits.group_bytes

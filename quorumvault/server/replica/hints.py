@@ -18,7 +18,7 @@ _DELETED_AT_ONCE = 1024
 
 
 class Stored(NamedTuple):
-    """``hint`` is None for bytes that cannot be decoded."""
+    """A stored hint; ``hint`` is None if its bytes cannot be decoded."""
 
     disk: bytes
     number: int
@@ -53,7 +53,7 @@ class HintStore:
         return found
 
     def after(self, disk: bytes, number: int) -> Stored | None:
-        """The next hint after this one, in the order of disks and numbers; (b"", 0) is before all of them."""
+        """The next hint after this disk and number, in the order of disks and numbers; (b"", 0) is before all hints."""
         return self._first(layout.HINT, layout.hint_key(disk, number) + b"\0")
 
     def _first(self, prefix: bytes, start: bytes) -> Stored | None:

@@ -25,11 +25,11 @@ from quorumvault.server.storage.gaps import Gap, Gaps, bucket_gap, records_aroun
 from quorumvault.server.storage.leveldb import UNREADABLE
 from quorumvault.server.storage.store import CORRUPT, Store
 
-#: Most records in a slice: about two milliseconds, which a request may have to wait for it.
+#: Most records in a slice. A slice takes about two milliseconds, for which a request may have to wait.
 SLICE_RECORDS = 512
-#: A record counts as one more for each so many bytes: large ones take longer.
+#: A record counts as one more record for each so many of its bytes: large records take longer.
 _BYTES_A_RECORD = 1024
-#: Buckets that count as one record: empty ones take a little time too.
+#: Buckets that count as one record: empty buckets take a little time too.
 _BUCKETS_A_RECORD = 16
 
 _Pairs = list[tuple[bytes, bytes]]
@@ -41,8 +41,8 @@ Head = tuple[RoundId, ViewId, bytes]
 class Findings:
     """The result of a slice of the scrub: buckets before ``next`` were scrubbed, and ``checked`` records in them.
 
-    ``rotten`` has the places of records that are not authentic. ``damage`` says in words why the store cannot be trusted: it has
-    lost something, or hides it. None if there is no such sign.
+    ``rotten`` has the places of records that are not authentic. ``damage`` says in words why the store cannot be trusted, because
+    it has lost or hides records; None if there is no sign of that.
     """
 
     next: int
@@ -53,7 +53,7 @@ class Findings:
 
 @dataclass(slots=True)
 class Collected:
-    """Records by owner and place, out of the first ``looked_at`` places that were asked for."""
+    """Records by owner and place, from the first ``looked_at`` of the requested places."""
 
     looked_at: int
     records: dict[Owner, dict[bytes, bytes]] = field(repr=False)
@@ -61,7 +61,7 @@ class Collected:
 
 @dataclass(eq=False)
 class Inventory:
-    """``slice_records`` bounds a slice, ``reply_bytes`` the records in one answer, ``copy_bytes`` a piece of a copy."""
+    """``slice_records`` bounds a slice, ``reply_bytes`` the records in one answer, ``copy_bytes`` one piece of a copy."""
 
     store: Store
     sums: BucketSums
@@ -73,7 +73,7 @@ class Inventory:
     gaps: Gaps = field(default_factory=Gaps)
     slice_records: int = SLICE_RECORDS
 
-    # What peers ask.
+    # Requests of peers.
 
     def answer(self, request: Survey, disk: bytes, sequence: int) -> Surveyed | messages.NotCopied:
         """``sequence`` is the number of writes that the store has seen."""
@@ -147,13 +147,13 @@ class Inventory:
     def copy(
         self, head: Head, after: bytes, *, only_read: bool = False, around: bool = False
     ) -> messages.Copied | messages.NotCopied:
-        """The next piece of a copy of the store, for a joining disk; if ``only_read``, how far it can be read; or, for a backup,
-        ``around`` what cannot be read."""
+        """The next piece of a copy of the store, for a joining disk. If ``only_read``, how far the store can be read; if
+        ``around``, for a backup, a piece that skips what cannot be read."""
         if around:
             return self._copy_around(head, after)
         piece = read_piece(self.store, after, self.copy_bytes)
         if isinstance(piece, UnreadPart):
-            # Go on with what can be read: to stop would take a second disk away while the first one is missing.
+            # Let the copy go on with readable parts: stopping here would remove a second disk while the first is missing.
             return messages.NotCopied(*head, piece.after, piece.end)
         keys, values, last = piece
         if only_read:
@@ -167,10 +167,10 @@ class Inventory:
             return messages.NotCopied(*head)
         return messages.Copied(*head, piece.keys, piece.values, piece.last, [*gaps], until)
 
-    # What the node asks of its own.
+    # Requests of this node itself.
 
     def count(self, first: int) -> int:
-        """Count a slice of buckets, from ``first`` on. Answers where the next one begins; BUCKETS at the end."""
+        """Count a slice of buckets, from ``first`` on. Returns the bucket at which the next slice begins; BUCKETS at the end."""
         for bucket, pairs in (counted := list(self._slice(first, BUCKETS))):
             first = bucket + 1
             if pairs is None:
@@ -185,7 +185,7 @@ class Inventory:
         return first
 
     def inspect(self, first: int) -> Findings:
-        """Look over a slice of buckets, from ``first`` on: is each record authentic, can it be found, and is none missing?"""
+        """Check a slice of buckets, from ``first`` on: is each record authentic, can it be found, and is none missing?"""
         findings = Findings(first)
         for bucket, pairs in self._slice(first, BUCKETS):
             findings.next = bucket + 1
@@ -196,8 +196,8 @@ class Inventory:
                 continue  # empty, as nearly all buckets of a small store are
             findings.checked += len(pairs)
             findings.rotten += [key[1:] for key, record in pairs if self.authentic(key[1:], record) is False]
-            # Iterators do not use filters, and look-ups do: one that has gone bad in memory hides what is there. Each key alone,
-            # because many at once are looked up by an iterator too.
+            # Look-ups use filters, iterators do not: a filter that has gone bad in memory hides records. Each key is looked up
+            # alone, because a batch of keys is looked up by an iterator too.
             if any(self.store.get([key])[0] in (None, CORRUPT) for key, _ in pairs):
                 findings.damage = "its store holds records that a look-up does not find"
             elif self.sums.known(bucket) and self.sums[bucket] != total(pairs):
@@ -205,7 +205,7 @@ class Inventory:
         return findings
 
     def collect(self, places: Sequence[bytes]) -> Collected:
-        """The first of these records, as many as one message takes, for another replica: those of them that are authentic."""
+        """The authentic ones of the first of these records, as many as one message takes, for another replica."""
         collected = Collected(0, {})
         size = 0
         for place, record in zip(places, self.store.get([layout.RECORD + place for place in places]), strict=True):
@@ -243,9 +243,9 @@ class Inventory:
         return None if owner is None else is_authentic(self.keyring, owner, place, record)
 
     def _slice(self, first: int, end: int) -> Iterator[tuple[int, _Pairs | None]]:
-        """Buckets from ``first`` on with their records, or None for one that cannot be read; as many as make up a slice.
+        """Yield a slice of buckets from ``first`` on with their records, or None for a bucket that cannot be read.
 
-        The first is whole, however large: a slice without any bucket would be asked for again and again.
+        The first bucket is always whole, however large: a slice without a bucket would be requested again and again.
         """
         if not 0 <= first < end:
             return
@@ -266,7 +266,7 @@ class Inventory:
                 if room <= 0:
                     return
         except StoreCorrupt:
-            # It may be this bucket that has the bad block, or one after it: each one by itself, then.
+            # The bad block may be in this bucket or in a later one, so each bucket is read by itself.
             while bucket < end:
                 yield bucket, self._read_alone(bucket)
                 bucket, room = bucket + 1, room - _BUCKETS_A_RECORD
@@ -274,7 +274,7 @@ class Inventory:
                     return
 
     def close_gaps(self, buckets: Collection[int]) -> None:
-        """All of these buckets is known from now on."""
+        """Close the gaps in these buckets: they are known in full from now on."""
         before = self.gaps.pairs()
         after = self.gaps.close(buckets)
         self.store.write(dict(after.items() - before.items()), before.keys() - after.keys())
@@ -284,7 +284,7 @@ class Inventory:
                 self.sums.learn(bucket, total(pairs), len(pairs))
 
     def _read_around(self, bucket: int) -> _Pairs:
-        """What can be read of a bucket that cannot all be read."""
+        """The readable records of a bucket that cannot be read in full."""
         found: _Pairs = []
         for each in records_around(self.store, layout.bucket_prefix(bucket)):
             if isinstance(each, Gap):

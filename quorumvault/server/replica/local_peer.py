@@ -15,11 +15,11 @@ from quorumvault.server.replica.revoked_keys import RevokedKeys
 class LocalPeer:
     """Implements Peer: to the coordinator, its own replica is a peer like the two others, without a wire.
 
-    ``storage`` gives None while the node has no disk (it is joining), and ``disk`` the id that its disk has or will have.
-    ``established`` says whether this process may vote (peers/standing.py).
-    ``revoking`` is called when the replica has stored revoked keys for somebody that it did not have: to call it for others too
-    would have all nodes ask and write back without rest, as long as one disk refuses them.
-    ``clock`` follows the versions of the records that come in; ``wall_ms`` is milliseconds since 1970.
+    ``storage`` returns None while the node has no disk (it is joining); ``disk`` returns the id that its disk has or will have.
+    ``established`` says whether this process may vote (peers/standing.py). ``revoking`` is called when the replica has stored
+    revoked keys that it did not have. It is not called for other keys: otherwise all nodes would ask and write back without rest
+    for as long as one disk refuses them. ``clock`` follows the versions of incoming records; ``wall_ms`` returns milliseconds
+    since 1970.
     """
 
     node: str

@@ -19,7 +19,7 @@ class OwnerNames:
         self._introduced: dict[bytes, Owner] = {}
 
     def get(self, owner: bytes) -> Owner | None:
-        """The owner with this id, or None if its name is not known here."""
+        """The owner with this id, or None if this node does not know its name."""
         return self.kept(owner) or self._introduced.get(owner)
 
     def kept(self, owner: bytes) -> Owner | None:
@@ -38,12 +38,12 @@ class OwnerNames:
             staged[layout.owner_key(owner)] = name.encode()
 
     def introduce(self, owners: Iterable[Owner]) -> None:
-        """Make owners known whose names the store may lack: an older version wrote records without names. From any thread."""
+        """Introduce owners whose names the store may lack, since an older version wrote records without names. Any thread."""
         self._introduced = {owner.id: owner for owner in owners}
 
 
 def owner_named(owner: bytes, name: bytes) -> Owner | None:
-    """The owner with this id if that is his name; None for any other bytes, whoever sent or kept them."""
+    """The owner with this id if ``name`` is its name; None for any other bytes, whatever their source."""
     try:
         named = Owner(name.decode())
     except ValueError:
@@ -52,6 +52,6 @@ def owner_named(owner: bytes, name: bytes) -> Owner | None:
 
 
 def is_authentic(keyring: Keyring, owner: Owner, place: bytes, record: bytes) -> bool:
-    """True if the record holds a value that was sealed for this place, which is one of the owner's."""
+    """True if the record holds a value that was sealed for this place, which must be one of the owner's."""
     _, epoch, digest = layout.parse_place(place)
     return records.authentic(record, digest, keyring.epoch_keys(owner, epoch).sealer)

@@ -24,19 +24,19 @@ from rbloom import Bloom
 from quorumvault.protocol.buckets import BUCKETS
 from quorumvault.server.storage import layout
 
-#: Keys that the first filter has room for at least: 1.2 MB, and small stores never need a second one.
+#: Least number of keys that the first filter has room for: 1.2 MB, so that small stores never need a second filter.
 _LEAST: Final = 1 << 20
-#: Part of the room that is left for new keys when a filter is made for those that a store has.
+#: The share of its room that a filter for a store's existing keys leaves for new keys.
 _SPARE: Final = 0.25
-#: The first filter errs in one of a hundred keys that it does not have, which are looked up in vain: 1.2 bytes a key.
+#: The first filter's false positive rate: one in a hundred absent keys is looked up in vain, at 1.2 bytes a key.
 _ERRORS: Final = 0.01
-#: Keys that there is room for in all, so that memory is bounded, whatever a store holds or is projected to: 40 MB after a start,
-#: 60 MB where a store grew as large in one run. With twice as many keys one new key in six is looked up in vain.
+#: Most keys that all filters have room for. This bounds the memory, whatever a store holds or is projected to hold: 40 MB after a
+#: start, 60 MB if the store grew to this size in one run. With twice as many keys, one new key in six is looked up in vain.
 MOST_KEYS: Final = 1 << 25
 
 
 class PresentKeys:
-    """Used on the store's thread only, except ``select_absent``; the numbers may be read on another one.
+    """Used on the store's thread only, except ``select_absent``; other threads may read the numbers.
 
     Invariants: ``_counted`` is empty or has an entry for each bucket; each key of a record in the store whose bucket is counted
     is in one of the filters.
@@ -45,20 +45,20 @@ class PresentKeys:
     def __init__(self) -> None:
         #: The memory that the filters take.
         self.bytes = 0
-        #: Keys that writes had to look up, and those that they were spared.
+        #: The number of keys that writes looked up, and of keys that they did not have to look up.
         self.looked_up = self.spared = 0
-        #: Both empty until the first bucket is counted: the replicas of models never are.
+        #: Both empty until the first bucket is counted; replicas in models are never counted.
         self._filters: list[Bloom] = []
         self._counted = bytearray()
         self._uncounted = BUCKETS
-        #: Keys that the filters were made for, and how many more the last of them takes.
+        #: The number of keys that the filters were made for, and how many more the last filter takes.
         self._capacity = self._room = 0
 
     def learn(self, found: Mapping[int, Sequence[bytes]]) -> None:
-        """A scan of these buckets found these keys and no others."""
+        """Take the result of a scan: these buckets have these keys and no others."""
         keys = [key for bucket in found.values() for key in bucket]
         if not self._filters:
-            # Digests are uniform: what is in some buckets tells how much is in all.
+            # Digests are uniform, so the number of keys in some buckets gives an estimate for all.
             expected = len(keys) * BUCKETS // max(1, len(found))
             self._counted = bytearray(BUCKETS)
             self._append(min(max(_LEAST, int(expected * (1 + _SPARE))), MOST_KEYS))
@@ -68,13 +68,13 @@ class PresentKeys:
         self._uncounted = self._counted.count(False)
 
     def forget(self, bucket: int) -> None:
-        """The bucket cannot be read: its keys are looked up from now on."""
+        """Note that the bucket cannot be read: its keys are looked up from now on."""
         if self._filters:
             self._uncounted += self._counted[bucket]
             self._counted[bucket] = False
 
     def add(self, keys: Sequence[bytes]) -> None:
-        """The store is about to have records under these keys."""
+        """Add keys, before the store has records under them."""
         if not self._filters:
             return
         if self._room <= 0 and self._capacity < MOST_KEYS:
@@ -83,14 +83,14 @@ class PresentKeys:
         self._filters[-1].update(keys)
 
     def absent(self, keys: Sequence[bytes]) -> Sequence[bytes]:
-        """Those of the keys of a write that the store surely does not have. They are counted."""
+        """Those of a write's keys that the store certainly lacks. They are counted."""
         absent = self.select_absent(keys)
         self.looked_up += len(keys) - len(absent)
         self.spared += len(absent)
         return absent
 
     def select_absent(self, keys: Sequence[bytes]) -> Sequence[bytes]:
-        """Those of the keys of records that the store surely does not have."""
+        """Those of the keys that the store certainly lacks."""
         if self._uncounted:
             counted = self._counted
             keys = [key for key in keys if counted[layout.bucket_of(key)]] if counted else []

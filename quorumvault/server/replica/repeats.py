@@ -10,14 +10,14 @@ from typing import Final
 from quorumvault.server.replica.replica import Replica
 from quorumvault.server.storage import layout
 
-#: Keys of a batch that are looked at first. If fewer than one in eight of them may be there, the batch counts as new: for the
-#: filter errs in one of a hundred, and asking costs a batch one more turn of the storage thread.
+#: The number of a batch's keys to check first. If fewer than one in eight may be in the store, the batch counts as new: the
+#: filter errs in one of a hundred, and asking costs the batch one more turn of the storage thread.
 _SAMPLE: Final = 32
 _ONE_IN: Final = 8
 
 
 def likely_repeats(replica: Replica | None, owner: bytes, epoch: int, digests: Sequence[bytes]) -> Sequence[int]:
-    """The indices of digests, of one owner and epoch, whose records the replica may have and know to be settled."""
+    """The indices of those digests, of one owner and epoch, whose records the replica may hold and know to be settled."""
     if replica is None or not replica.settled.buckets_known:
         return ()
     keys = layout.record_keys(owner, [epoch] * len(digests), digests)

@@ -43,13 +43,13 @@ from quorumvault.server.storage.store import CORRUPT, Corrupt, Store
 UNREADABLE = b""
 #: Records read between two checks of the size of a reply.
 _READ_AT_ONCE = 64
-#: Requests that may have to be written to disk, and can be refused for want of room.
+#: Requests that may need a write to disk, and that can be refused if there is no room.
 _WRITES = (messages.Put, messages.WriteBack, messages.RaiseEpoch)
 
 
 @dataclass(frozen=True, slots=True)
 class _Durable:
-    """Becomes an Ack once the group is on disk. ``keys`` are those of a Put that the disk has with its bytes."""
+    """Becomes an Ack once the group is on disk. ``keys``: the keys of a Put under which the disk has the Put's bytes."""
 
     request: AnyRequest
     refused: dict[int, bytes]
@@ -58,7 +58,7 @@ class _Durable:
 
 @dataclass(frozen=True, slots=True)
 class OwnWork:
-    """Work of this node itself on its replica, in turn with the requests. The reply is the work's result."""
+    """Work of this node itself on its replica, queued with the requests. The reply is the work's result."""
 
     work: Callable[[Replica], object]
 
@@ -71,9 +71,9 @@ _AfterWrite = messages.AskView | messages.ProposeView | messages.Copy | messages
 class Replica:
     """One disk's share of the protocol. ``reply_bytes`` bounds the records in one answer, ``copy_bytes`` a piece of a copy.
 
-    ``has_room`` is asked before each group that wants to write, and is False for a disk that is nearly full; ``has_reserve``
-    before this node writes its own bookkeeping, which takes next to nothing (free_space.py).
-    ``keep`` makes an identity durable before it returns, or raises StorageFailed.
+    ``has_room`` is called before each group with writes, and is False for a nearly full disk. ``has_reserve`` is called before
+    this node writes its own bookkeeping, which takes next to nothing (free_space.py). ``keep`` makes an identity durable
+    before it returns, or raises StorageFailed.
     """
 
     def __init__(
@@ -96,40 +96,40 @@ class Replica:
         self._has_room = has_room
         self.has_reserve = has_reserve
         self._votes = votes(identity.disk, identity.mode, identity.view)
-        #: The number of writes that its disk has seen. May be read on another thread.
+        #: The number of writes that the disk has seen. Other threads may read it.
         self.sequence = layout.read_sequence(store)
-        #: How far the disk had come when this process began.
+        #: The disk's own mark when this process began.
         self.start = Mark(identity.incarnation, self.sequence)
-        #: The rollback marks of other disks, as they are durable here.
+        #: The rollback marks of other disks that are durable on this disk.
         self.remembered = layout.read_marks(store)
         self._sums = BucketSums()
         self.present = PresentKeys()
-        #: Records of the store that the present group replaces, by key.
+        #: The store's records that the current group replaces, by key.
         self._replaced: dict[bytes, bytes] = {}
-        #: Which of the records may be told alone.
+        #: The records that this replica may answer alone.
         self.settled = SettledRecords()
         self.owners = OwnerNames(store)
-        #: The API keys that are revoked, as far as this disk knows.
+        #: The revoked API keys that this disk knows.
         self.revoked = RevokedKeys(store)
-        #: Hints of this node's coordinator about what peers have missed.
+        #: This node's coordinator's hints about writes that peers have missed.
         self.hints = HintStore(store)
         self.gaps = Gaps.of(store)
         self.inventory = Inventory(store, self._sums, self.present, self.owners, keyring, reply_bytes, copy_bytes, self.gaps)
 
     @property
     def identity(self) -> DiskIdentity:
-        """The identity that is durable. May be read on another thread."""
+        """The durable identity. Other threads may read it."""
         return self._identity
 
     @property
     def corrupt_reads(self) -> int:
-        """The number of reads of its store that met a block that fails its checksum."""
+        """The number of the store's reads that met a block that fails its checksum."""
         return self._store.corrupt_reads
 
     def handle(self, requests: Sequence[AnyRequest | OwnWork]) -> list[Any]:
-        """Replies in the order of the requests, whose writes are durable: AnyReply to a request, to a job its result.
+        """Handle a group. Returns the replies in the order of the requests: an AnyReply, or the result of an OwnWork.
 
-        Raises StorageFailed: then nothing may be answered any more.
+        The group's writes are durable when this returns. Raises StorageFailed; after that nothing may be answered any more.
         """
         staged: dict[bytes, bytes] = {}
         self._replaced = {}
@@ -142,20 +142,20 @@ class Replica:
     # Work of this node itself, on an active or a joining disk (OwnWork).
 
     def enter(self, view: View) -> bool:
-        """Enter ``view``, which lists this joining disk. Returns False if there is no room to write that down."""
+        """Enter ``view``, which lists this joining disk. Returns False if there is no room to write it down."""
         return self._become(replace(self._identity, view=view))
 
     def activate(self, view: View, marks: Marks) -> bool:
-        """This disk has both copies: vote in ``view`` from now on, and remember the others' ``marks`` by then.
+        """Vote in ``view`` from now on, as this disk has both copies, and remember ``marks`` of the other disks first.
 
-        Returns False if there is no room to write that down.
+        Returns False if there is no room to write them down.
         """
         return self.remember(marks) and self._become(replace(self._identity, mode=Mode.ACTIVE, view=view))
 
     def remember(self, marks: Marks) -> bool:
         """Replace the stored rollback marks. Returns False if there is no room to write them down.
 
-        Does not raise ``sequence``: peers would note it, we would note theirs, endlessly.
+        Does not raise ``sequence``: otherwise peers would note it, this disk would note theirs, and so on endlessly.
         """
         if marks == self.remembered:
             return True
@@ -167,7 +167,7 @@ class Replica:
         return True
 
     def learn(self, owners: Iterable[Owner]) -> None:
-        """Store the names of owners that came with records or registers, if they are not in the store or cannot be read there."""
+        """Store owner names that came with records or registers, if the store lacks them or cannot read them."""
         fresh: dict[bytes, bytes] = {}
         for owner in owners:
             self.owners.stage(owner.id, owner.name, fresh)
@@ -177,8 +177,9 @@ class Replica:
     def merge(self, keys: list[bytes], values: list[bytes], *, into_gaps: bool = False) -> int | None:
         """Merge pairs of another disk's store into this one. Returns how many keys changed, or None if there is no room.
 
-        On a joining disk two values become a conflict mark. An active disk keeps what it has, since two disks may have it, and it
-        may have been told: all three settle it at each read. Only ``into_gaps`` it takes anything into a gap (fill_gaps.py).
+        On a joining disk two values become a conflict mark. An active disk keeps its value: two disks may have it, and it may
+        have been returned; each read then settles it with all three disks. An active disk adds to a gap only if ``into_gaps``
+        (fill_gaps.py).
         """
         if not self._has_room() or not self.revoked.takes(keys):
             return None
@@ -193,7 +194,7 @@ class Replica:
         return len(merged)
 
     def settle(self, view: ViewId, buckets: Iterable[range], sequence: int) -> None:
-        """A peer had the same sums of these buckets, both disks active in ``view``, this one after ``sequence`` writes."""
+        """A peer had equal sums for these buckets, both disks active in ``view``, this disk after ``sequence`` writes."""
         if self.is_active_in(view):
             self.settled.compared(self._sums.among_known(buckets), sequence)
 
@@ -202,19 +203,19 @@ class Replica:
         return self._votes and mine is not None and mine.id == view
 
     def _write(self, staged: dict[bytes, bytes]) -> None:
-        # Not later: between the store's write and this a group could miss what is there.
+        # Not later: between the store's write and this line a group could miss records that are there.
         stored = [key for key in staged if key[:1] == layout.RECORD]
         self.present.add(stored)
         sequence = self.sequence + 1
         staged[layout.SEQUENCE_KEY] = layout.encode_sequence(sequence)
         self._store.write(staged)
-        self.sequence = sequence  # not earlier: peers are told of it, and remember it
+        self.sequence = sequence  # not earlier: peers hear of it, and remember it
         self._sums.wrote(staged, self._replaced)
         self.settled.wrote(stored, sequence)
         self._replaced = {}
 
     def _become(self, identity: DiskIdentity) -> bool:
-        """Make ``identity`` durable. It counts as a write: an older copy of the disk must not vote in a past view.
+        """Make ``identity`` durable. This counts as a write, because an older copy of the disk must not vote in a past view.
 
         Returns False if there is no room to write it down.
         """
@@ -270,7 +271,7 @@ class Replica:
         return outcome
 
     def _handle_full(self, request: AnyRequest | OwnWork) -> AnyReply | _Durable | _AfterWrite:
-        """Handle a request on a disk without room: refuse it if anything would have to be written."""
+        """Handle a request on a disk without room: refuse it if it needs a write."""
         unwritten: dict[bytes, bytes] = {}
         outcome = self._handle(request, unwritten)
         if not unwritten or isinstance(request, OwnWork):
@@ -331,7 +332,7 @@ class Replica:
         return _Durable(repair, answer | dict.fromkeys(forged, UNREADABLE))
 
     def _store_once(self, keys: list[bytes], incoming: list[bytes], staged: dict[bytes, bytes]) -> dict[int, bytes]:
-        """Write-once: stage new records, keep those that are there, refuse other bytes. Returns the refused items by index."""
+        """Write-once: stage new records, keep existing ones, refuse other bytes. Returns the refused items by index."""
         held = self._held(keys)
         if not staged.keys() & keys and held.count(None) == len(keys) == len(set(keys)):
             staged.update(zip(keys, incoming, strict=True))
@@ -352,7 +353,7 @@ class Replica:
         return refused
 
     def _held(self, keys: list[bytes]) -> list[bytes | Corrupt | None]:
-        """What the store has under these keys. Those that it surely does not have are not looked up (present_keys.py)."""
+        """The store's records under these keys. Keys that the store certainly lacks are not looked up (present_keys.py)."""
         spared = frozenset(self.present.absent(keys))
         asked = [key for key in keys if key not in spared] if spared else keys
         found = dict(zip(asked, self._store.get(asked), strict=True)) if asked else {}
@@ -369,7 +370,7 @@ class Replica:
         return messages.Holds(get.round, get.view, self._identity.disk, held, unknown)
 
     def _get_settled(self, get: messages.GetSettled) -> AnyReply:
-        """Only what the store has is told, so it is durable: what the group at hand writes is not in it yet."""
+        """Answer from the store only, so that every answer is durable: the current group's writes are not in the store yet."""
         keys = layout.record_keys(get.owner, get.epochs, get.digests)
         found = self._read([keys[index] for index in self.settled.select(keys)])
         if found is None:

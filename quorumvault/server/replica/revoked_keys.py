@@ -17,15 +17,15 @@ from quorumvault.server.storage import layout
 from quorumvault.server.storage.disk_identity import DiskIdentity
 from quorumvault.server.storage.store import Store
 
-#: Ids that a disk has after copies. Two others have MOST_HELD each, and none that was acknowledged may be missing; it is a bound
-#: all the same, on what a peer can make this node hold. They take 7 MB in an answer, for which each ``frame_bytes`` has room.
+#: Most ids that a disk has after copies. Both other disks have up to MOST_HELD each, and no acknowledged id may be missing; this
+#: still bounds what a peer can make this node hold. They take 7 MB in an answer, for which each ``frame_bytes`` has room.
 _MOST_COPIED: Final = 3 * MOST_HELD
 
 
 class RevokedKeys:
-    """Changed on the store's thread only; ``answer`` and ``ids`` may be used on another one.
+    """Changed on the store's thread only; ``answer`` and ``ids`` may be used on other threads.
 
-    Raises StoreCorrupt if the store cannot tell: a key could work again.
+    Raises StoreCorrupt if the store cannot read its revoked keys: otherwise a revoked key could work again.
     """
 
     def __init__(self, store: Store) -> None:
@@ -42,9 +42,9 @@ class RevokedKeys:
         write: Callable[[dict[bytes, bytes]], None],
         has_reserve: Callable[[], bool],
     ) -> AnyReply | None:
-        """Store what is asked, by a ``write`` of its own: it is rare, and has to be possible on a disk that is nearly full.
+        """Store the requested ids in a separate ``write``: revocations are rare, and must be possible on a nearly full disk.
 
-        Returns a refusal, for more than MOST_HELD too, or None if all of it is durable.
+        Returns a refusal, also for more than MOST_HELD ids, or None if all ids are durable.
         """
         view = identity.view
         if view is not None and request.view != view.id:
@@ -58,11 +58,11 @@ class RevokedKeys:
         return None
 
     def takes(self, copied: Iterable[bytes]) -> bool:
-        """True if there is room for the revoked keys among these keys of another disk's store."""
+        """True if there is room for the revoked API keys among these keys of another disk's store."""
         return len(self.ids) + len(_ids_in(copied) - self.ids) <= _MOST_COPIED
 
     def learn(self, written: Collection[bytes]) -> None:
-        """The store has been written under these keys, which may be of anything."""
+        """Take note that the store was written under these keys, which may be of any kind."""
         if fresh := _ids_in(written):
             self._known = _Known(self.ids | fresh)
 
@@ -76,7 +76,7 @@ class RevokedKeys:
 
 
 class _Known:
-    """Replaced as a whole, so that another thread never sees ids with the fingerprint of others."""
+    """Ids and their fingerprint. Replaced as a whole, so that other threads never see ids with the wrong fingerprint."""
 
     __slots__ = ("fingerprint", "ids")
 
@@ -86,7 +86,7 @@ class _Known:
 
 
 def refusal_of(identity: DiskIdentity, request: Request) -> AnyReply | None:
-    """The answer of a disk that may not speak to this request: it has no vote, or is in another view. None if it may."""
+    """The refusal of a disk that may not answer this request, because it does not vote or is in another view; else None."""
     view, disk = identity.view, identity.disk
     if view is None or not votes(disk, identity.mode, view):
         return NotVoting(request.round, request.view, disk)
@@ -96,10 +96,10 @@ def refusal_of(identity: DiskIdentity, request: Request) -> AnyReply | None:
 
 
 def _ids_in(keys: Iterable[bytes]) -> set[str]:
-    """The ids of revoked keys among keys of a store, which may be of anything.
+    """The ids of revoked API keys among keys of a store, which may be of any kind.
 
-    What no key can have as its id is passed over. By LevelDB's checksums it was written so: some release took it from a peer
-    unchecked. Nobody's revocation is lost with it, and a disk that was given up for it would get it from the others again.
+    An invalid id is skipped. LevelDB's checksums show that it was written like that: some release took it from a peer unchecked.
+    No revocation is lost by skipping it, and a disk given up because of it would get it from the other disks again.
     """
     ids = set[str]()
     for key in keys:

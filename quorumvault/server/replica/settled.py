@@ -22,36 +22,36 @@ from quorumvault.protocol.buckets import BUCKETS
 from quorumvault.protocol.messages import RoundId
 from quorumvault.server.storage import layout
 
-#: Most keys of which nothing is known yet, some 200 bytes each. At 40,000 new tokens a second they are a second and a half of
-#: writes, of which coordinators tell ten times a second. What comes beyond it makes its bucket unsettled until a comparison.
+#: Most keys not yet known to be settled, some 200 bytes each: a second and a half of writes at 40,000 new tokens a second;
+#: coordinators send notices ten times a second. A key beyond this number makes its bucket unsettled until a comparison.
 UNSETTLED_KEYS: Final = 1 << 16
-#: Most keys in the rounds that are remembered until their coordinator tells of them; the oldest rounds are forgotten first.
+#: Most keys in the rounds that are remembered until their coordinator's notice comes; the oldest rounds are forgotten first.
 ROUND_KEYS: Final = UNSETTLED_KEYS
 
 
 class SettledRecords:
-    """What one replica knows. Used on the store's thread only.
+    """The settled records that one replica knows. Used on the store's thread only.
 
-    Invariants: a key that was written since its bucket became settled, and of whose record nothing is known, is in
-    ``_unsettled``, or its bucket is not settled. ``_unsettled`` has at most ``unsettled_keys`` keys; the rounds have at most
-    ``round_keys`` together, which ``_held`` counts.
+    Invariants: if a key was written since its bucket became settled, and its record is not known to be settled, the key is in
+    ``_unsettled``, or its bucket is not settled. ``_unsettled`` has at most ``unsettled_keys`` keys; the rounds together have at
+    most ``round_keys`` keys, which ``_held`` counts.
     """
 
     def __init__(self, unsettled_keys: int = UNSETTLED_KEYS, round_keys: int = ROUND_KEYS) -> None:
         self._most_keys = unsettled_keys
         self._most_held = round_keys
-        #: One byte for each bucket; empty until the first one is settled.
+        #: One byte for each bucket; empty until the first bucket is settled.
         self._whole = bytearray()
-        #: The sequence of the disk after which each key was last written.
+        #: For each unsettled key, the disk's sequence at its last write.
         self._unsettled: dict[bytes, int] = {}
         self._rounds: dict[RoundId, Sequence[bytes]] = {}
         self._held = 0
-        #: The sequence of the last write of a key that there was no room for.
+        #: The sequence of the last write of a key for which there was no room.
         self._overflowed = 0
 
     @property
     def buckets_known(self) -> bool:
-        """False until the first comparison. May be read on another thread."""
+        """False until the first comparison. Other threads may read it."""
         return bool(self._whole)
 
     def select(self, keys: Sequence[bytes]) -> list[int]:
@@ -59,11 +59,11 @@ class SettledRecords:
         whole, unsettled = self._whole, self._unsettled
         if not whole:
             return []
-        # The index is that of layout.bucket_of: a call for each key would cost as much as all else here.
+        # The index is layout.bucket_of(key), written out: a call for each key would cost as much as everything else here.
         return [index for index, key in enumerate(keys) if whole[key[1] << 8 | key[2]] and key not in unsettled]
 
     def wrote(self, keys: Iterable[bytes], sequence: int) -> None:
-        """The write with this sequence has stored records under these keys: of these nothing is known yet."""
+        """Note that the write with this sequence stored records under these keys, which are not known to be settled yet."""
         unsettled = self._unsettled
         unsettled.update(dict.fromkeys(keys, sequence))
         while len(unsettled) > self._most_keys:
@@ -73,9 +73,9 @@ class SettledRecords:
                 self._whole[layout.bucket_of(key)] = 0
 
     def stored(self, round_id: RoundId, keys: Sequence[bytes]) -> None:
-        """The replica's disk has the records of this write round under these keys, and they are durable.
+        """Note that the disk durably has this write round's records under these keys.
 
-        A round of a view that the disk has left in the same group is harmless: each comparison since then had these keys.
+        A round of a view that the disk left in the same group is harmless: every comparison since then included these keys.
         """
         if keys:
             self._take(round_id)
@@ -85,15 +85,15 @@ class SettledRecords:
             self._take(next(iter(self._rounds)))
 
     def committed(self, rounds: Iterable[RoundId]) -> None:
-        """Their coordinator says that these rounds were committed. Rounds that are not remembered are passed over."""
+        """Note that these rounds were committed, as their coordinator says. Rounds that are not remembered are skipped."""
         for round_id in rounds:
             for key in self._take(round_id):
                 self._unsettled.pop(key, None)
 
     def compared(self, buckets: Iterable[range], sequence: int) -> None:
-        """A peer, active in the same view, had the same sums of these buckets as this replica had after ``sequence`` writes."""
+        """Note that a peer, active in the same view, had the sums that this replica had for these buckets after ``sequence``."""
         if sequence < self._overflowed:
-            return  # a key may have been written since, and is not in _unsettled
+            return  # a key may have been written since that is not in _unsettled
         if not self._whole:
             self._whole = bytearray(BUCKETS)
         equal = bytearray(BUCKETS)
@@ -104,7 +104,7 @@ class SettledRecords:
             del self._unsettled[key]
 
     def forget(self) -> None:
-        """Know nothing any more: the disk enters another view."""
+        """Forget everything: the disk enters another view."""
         self._whole = bytearray()
         self._unsettled.clear()
         self._rounds.clear()
