@@ -7,6 +7,8 @@ import msgspec
 #: Times that tokens of one call, column or file are asked for again because the epoch was rotated meanwhile. A rotation is rare
 #: and a pass takes seconds: whoever meets eight of them has rotations in a loop.
 EPOCH_PASSES: Final = 8
+#: The longest Retry-After in seconds that counts. Nodes ask for seconds; a proxy's mistake must not keep a node unasked for good.
+RETRY_AFTER: Final = 3600.0
 
 
 class ClientPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

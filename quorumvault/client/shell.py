@@ -44,7 +44,8 @@ class Shell(Generic[HttpT]):
         connect = self._connect  # ``make`` refers to no client: one that is dropped is freed at once, and its connections with it
 
         def make(rng: Random, transport: Any) -> Own[HttpT]:
-            http = connect(transport=transport, verify=settings.tls(), trust_env=False, limits=wire.limits(policy))
+            options = {"verify": settings.tls(), "trust_env": False, "limits": wire.limits(policy), "cookies": wire.no_cookies()}
+            http = connect(transport=transport, **options)
             return Own(Operations.of(settings, policy, clock, rng, _log_try), http)
 
         first = make(rng or SystemRandom(), transport)

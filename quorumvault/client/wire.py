@@ -1,15 +1,22 @@
 """Translates between the plans and httpx2, for both shells."""
 
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+
 import httpx2
 
 from quorumvault.client.plan import REQUEST_ID, Failure, NoReply, Reply, Send
-from quorumvault.client.policy import ClientPolicy
+from quorumvault.client.policy import RETRY_AFTER, ClientPolicy
 
 
 def limits(policy: ClientPolicy) -> httpx2.Limits:
     return httpx2.Limits(
         max_connections=policy.connections, max_keepalive_connections=policy.connections, keepalive_expiry=policy.keep_alive
     )
+
+
+def no_cookies() -> CookieJar:
+    """A jar that takes none. No node sets a cookie, and one of a proxy would go to every port of its host."""
+    return CookieJar(DefaultCookiePolicy(allowed_domains=[]))
 
 
 def timeout(send: Send, policy: ClientPolicy, now: float) -> httpx2.Timeout:
@@ -32,7 +39,8 @@ def not_ours(send: Send, response: httpx2.Response) -> Reply | NoReply | None:
 
 def reply(response: httpx2.Response, body: bytes) -> Reply:
     seconds = response.headers.get("Retry-After", "")
-    return Reply(response.status_code, float(seconds) if seconds.isascii() and seconds.isdecimal() else None, body)
+    retry_after = min(float(seconds), RETRY_AFTER) if seconds.isascii() and seconds.isdecimal() else None
+    return Reply(response.status_code, retry_after, body)
 
 
 def no_reply(error: httpx2.HTTPError) -> NoReply:
