@@ -19,6 +19,7 @@ from quorumvault.server.http import protocol
 from quorumvault.server.http.protocol import LARGE_READ, SMALL_READ
 from quorumvault.server.http.scope import CONNECTION
 from quorumvault.server.http.server import HttpServer, listening_socket
+from quorumvault.server.http.turnstile import PART, WORK, Turnstile
 from quorumvault.server.telemetry.connection_refusals import Refusal
 from tests.rigs.certificates import api_context, trusting
 from tests.rigs.links import eventually
@@ -287,6 +288,35 @@ async def test_however_the_bytes_are_cut_the_answers_are_the_same() -> None:
 # Requests that come before the answer to the one before.
 
 
+async def test_a_turn_takes_few_parts_however_short_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client of TLS may send each byte of a body in a record of its own, and each comes by itself."""
+    parts, most, begin, feed = 0, 0, Turnstile._begin_turn, protocol.Connection._feed
+
+    def counted(connection: protocol.Connection, part: memoryview) -> None:
+        nonlocal parts, most
+        parts += 1
+        most = max(most, parts)
+        feed(connection, part)
+
+    def another(turnstile: Turnstile) -> None:
+        nonlocal parts
+        parts = 0
+        begin(turnstile)
+
+    monkeypatch.setattr(protocol.Connection, "_feed", counted)
+    monkeypatch.setattr(Turnstile, "_begin_turn", another)
+    clients, size = 3, 2_000
+    async with serving() as site:
+        for number in range(clients):
+            path = b"/%d" % number
+            client = await site.sent(SIZED % (path, size))
+            for _ in range(size):
+                client.writer.write(b"x")
+        for number, client in enumerate(site.clients):
+            await client.has(b"/%d:%s;" % (number, b"x" * size))
+        assert most <= WORK // PART + clients
+
+
 async def test_pipelined_requests_begin_one_after_the_other() -> None:
     many = [b"/%d" % number for number in range(2_000)]
 
@@ -471,6 +501,7 @@ async def test_a_request_that_does_not_end_ends_its_connection(begun: bytes) -> 
         b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\nabc",
         b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
         b"POST / HTTP/1.1\r\nTransfer-Encoding: identity\r\n\r\nabc",
+        b"POST / HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
         b"POST / HTTP/1.1\r\nContent-Length: +3\r\n\r\nabc",
         b"POST / HTTP/1.1\r\nContent-Length: 99999999999999999999\r\n\r\n",
         b"POST / HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 2\r\n\r\nab",

@@ -45,10 +45,15 @@ def test_a_key_that_has_ended_or_was_revoked_is_as_good_as_unknown(rig: Rig) -> 
 def test_a_node_that_does_not_know_what_is_revoked_takes_no_key(rig: Rig, method: str, path: str, outcome: str | None) -> None:
     """Proves: no key without knowledge."""
     rig.knows_revoked = False
-    response = rig.client.request(method, path, json={"values": ["a"]} if method == "POST" else None)
+    body = {"tokens": ["qv_1_" + "0" * 48]} if path == "/detokenize" else {"values": ["a"]}
+    response = rig.client.request(method, path, json=body if method == "POST" else None)
     assert (response.status_code, response.json()["code"], response.json().get("outcome")) == (503, "no-quorum", outcome)
     assert "which API keys are revoked" in response.json()["detail"]
     assert refusal(rig, "nobody")[0] == 401
+    if method == "POST":  # what is wrong with the request itself is said first, as the contract has it
+        assert rig.client.post(path, json={"a": 1}).status_code == 422
+        assert rig.client.post(path, content=b"{", headers={"Content-Type": "application/json"}).status_code == 400
+        assert rig.client.post(path, content=b"{", headers={"Content-Type": "text/csv"}).status_code == 415
     rig.knows_revoked = True
     assert rig.client.get("/fields").status_code == 200
 

@@ -60,13 +60,14 @@ def test_a_chunked_body_is_stopped_where_it_is_too_large(rig: Rig) -> None:
     assert rig.admission.memory.held == 0
 
 
-def test_a_body_that_says_that_it_is_too_large_is_not_read(rig: Rig) -> None:
-    request = connection(rig, {"Content-Length": "4097"})
+@pytest.mark.parametrize("length", ["4097", "4097".zfill(30), "10000000000000000000", "9" * 30])
+def test_a_body_that_says_that_it_is_too_large_is_not_read(rig: Rig, length: str) -> None:
+    request = connection(rig, {"Content-Length": length})
     assert status(request) == 413
     assert request.received == 0
 
 
-@pytest.mark.parametrize("length", ["9" * 30, "nonsense", "-1", "\u00b2"])
+@pytest.mark.parametrize("length", ["nonsense", "-1", "\u00b2"])
 def test_a_length_that_is_none_does_not_do_away_with_the_limit(rig: Rig, length: str) -> None:
     request = connection(rig, {"Content-Length": length})
     for _ in range(10):

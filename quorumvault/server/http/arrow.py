@@ -91,14 +91,19 @@ async def _read_tokens(admitted: AdmittedRequest) -> tuple[Texts, list[str]]:
     return texts, asked
 
 
-async def _read(admitted: AdmittedRequest, name: str) -> Texts:
-    """Return the column of the body. Raises RequestError."""
+async def _read(admitted: AdmittedRequest, name: str | None) -> Texts:
+    """Return the column of the body, the only one if ``name`` is None. Raises RequestError."""
     size = len(admitted.body)
     await admitted.pay(_COPIES_OF_A_BODY * size + cost_of_writing(0))
     first = _STREAMS not in sys.modules
     texts = await _aside(_LARGE + 1 if first else size, read_texts, admitted.body, name, admitted.services.limits)
     admitted.memory.body_is_decoded()
     return texts
+
+
+async def check(admitted: AdmittedRequest) -> None:
+    """Raises RequestError for a body that is no Arrow stream of text."""
+    await _read(admitted, None)
 
 
 def read_texts(body: bytes, name: str | None, limits: Limits) -> Texts:

@@ -63,10 +63,10 @@ def form_of(headers: Headers, takes_arrow: bool) -> Form:
 def declared_length(headers: Headers) -> int:
     """Return the length that the request announces, 0 if none: then its bytes are counted as they come.
 
-    The HTTP parser refuses several lengths, and one that is no number.
+    The HTTP parser refuses several lengths, one that is no number, and one beyond 64 bits.
     """
     text = next(iter(headers.all(b"content-length")), "")
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else 0
+    return int(text) if text.isascii() and text.isdigit() else 0
 
 
 def require_length(declared: int, most: int) -> None:

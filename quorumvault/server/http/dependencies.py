@@ -77,6 +77,8 @@ class AdmittedRequest:
     gone: Callable[[], bool] = field(repr=False)
     #: Bytes of the records that have been read so far.
     read: int = 0
+    #: The vault was asked: what is wrong with the request itself would have been answered before.
+    asked: bool = False
 
     def charge(self, items: int, cost: int | None = None) -> None:
         """Charge the key's rates for the values that the operation asks about next, once it has the memory.
@@ -91,28 +93,35 @@ class AdmittedRequest:
     async def turn(self, items: int) -> AsyncIterator[None]:
         """Within the block, the vault may be asked about so many values. Waits for a turn, then charges the key's rates.
 
-        Raises Busy; what ``charge`` raises; and if the wait took time, what ``require_key`` raises, and ClientDisconnect.
+        Raises Busy; what ``require_key`` and ``charge`` raise; and if the wait took time, ClientDisconnect.
         """
         seconds = self.services.timeouts.round
         async with self.services.admission.queue.turn(self.memory.key_id, items, seconds) as waited:
-            if waited:
-                if self.gone():
-                    raise ClientDisconnect
-                self.require_key()
+            if waited and self.gone():
+                raise ClientDisconnect
+            self.require_key()
+            self.asked = True
             self.charge(items)
             yield
+
+    def vault(self) -> Vault:
+        """The vault, for a question that waits for no turn. Raises what ``require_key`` raises."""
+        self.require_key()
+        self.asked = True
+        return self.services.vault
 
     async def pay(self, cost: int) -> None:
         """Wait until the node has this many bytes for the request; if they are many, for the lane too. Raises TooLarge, Busy.
 
-        The key may have been revoked meanwhile: then it raises Unauthenticated, or NoQuorum if that cannot be told.
+        The key may have been revoked meanwhile. Once the vault was asked, so that values are at stake, it raises Unauthenticated
+        then, or NoQuorum if that cannot be told.
         """
         if cost > LARGE:
             await self.memory.enter_lane(self.services.timeouts.request)
         at_once = self.memory.take_at_once(cost)
         if not at_once:
             await self.memory.wait_for(cost, self.services.timeouts.round)
-        if cost > LARGE or not at_once:
+        if self.asked and (cost > LARGE or not at_once):
             self.require_key()
 
     def take_read(self, size: int) -> None:

@@ -5,11 +5,11 @@ from quorumvault.server.http.schemas import ActiveEpoch, encode, parse_rotate
 
 
 async def epoch(admitted: AdmittedRequest) -> bytes:
-    admitted.counts.epoch = await admitted.services.vault.epoch(admitted.owner)
+    admitted.counts.epoch = await admitted.vault().epoch(admitted.owner)
     return encode(ActiveEpoch(admitted.counts.epoch))
 
 
 async def rotate(admitted: AdmittedRequest) -> bytes:
     from_epoch = await parse_rotate(admitted.body, admitted.turns)
-    admitted.counts.epoch = await admitted.services.vault.rotate(admitted.owner, from_epoch)
+    admitted.counts.epoch = await admitted.vault().rotate(admitted.owner, from_epoch)
     return encode(ActiveEpoch(admitted.counts.epoch))

@@ -3,7 +3,6 @@
 404/405  the router
 401      authenticate: whose key is it?
 403      permit: may the key do this?
-503      this node does not know which keys are revoked now (no-quorum, outcome none)
 503      the event log cannot be written and events.on_failure is "refuse" (no-quorum, outcome none)
 503      draining      admission.py, before a byte of the body is read
 429      busy          admission.py: no place; memory.py: no memory for the body (413: never)
@@ -11,11 +10,12 @@
 415      the body's media type
 413      its length, as announced and as it arrives
 413/429  memory.py: the memory for the decoded body
-401/503  the key again, once the body has arrived: meanwhile the key may have been revoked, or have expired
+401      the key again, once the body has arrived: meanwhile the key may have been revoked, or have expired
 400      JSON, or Arrow            the operation, with the bytes
 422      id headers, form, values  the operation
 413/429  memory.py: the memory for the operation's work (AdmittedRequest.pay)
 429/422  rate_limits.py: spend_values, values a second and a day (AdmittedRequest.charge)
+401/503  the key once more, and whether this node knows which keys are revoked by now (no-quorum, outcome none)
 409/503  the vault; 413 if the values fit into no answer; 429 if there is no memory for them, or large reads wait for others
 
 Rules kept here: no key without knowledge.
@@ -32,7 +32,7 @@ from quorumvault.config.api_keys import ApiKey, Permission
 from quorumvault.errors import NoQuorum, RequestError, WriteOutcome
 from quorumvault.formats.json import check_steps, parts_in_steps
 from quorumvault.server.http.answer import AnswerResponse
-from quorumvault.server.http.arrow import read_texts
+from quorumvault.server.http.arrow import check
 from quorumvault.server.http.auth import authenticate, permit, require_in_force
 from quorumvault.server.http.body import Form, Turns, declared_length, form_of, read_body, require_length
 from quorumvault.server.http.dependencies import AdmittedRequest, Answer, Content, Counts, Services
@@ -128,7 +128,6 @@ class Pipeline:
             permit(key, operation.permission)
             if services.events.refuses is not None:
                 raise self._not_recorded("none")
-        self._require_knowledge()
         length = declared_length(headers)
         # A body beyond the limit is not read, so it needs no memory.
         room = length if length <= services.limits.body_bytes else 0
@@ -142,7 +141,7 @@ class Pipeline:
                 connection = connection_of(scope)
                 seconds = None if connection is not None and connection.received else services.timeouts.body
                 body = await read_body(receive, place.memory, services.limits.body_bytes, seconds)
-                self._require_key(key)
+                require_in_force(key, services.keys(), services.wall())
             spend, require_key = partial(self._allowances.spend_values, key), partial(self._require_key, key)
             turns = Turns(services.clock)
             gone = partial(_has_left, connection_of(scope))
@@ -158,7 +157,7 @@ class Pipeline:
         operation, ids = self._operation, id_headers_of(scope)
         if form is Form.ARROW and operation.arrow is not None:
             if ids.malformed:
-                read_texts(admitted.body, None, admitted.services.limits)  # 400 comes before 422
+                await check(admitted)  # 400 comes before 422
             require_well_formed(ids)
             return await operation.arrow(admitted)
         if scope["method"] == "POST":

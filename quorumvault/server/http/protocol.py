@@ -28,7 +28,7 @@ from quorumvault.server.http.answer import PIECE_BYTES
 from quorumvault.server.http.connections import Connections, Room, client_address
 from quorumvault.server.http.requests import Requests, Wire
 from quorumvault.server.http.secured import READ_BYTES
-from quorumvault.server.http.turnstile import BODY_BYTE, FRAMING_BYTE, Turnstile
+from quorumvault.server.http.turnstile import BODY_BYTE, FRAMING_BYTE, PART, Turnstile
 from quorumvault.server.telemetry.connection_refusals import HttpRefusals, Refusal
 
 #: A read where heads, chunk headers and trailers are expected, and one of the rest of a body of known length.
@@ -301,6 +301,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _feed(self, part: memoryview) -> None:
         phase, length, turnstile = self._phase, len(part), self._shared.turnstile
+        turnstile.work += PART
         if phase is Phase.SIZED:
             turnstile.work += length * BODY_BYTE
             self._missing -= length
@@ -341,7 +342,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _throw_away(self, count: int) -> None:
         self._missing -= count
-        self._shared.turnstile.work += count * BODY_BYTE
+        self._shared.turnstile.work += PART + count * BODY_BYTE
         if self._missing <= 0:
             self.abort()
         else:

@@ -185,6 +185,8 @@ class Requests(HttpToolsProtocol):
             if name == b"content-length":
                 length = int(value)
             elif name == b"transfer-encoding":
+                if value.strip().lower() != b"chunked":
+                    raise _NotTaken("The only Transfer-Encoding that is taken here is chunked.")
                 length = None
         self._check(length)
         cast("dict[str, Any]", self.scope)[CONNECTION] = self._around

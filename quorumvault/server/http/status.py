@@ -28,6 +28,7 @@ def _openapi() -> bytes:
 
 
 async def fields(admitted: AdmittedRequest) -> bytes:
+    admitted.require_key()
     return encode(ConfiguredFields(list(admitted.services.fields.paths)))
 
 

@@ -17,7 +17,7 @@ async def tokens(admitted: AdmittedRequest) -> bytes:
     request = await parse(TokensBody, admitted.body, admitted.turns)
     canonicals = judge_values(request.values, ItemErrors(services.limits))
     wanted = [canonical for canonical in canonicals if canonical is not None]
-    counts.epoch = epoch = await services.vault.epoch(admitted.owner)
+    counts.epoch = epoch = await admitted.vault().epoch(admitted.owner)
     _require_room(len(wanted), epoch, services.limits.items)
     await admitted.pay(cost_of_writing(len(wanted) * epoch))
     admitted.charge(len(wanted), cost=len(wanted) * epoch)
