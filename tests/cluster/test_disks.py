@@ -151,6 +151,18 @@ def test_after_a_power_cut_that_tore_one_log_that_node_rejoins_by_itself(own_clu
     clusters.through_each_pair(cluster, lambda node: clusters.resolves(cluster, node, acknowledged.tokens))
 
 
+def test_a_node_whose_data_directory_is_removed_ends_and_is_not_called_healthy(own_cluster: Cluster) -> None:
+    """Nobody writes meanwhile, and its process would keep the removed files open for ever."""
+    cluster = own_cluster
+    tokens = clusters.filled(cluster, 1).tokens
+    shutil.rmtree(cluster.nodes["n2"].data)
+    assert cluster.nodes["n2"].require_process().wait(20) == 3
+    cluster.replace_disk("n2")
+    cluster.start("n2")
+    cluster.wait_ready(reachable=3)
+    clusters.through_each_pair(cluster, lambda node: clusters.resolves(cluster, node, tokens))
+
+
 @pytest.mark.parametrize("torn", [("n1", "n2"), NODES])
 def test_after_a_power_cut_that_tore_logs_the_cluster_is_recovered_and_nothing_acknowledged_is_lost(
     own_cluster: Cluster, torn: tuple[str, ...]

@@ -34,6 +34,8 @@ logger = logging.getLogger("quorumvault.node")
 
 #: Exit code for a store that cannot be trusted.
 STORAGE_EXIT = 3
+#: Seconds between two looks whether the disk's files are still there, for a node that writes nothing meanwhile.
+_LOOK_SECONDS = 2.0
 
 
 @dataclass(eq=False)
@@ -55,6 +57,7 @@ class LocalDisk:
         self.replica: Replica | None = None
         self.storage: GroupCommit | None = None
         self._loop = asyncio.get_running_loop()
+        self._watching: asyncio.Task[None] | None = None
         if self.found.store is not None:
             self._start(self.found.store, self.found.identity)
 
@@ -108,6 +111,8 @@ class LocalDisk:
     async def close(self) -> None:
         """Write what is queued and close the store. If the disk hangs, end the process: that write was never acknowledged."""
         seconds = self.config.cluster.timeouts.drain
+        if self._watching is not None:
+            self._watching.cancel()
         if self.storage is not None and not await asyncio.to_thread(self.storage.close, seconds):
             logger.critical("the disk did not end its last write within %g s; this process ends without it", seconds)
             os._exit(STORAGE_EXIT)
@@ -128,7 +133,24 @@ class LocalDisk:
             has_reserve=self.free_space.has_reserve,
         )
         self.storage = GroupCommit(self.replica, self._loop, limits, self._on_failure)
+        self._watching = self._loop.create_task(self._watch(store), name="files of the disk")
         return self.storage
+
+    async def _watch(self, store: LevelDBStore) -> None:
+        """End the process if somebody removes the data directory under it: until its next write, it would be called healthy."""
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            await asyncio.to_thread(self._require_files, store)
+
+    def _require_files(self, store: LevelDBStore) -> None:
+        identity = self.config.data_directory / IDENTITY_FILE
+        try:
+            store.require_place()
+            if not identity.exists():
+                raise StorageFailed(f"{identity}: it was removed while this process ran")
+        except StorageFailed as failure:
+            logger.critical("%s has lost its disk, and ends: %s", self.config.node, failure)
+            os._exit(STORAGE_EXIT)
 
     def _keep(self, identity: DiskIdentity) -> None:
         """Make a changed identity durable. Called on the storage thread."""

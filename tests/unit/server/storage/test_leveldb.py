@@ -26,6 +26,25 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "store"
 
 
+@pytest.mark.parametrize("left", ["nothing", "a file", "another store"])
+def test_nothing_is_written_to_files_that_are_not_there_any_more(path: Path, left: str) -> None:
+    """LevelDB would write on, into files that have no name. Proves: durable before acknowledged."""
+    with closing(LevelDBStore.open(path, DISK)) as store:
+        store.write({b"r1": b"a"})
+        path.rename(path.with_name("away"))
+        if left == "a file":
+            path.write_bytes(b"")
+        elif left == "another store":
+            LevelDBStore.create(path, DISK).close()
+        with pytest.raises(StorageFailed, match="its files were removed, or replaced"):
+            store.write({b"r2": b"b"})
+        if left != "nothing":
+            path.unlink() if left == "a file" else path.rename(path.with_name("other"))
+        path.with_name("away").rename(path)
+        store.write({b"r2": b"b"})
+        assert store.get([b"r1", b"r2"]) == [b"a", b"b"]
+
+
 def test_every_write_asks_for_a_sync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """LevelDB does not unless asked, and only a power cut would show it. Proves: durable before acknowledged."""
     real, opened = plyvel.DB, list[mock.Mock]()
