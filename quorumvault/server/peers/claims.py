@@ -25,12 +25,12 @@ from typing import Protocol
 
 from quorumvault.server.peers.facts import NodeFacts
 
-#: Bytes of a disk's id that messages show: enough to find the disk in the output of ``status``.
+#: The number of bytes of a disk's id that messages show: enough to find the disk in the output of ``status``.
 _SHOWN_BYTES = 4
 
 
 class Claimant(Protocol):
-    """A connection whose greeting is in order; it is hashed by identity."""
+    """A connection whose greeting is in order. Hashed by identity."""
 
     @property
     def remote(self) -> str:
@@ -44,15 +44,15 @@ class Claimant(Protocol):
         """Send a ping. Returns its number: the ping is answered once ``pongs`` has reached it."""
 
     def welcome(self, facts: NodeFacts) -> None:
-        """The name is this process's: the connection may be used."""
+        """The process at the other end holds the name: the connection may be used."""
 
     def turn_away(self, reason: str) -> None:
-        """Another process, which lives, has the name."""
+        """Another live process holds the name."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Challenge:
-    """A claimant that waits. ``proofs`` maps each connection of the hold to the number of the ping that shows that it lives."""
+    """A waiting claimant. ``proofs`` maps each connection of the hold to the number of the ping whose pong proves it alive."""
 
     facts: NodeFacts
     proofs: dict[Claimant, int]
@@ -68,7 +68,7 @@ class Claims:
         self._challenges: dict[Claimant, _Challenge] = {}
 
     def claim(self, claimant: Claimant, facts: NodeFacts) -> None:
-        """A process with these facts has greeted. Calls ``welcome`` or ``turn_away`` at most once, now or when it is decided."""
+        """A process with these facts has greeted. Calls ``welcome`` or ``turn_away`` at most once, now or once it is decided."""
         hold = self._holds.setdefault(facts.node, {})
         if all(held.boot == facts.boot for held in hold.values()):
             hold[claimant] = facts
@@ -88,7 +88,7 @@ class Claims:
                 challenger.turn_away(self._taken(held, connection.remote))
 
     def release(self, claimant: Claimant) -> None:
-        """This connection is over. A name that becomes free goes to those who wait for it, in their order."""
+        """This connection is over. If its name becomes free, it goes to the waiting claimants, in their order."""
         self._challenges.pop(claimant, None)
         for node, hold in self._holds.items():
             if hold.pop(claimant, None) is not None and not hold:

@@ -32,21 +32,21 @@ from quorumvault.server.tls import TlsError, TlsSession
 DecodedT = TypeVar("DecodedT")
 
 _decode_text: Final = msgspec.msgpack.Decoder(str).decode
-#: The reason for which a node that stops ends its connections.
+#: The reason for which a stopping node ends its connections.
 STOPPING: Final = "this node stops"
-#: That of one that is ``outdated``.
+#: The reason for which an ``outdated`` connection ends.
 UNTRUSTED: Final = "a CA that was trusted when this connection was made is trusted no more"
-#: The longest reason that is taken over from another node: a sentence or two in a log.
+#: The longest reason, in characters, that is taken over from another node: a sentence or two in a log.
 _REASON_CHARS = 400
 
 
 @dataclass(frozen=True, slots=True)
 class LocalNode:
-    """This node, as all its connections need it. ``credentials`` returns what a new connection is secured with.
+    """This node, as all its connections need it. ``credentials`` returns the credentials for a new connection.
 
-    ``on_taken(reason)`` is called when another node says that a live process already has this one's name; ``on_facts(facts)``
-    whenever another node has told its facts; ``on_refused(node, why)`` when a connection came to nothing, with the node that was
-    dialled, or None.
+    ``on_taken(reason)`` is called when another node says that a live process already holds this node's name; ``on_facts(facts)``
+    whenever another node has told its facts; ``on_refused(node, why)`` when a connection failed, with the node that was dialled,
+    or None.
     """
 
     credentials: Callable[[], PeerCredentials] = field(repr=False)
@@ -60,9 +60,9 @@ class LocalNode:
 
 
 def decoded(decode: Callable[[bytes | memoryview], DecodedT], body: bytes | memoryview) -> DecodedT:
-    """Returns ``decode(body)``. Raises FrameError for a body that cannot be read, which ends the connection.
+    """Returns ``decode(body)``. Raises FrameError for a body that cannot be decoded, which ends the connection.
 
-    msgspec raises ValueError for that, and RecursionError for unknown members that are nested deeper than its stack.
+    For such a body msgspec raises ValueError, or RecursionError if unknown members are nested deeper than its stack.
     """
     try:
         return decode(body)
@@ -71,20 +71,20 @@ def decoded(decode: Callable[[bytes | memoryview], DecodedT], body: bytes | memo
 
 
 class Connection(asyncio.Protocol, ABC):
-    """One end. Subclasses say which messages besides the common ones they take, and what follows from the transitions.
+    """One end. Subclasses define which further messages they accept, and what follows from the transitions.
 
     Invariants: ``reason`` is None exactly until the state is ENDED; ``facts`` is None exactly until the connection was OPEN.
     """
 
     def __init__(self, local: LocalNode, *, listening: bool, expected: Collection[str]) -> None:
-        """``expected``: names that the node at the other end may have."""
+        """``expected``: the names that the node at the other end may have."""
         self._loop = asyncio.get_running_loop()
         self._local = local
-        #: What this connection was secured with; a reload may have put others in their place.
+        #: The credentials that secured this connection; a reload may have replaced them since.
         self._credentials = mine = local.credentials()
         self._tls = TlsSession(mine.listening if listening else mine.dialling, server_side=listening)
         self._expected = expected
-        #: The node that the other side's certificate is of, and its serial number, once it has shown it.
+        #: The node that the other side's certificate names, and the serial number, once the other side has shown it.
         self._certified = ""
         self._serial = 0
         self._deadline = Deadline()
@@ -96,11 +96,11 @@ class Connection(asyncio.Protocol, ABC):
         self.state = State.CONNECTING
         #: The host at the other end.
         self.remote = "an unknown address"
-        #: Pings that were answered.
+        #: The number of pings that were answered.
         self.pongs = 0
-        #: The other side has sent a message, of whatever kind.
+        #: True once the other side has sent a message of any kind.
         self.answered = False
-        #: One side does not take the other: by its certificate, its facts, or what it sends in place of TLS.
+        #: True if one side refuses the other because of its certificate, its facts, or bytes that are not TLS.
         self.refused = False
         #: The facts that the other side told last; None until the connection is open.
         self.facts: NodeFacts | None = None
@@ -109,10 +109,10 @@ class Connection(asyncio.Protocol, ABC):
         #: Set when the socket is closed, or will not be opened.
         self.closed = asyncio.Event()
 
-    # The ends differ in these.
+    # The two ends implement these differently.
 
     def secured(self) -> None:
-        """Both sides have proved themselves; frames can be sent."""
+        """Both sides have shown valid certificates; frames can be sent."""
 
     @abstractmethod
     def greeted(self, facts: NodeFacts) -> None:
@@ -120,25 +120,25 @@ class Connection(asyncio.Protocol, ABC):
 
     @abstractmethod
     def received(self, envelope: Envelope) -> None:
-        """A REQUEST, REPLY or NO_REPLY on an open connection. Raises FrameError for a kind that this end does not take."""
+        """Handle a REQUEST, REPLY or NO_REPLY on an open connection. Raises FrameError for a kind that this end refuses."""
 
     def regulate(self) -> None:
-        """Messages were sent, or could not be. An end that wants to hold the other back does it here."""
+        """Messages were sent, or could not be sent. An end that applies backpressure to the other does so here."""
 
     @abstractmethod
     def ended(self, reason: str) -> None:
-        """The connection is over; called once. Messages that are still in the outbox never left."""
+        """The connection is over; called once. Messages still in the outbox never left."""
 
     # Sending.
 
     def send(self, kind: Kind, correlation: int, body: bytes) -> None:
-        """Queue a message; it leaves with the others of this turn of the loop. Ignored once the connection has ended."""
+        """Queue a message. It leaves with the others of this turn of the loop. Does nothing once the connection has ended."""
         if self.state is not State.ENDED:
             self._outbox.put(Envelope(kind, correlation, body))
 
     @property
     def under_way(self) -> bool:
-        """There is a socket, and the connection has not ended."""
+        """True if there is a socket, and the connection has not ended."""
         return self.state not in (State.CONNECTING, State.ENDED)
 
     def ping(self) -> int:
@@ -153,7 +153,7 @@ class Connection(asyncio.Protocol, ABC):
     # Ending.
 
     def fail(self, reason: str) -> None:
-        """End the connection at once; messages that were not sent are dropped."""
+        """End the connection at once. Unsent messages are dropped."""
         self._end(reason)
         if self._transport is None:
             self.closed.set()
@@ -161,10 +161,10 @@ class Connection(asyncio.Protocol, ABC):
             self._transport.abort()
 
     def close(self, reason: str) -> None:
-        """End the connection; messages that were sent before still go out, if the other side takes them before the deadline."""
+        """End the connection. Messages queued before still go out, if the other side accepts them before the deadline."""
         if self.state is State.ENDED:
             return
-        self._outbox.resume()  # whatever waits is the transport's now
+        self._outbox.resume()  # the transport now has everything that waited
         self._end(reason)
         if self._transport is None:
             self.closed.set()
@@ -206,10 +206,10 @@ class Connection(asyncio.Protocol, ABC):
             if received and self._reader is not None:
                 self._take(self._reader.feed(received))
         except TlsError as error:
-            # What the other side says of this node's certificate is its answer.
+            # If the other side refused this node's certificate, that counts as its answer.
             self.answered |= error.told
             self.refused = self._reader is None or error.told
-            self._outbox.close()  # nothing that waits can be sealed any more
+            self._outbox.close()  # waiting messages can no longer be sealed
             self._write_tls()
             self.close(str(error))
         except FrameError as error:
@@ -222,7 +222,7 @@ class Connection(asyncio.Protocol, ABC):
         self._outbox.resume()
 
     def eof_received(self) -> None:
-        # At once: left to itself the transport would first send all it holds, to a node that has gone.
+        # At once: otherwise the transport would first send everything it holds, to a node that is gone.
         self.fail(self._why_lost(None))
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -234,25 +234,25 @@ class Connection(asyncio.Protocol, ABC):
             return "closed by the other side before it proved itself: is it a node of this version, and is it its peer port?"
         if error is None:
             return "closed by the other side"
-        # Errors that are not the network's are slips in this process; their words could hold a value or a key.
+        # Errors that are not the network's are bugs in this process; their texts could contain a value or a key.
         return f"the connection broke: {error if isinstance(error, OSError) else type(error).__name__}"
 
     # Receiving.
 
     def _write_tls(self) -> None:
-        """Send what TLS itself has to say."""
+        """Send the bytes that TLS itself wants to send."""
         assert self._transport is not None
         if outgoing := self._tls.outgoing():
             self._transport.write(outgoing)
 
     def _secure(self) -> None:
-        """The certificate of the other side is in order: see whose it is."""
+        """The other side's certificate is valid: check which node it names."""
         assert self._transport is not None
         self._outbox.open(self._tls, self._transport)
         self._reader = FrameReader(self._local.limits.frame_bytes)
         self.state = after(self.state, Event.SECURED)
         if self._credentials is not self._local.credentials():
-            # OpenSSL has asked the old list of revoked certificates, and the old CAs.
+            # OpenSSL has used the old list of revoked certificates, and the old CAs.
             self.fail("the certificates of this node were read again during the handshake: it has to be done anew")
             return
         shown, mine = self._tls.certificate, self._local.facts()
@@ -270,7 +270,7 @@ class Connection(asyncio.Protocol, ABC):
 
     @property
     def outdated(self) -> bool:
-        """A CA that it may have relied on is out of the credentials."""
+        """True if a CA on which the connection may rely is no longer in the credentials."""
         return not self._credentials.authorities <= self._local.credentials().authorities
 
     def forget_revoked(self) -> None:
@@ -335,7 +335,7 @@ class Connection(asyncio.Protocol, ABC):
     # Called by the claims (claims.py).
 
     def welcome(self, facts: NodeFacts) -> None:
-        # Before the connection is used: its rollback marks may forbid this node's disk to vote (healing/rollback_marks.py).
+        # Before the connection is used: the rollback marks in the facts may forbid this disk to vote (healing/rollback_marks.py).
         self._local.on_facts(facts)
         self.state, self.facts = after(self.state, Event.WELCOMED), facts
         self.greeted(facts)
@@ -346,7 +346,7 @@ class Connection(asyncio.Protocol, ABC):
     # Deadlines.
 
     def await_greeting(self) -> None:
-        """The handshake is over in time. From here the other side may have to wait for its older connections (claims.py)."""
+        """The handshake ended in time. From here on the other side may have to wait for its older connections (claims.py)."""
         seconds = self._local.timeouts.handshake + self._local.timeouts.silence
         self._deadline.set(seconds, partial(self.fail, f"no greeting came within {seconds:g} s: does the other process hang?"))
 

@@ -44,7 +44,7 @@ TRANSITIONS: Final[Mapping[State, Mapping[Event, State]]] = {
     State.GREETING: {Event.GREETED: State.CLAIMING, Event.END: State.ENDED},
     State.CLAIMING: {Event.WELCOMED: State.OPEN, Event.END: State.ENDED},
     State.OPEN: {Event.END: State.ENDED},
-    # An attempt to connect that was given up may still get its socket; and who ends a connection need not know whether it has.
+    # An abandoned attempt to connect may still get its socket, and a connection may be ended more than once.
     State.ENDED: {Event.CONNECTED: State.ENDED, Event.END: State.ENDED},
 }
 

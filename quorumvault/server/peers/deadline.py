@@ -4,12 +4,12 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 
-#: Seconds by which a timer may fire late before that says something about this process.
+#: Seconds by which a timer may fire late without a sign that this process was held up.
 _LATE = 0.2
 
 
 class Deadline:
-    """At most one deadline at a time; each one that is set replaces the one before. All times in seconds."""
+    """At most one deadline at a time; setting one replaces the previous one. All times in seconds."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -28,11 +28,11 @@ class Deadline:
             self._timer.cancel()
 
     def heard(self) -> None:
-        """The other side has sent something."""
+        """Note that the other side has sent something."""
         self._heard = self._loop.time()
 
     def set_for_silence(self, seconds: float, on_silence: Callable[[], None]) -> None:
-        """Call ``on_silence`` once nothing has been heard for so long."""
+        """Call ``on_silence`` once nothing has been heard for ``seconds``."""
         self.set(seconds, partial(self._check, seconds, on_silence))
 
     def _check(self, seconds: float, on_silence: Callable[[], None]) -> None:
@@ -41,5 +41,5 @@ class Deadline:
         if left <= 0 and now - self._due <= _LATE:
             on_silence()
         else:
-            # If this loop itself was held up, what the other side said meanwhile is read in the turn that follows.
+            # If this loop itself was held up, bytes that came meanwhile are read in its next turn.
             self.set(left if left > 0 else _LATE, partial(self._check, seconds, on_silence))

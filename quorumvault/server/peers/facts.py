@@ -14,12 +14,11 @@ from quorumvault.protocol.views import Mode, View
 class NodeFacts(msgspec.Struct, frozen=True):
     """``secrets`` maps each secret's id to its fingerprint; ``fields`` and ``keys`` are fingerprints of those files' contents.
 
-    ``boot`` is a nonce of this start of the process; ``established``: it may vote, and ``withdrawn``: it never will again and is
-    about to end (standing.py); ``full``: it refuses writes, for lack of room; ``damaged``: its store cannot all be read
-    (healing/scrub.py); ``gaps``: how many parts of it do not know what they had (storage/gaps.py); ``sequence``: writes of its
-    disk; ``marks``: its rollback marks of other disks; ``keeps``: it is joining, and has an old store that may hold what nothing
-    else does. A map on the wire: a later version may add a fact with a default, which an
-    older one skips.
+    ``boot`` is a nonce of this start of the process. ``established``: the process may vote. ``withdrawn``: it never votes again,
+    and is about to end (standing.py). ``full``: it refuses writes for lack of room. ``damaged``: its store cannot be read in full
+    (healing/scrub.py). ``gaps``: the number of gaps in its store (storage/gaps.py). ``sequence``: the number of writes of its
+    disk. ``marks``: its rollback marks of other disks. ``keeps``: it is joining, and has an old store that may hold the only copy
+    of some records. A map on the wire: a later version may add a fact with a default, and older versions skip it.
     """
 
     cluster_id: str
@@ -61,20 +60,20 @@ def encode(said: NodeFacts | Greeting) -> bytes:
 
 
 def decode_facts(data: bytes | memoryview) -> NodeFacts:
-    """Raises ValueError or RecursionError for anything that is not exactly facts."""
+    """Raises ValueError or RecursionError if the bytes are not exactly facts."""
     return _facts_decoder.decode(data)
 
 
 def decode_greeting(data: bytes | memoryview) -> Greeting:
-    """Raises ValueError or RecursionError for anything that is not exactly a greeting."""
+    """Raises ValueError or RecursionError if the bytes are not exactly a greeting."""
     return _greeting_decoder.decode(data)
 
 
 def refusal(mine: NodeFacts, greeting: Greeting, expected: Collection[str], certified: str) -> str | None:
-    """Returns why these two nodes must not be connected: what is wrong and what to do, for both sides' logs. None if they may.
+    """Returns why the two nodes must not be connected: what is wrong and what to do, for both sides' logs. None if they may.
 
-    ``expected`` holds the names that the other side may have, and ``certified`` is the one in its certificate. Other fields or
-    API keys are no reason, so that a change of those files can roll through the cluster.
+    ``expected`` has the names that the other side may have; ``certified`` is the name in its certificate. Different fields or API
+    keys are no reason, so that a change of those files can roll through the cluster.
     """
     theirs = greeting.facts
     both = f"{mine.node} and {theirs.node}"
@@ -104,7 +103,7 @@ def refusal(mine: NodeFacts, greeting: Greeting, expected: Collection[str], cert
 
 
 def _secrets_refusal(both: str, mine: Mapping[str, str], theirs: Mapping[str, str]) -> str | None:
-    """If one node lacked a secret, or had another one under its id, it could not read values that the other has sealed."""
+    """Check the secrets: a node without a secret, or with another under its id, could not read values that its peer sealed."""
     for secret in sorted(mine.keys() | theirs.keys()):
         if secret not in mine or secret not in theirs:
             return f"only one of {both} has the master secret {secret!r}: copy its file to the other and name it in cluster.yaml"

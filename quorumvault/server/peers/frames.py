@@ -26,27 +26,27 @@ class Kind(IntEnum):
     GREETING = 1
     #: Text: why the other side is refused. The last message.
     REFUSAL = 2
-    #: NodeFacts of the node that pings, and of the one that answers.
+    #: The NodeFacts of the node that pings, and of the node that answers.
     PING = 3
     PONG = 4
     #: A request and its reply (protocol/messages.py).
     REQUEST = 5
     REPLY = 6
-    #: Boolean: no reply will come, and whether the request may have been carried out nevertheless.
+    #: Boolean: no reply will come; True if the request may have been carried out nevertheless.
     NO_REPLY = 7
-    #: Text: another process under the name of the other side lives, so that one has to stop. The last message.
+    #: Text: another live process has the name of the other side, which must therefore stop. The last message.
     TAKEN = 8
 
 
 def fits(body: bytes, frame_bytes: int) -> bool:
-    """Whether a message with this body is small enough for a frame of at most ``frame_bytes``."""
+    """True if a message with this body fits into a frame of at most ``frame_bytes``."""
     return len(body) + ENVELOPE_OVERHEAD <= frame_bytes
 
 
 class Envelope(NamedTuple):
-    """A message on its way. A reply, or the word that there is none, has the correlation id of its request; others have 0.
+    """A message in transit. A REPLY or NO_REPLY has the correlation id of its request; messages of other kinds have 0.
 
-    ``body`` is bytes to be sent, or a view of what was received.
+    ``body`` is bytes to send, or a view of received bytes.
     """
 
     kind: int
@@ -58,7 +58,7 @@ class Envelope(NamedTuple):
 
 
 class FrameError(Exception):
-    """The other side may not send this. The connection has to be closed."""
+    """The other side sent bytes that it may not send. The connection must be closed."""
 
 
 def frame(envelopes: Iterable[Envelope]) -> bytes:
@@ -73,7 +73,7 @@ def frame(envelopes: Iterable[Envelope]) -> bytes:
 
 
 class FrameReader:
-    """One direction's receiving end: bytes in any pieces in, envelopes out. ``limit`` bounds ``n``, before anything is kept."""
+    """One direction's receiving end: takes bytes in any pieces, returns envelopes. ``limit`` bounds ``n``, before any is kept."""
 
     __slots__ = ("_limit", "_partial")
 
@@ -105,7 +105,7 @@ class FrameReader:
                 begin, end = at + _LENGTH.size, at + _LENGTH.size + length
                 if end > len(view):
                     break
-                # A copy, so that bodies outlive the stream: what follows a frame is moved to its place.
+                # A copy, so that bodies outlive the stream, in which later bytes overwrite the frame.
                 envelopes += _envelopes(bytes(view[begin:end]))
                 at = end
         return at, envelopes

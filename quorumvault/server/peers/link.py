@@ -45,9 +45,9 @@ def reconnect_wait(attempt: int, timeouts: Timeouts, rng: random.Random) -> floa
 
 @dataclass(eq=False)
 class Link:
-    """The link to the peer ``node`` at ``address``. ``on_change(link)`` is called whenever it goes up or down.
+    """The link to the peer ``node`` at ``address``. ``on_change(link)`` is called whenever the link goes up or down.
 
-    ``source`` is the host that is bound before connecting; None leaves that to the kernel.
+    ``source`` is the host to bind before connecting; None leaves that to the kernel.
     """
 
     node: str
@@ -72,18 +72,18 @@ class Link:
 
     @property
     def facts(self) -> NodeFacts | None:
-        """The facts that the peer told last, on this connection or an earlier one; None if it never told any."""
+        """The facts that the peer told last, on this connection or an earlier one; None if it has told none."""
         return self._facts if self._open is None else self._open.facts
 
     def send(self, outgoing: Outgoing, on_reply: OnReply) -> None:
-        """See Peer.send. A peer of an older release is not sent messages that it does not know."""
+        """See Peer.send. A peer of an older release gets no messages that it does not know."""
         connection, facts = self._open, self.facts
         understood = facts is not None and outgoing.request.since <= facts.protocol
         if connection is None or not understood or not connection.request(outgoing.wire, on_reply):
             on_reply(NoReply(sent=False))
 
     def start(self) -> None:
-        """Begin to dial, on the running event loop. To be called once."""
+        """Begin to dial, on the running event loop. Call it once."""
         self._task = asyncio.get_running_loop().create_task(self._keep_connected(), name=f"link to {self.node}")
 
     def move(self, address: Address) -> None:
@@ -101,9 +101,9 @@ class Link:
             self._connection.forget_revoked()
 
     def renew(self) -> bool:
-        """Make the connection anew if the credentials no longer allow it. Returns whether it was up, and so is missed until then.
+        """Replace the connection if the credentials no longer allow it. Returns True if it was up: wait for the new one then.
 
-        What is under way on it is still answered, for as long as a round may take.
+        Requests under way on the old connection are still answered, for as long as a round may take.
         """
         connection = self._connection
         if connection is None or not connection.outdated:
@@ -115,10 +115,10 @@ class Link:
         return True
 
     def dial_now(self, on_failure: Callable[[], None]) -> None:
-        """Dial at once if the link is down. Calls ``on_failure`` if nobody is there, or if the peer refuses this node.
+        """Dial at once if the link is down. Calls ``on_failure`` if no one answers, or if the peer refuses this node.
 
         An attempt that has reached the other side's port goes on, since it can still be answered. If it breaks between the
-        handshake and the peer's first message, that tells nothing, and the next attempt decides.
+        handshake and the peer's first message, that proves nothing, and the next attempt decides.
         """
         if self._task is None or self.up:
             return
@@ -131,7 +131,7 @@ class Link:
             self.start()
 
     async def close(self) -> None:
-        """End the link. Every request that waits gets NoReply."""
+        """End the link. Every waiting request gets NoReply."""
         task, self._task = self._task, None
         if self._connection is not None:
             self._connection.fail(STOPPING)
@@ -143,12 +143,12 @@ class Link:
     async def _keep_connected(self) -> None:
         timeouts, attempt = self.local.timeouts, 0
         while True:
-            # A shorter connection was no success: a node that is cut off each time must not dial at full speed.
+            # A shorter connection does not count as a success: a node that is cut off each time must not dial at full speed.
             attempt = 0 if await self._connect() > timeouts.reconnect_last else attempt + 1
             await asyncio.sleep(reconnect_wait(attempt, timeouts, self.rng))
 
     async def _connect(self) -> float:
-        """Dial, and wait until the connection ends. Returns the seconds for which requests could be sent on it."""
+        """Dial, and wait until the connection ends. Returns the number of seconds for which it could carry requests."""
         connection = self._connection = _Dialled(self, self.local)
         try:
             async with asyncio.timeout(self.local.timeouts.handshake):
@@ -163,7 +163,7 @@ class Link:
     async def _dial(self, connection: _Dialled) -> None:
         """Connect to the first address of the peer that can be reached. Raises OSError."""
         loop, source = asyncio.get_running_loop(), None if self.source is None else (self.source, 0)
-        # create_connection of uvloop goes on with its look-up when it is cancelled, and then complains that nobody heard it fail.
+        # If cancelled, uvloop's create_connection continues its look-up, and then complains that no one heard it fail.
         found = await loop.getaddrinfo(self.address.host, self.address.port, type=socket.SOCK_STREAM)
         failure = OSError("its name has no address")
         for family, _, _, _, address in found:
@@ -182,7 +182,7 @@ class Link:
         self.on_change(self)
 
     def ended(self, connection: _Dialled, reason: str) -> None:
-        """Called by the connection at its end, whether it was open or not. A reason is logged once, not at every attempt."""
+        """Called by the connection when it ends, whether it was open or not. A reason is logged once, not at every attempt."""
         if connection is not self._connection:
             return
         was_up, news = self._open is connection, reason != self.last_error
@@ -201,7 +201,7 @@ class Link:
 
 
 class _Waiting(NamedTuple):
-    """A request that has not been answered; ``size`` in bytes on the wire, all of which stays in memory."""
+    """An unanswered request; ``size`` in bytes on the wire, which all stay in memory."""
 
     on_reply: OnReply
     size: int
@@ -218,13 +218,13 @@ class _Dialled(Connection):
         self._last_id = 0
         self._next_tick: asyncio.TimerHandle | None = None
         self._last_tick = 0.0
-        #: Why it takes no more requests; None while it does.
+        #: Why the connection takes no more requests; None while it does.
         self._retired: str | None = None
         self._opened_at: float | None = None
         self.open_seconds = 0.0
 
     def request(self, wire: bytes, on_reply: OnReply) -> bool:
-        """Send a request. Returns False if it is retired or a limit is met: nothing was done, ``on_reply`` will not be called."""
+        """Send a request. Returns False if the connection is retired or a limit is reached: ``on_reply`` is then not called."""
         limits = self._local.limits
         if (
             self._retired is not None
@@ -240,7 +240,7 @@ class _Dialled(Connection):
         return True
 
     def retire(self, reason: str) -> None:
-        """Take no more requests. The connection ends when those under way are answered, or no round waits for them any more."""
+        """Take no more requests. The connection ends when those under way are answered, or when no round waits for them."""
         self._retired = reason
         self._loop.call_later(self._local.timeouts.round, partial(self.fail, reason))
         self._end_if_done()
@@ -251,7 +251,7 @@ class _Dialled(Connection):
 
     @property
     def undecided(self) -> bool:
-        """The other side is a node, and has sent no message yet that accepts or refuses this one."""
+        """True if the other side is a node that has sent no message yet to accept or refuse this node."""
         return self._reader is not None and not self.answered
 
     def secured(self) -> None:
@@ -285,7 +285,7 @@ class _Dialled(Connection):
         if self._opened_at is not None:
             self.open_seconds = self._loop.time() - self._opened_at
         self._link.ended(self, reason)
-        # Later, so that a caller that raises, or sends again at once, disturbs none of the others.
+        # Later, so that a callback that raises, or sends again at once, does not disturb the others.
         unsent = self._outbox.unsent(Kind.REQUEST)
         for correlation, waiting in self._waiting.items():
             self._loop.call_soon(waiting.on_reply, NoReply(sent=correlation not in unsent))
@@ -295,7 +295,7 @@ class _Dialled(Connection):
         now = self._loop.time()
         held_up, self._last_tick = now - self._last_tick, now
         if held_up >= self._local.timeouts.silence:
-            # What the other side sent meanwhile is read as if it had just come, even if that has ended or been restarted since.
+            # Bytes that came meanwhile are read as if they had just arrived, even if the other side has ended or restarted since.
             self.fail(f"this process was held up for {held_up:.1f} s, so that its peers may have given its name to another one")
             return
         if self.facts is not None:

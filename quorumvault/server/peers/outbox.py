@@ -9,8 +9,8 @@ from quorumvault.server.tls import TlsSession
 
 
 class Outbox:
-    """Messages that are put in during one turn of the event loop, or while the transport is paused, leave in one frame of at
-    most ``coalesce_bytes``; a larger message has a frame of its own. ``flushed`` is called whenever messages were to leave.
+    """Messages added during one turn of the event loop, or while the transport is paused, leave in one frame of at most
+    ``coalesce_bytes``; a larger message has its own frame. ``flushed`` is called whenever messages left, or should have left.
 
     Invariant: ``_queued_bytes`` is the size of all envelopes in ``_queue``.
     """
@@ -26,11 +26,11 @@ class Outbox:
         self._transport: asyncio.Transport | None = None
 
     def open(self, session: TlsSession, transport: asyncio.Transport) -> None:
-        """From now on messages can leave."""
+        """Let messages leave from now on."""
         self._session, self._transport = session, transport
 
     def close(self) -> None:
-        """From now on nothing leaves."""
+        """Let nothing leave from now on."""
         self._session = None
 
     def put(self, envelope: Envelope) -> None:
@@ -50,11 +50,11 @@ class Outbox:
 
     @property
     def unsent_bytes(self) -> int:
-        """The size of what waits here and in the transport's buffer."""
+        """The number of bytes that wait here and in the transport's buffer."""
         return self._queued_bytes + (0 if self._transport is None else self._transport.get_write_buffer_size())
 
     def unsent(self, kind: Kind) -> set[int]:
-        """Correlation ids of the messages of a kind that have not left."""
+        """The correlation ids of the messages of this kind that have not left."""
         return {envelope.correlation for envelope in self._queue if envelope.kind == kind}
 
     def flush(self) -> None:
@@ -66,7 +66,7 @@ class Outbox:
         self._flushed()
 
     def _next_batch(self) -> list[Envelope]:
-        """The messages of the next frame: at least one, and more as long as they are small together."""
+        """The messages of the next frame: at least one, and more as long as they fit together."""
         batch: list[Envelope] = []
         size = 0
         while self._queue:

@@ -9,15 +9,15 @@ from typing import Final
 
 logger = logging.getLogger("quorumvault.peers")
 
-#: Most hosts whose last reason is remembered, so that a host which tries again and again is told of once.
+#: Most hosts whose last reason is remembered, so that a host that tries again and again is logged once.
 _REMEMBERED: Final = 256
-#: Most lines in as many seconds; those beyond are counted in the next one.
+#: Most lines in so many seconds; further refusals are counted in the next line.
 _LINES: Final = 30
 _SECONDS: Final = 60.0
 
 
 class Refusals:
-    """``now`` is a monotonic clock; ``tell(words)`` gets each line besides the log."""
+    """``now`` is a monotonic clock; ``tell(words)`` receives each line in addition to the log."""
 
     def __init__(self, now: Callable[[], float], tell: Callable[[str], None]) -> None:
         self._now = now
@@ -28,7 +28,7 @@ class Refusals:
         self._left_out = 0
 
     def add(self, remote: str, reason: str) -> None:
-        """A connection from this host came to nothing."""
+        """Note that a connection from this host failed."""
         if self._last.get(remote) == reason:
             return
         if len(self._last) >= _REMEMBERED:
@@ -47,5 +47,5 @@ class Refusals:
         self._tell(words)
 
     def forget(self, remote: str) -> None:
-        """A connection from this host is in order: the same reason would be news again."""
+        """A connection from this host succeeded: log the same reason again if it recurs."""
         self._last.pop(remote, None)

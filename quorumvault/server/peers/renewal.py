@@ -24,15 +24,15 @@ class Renewal:
     def __init__(self, server: PeerServer, links: Collection[Link], timeouts: Timeouts, call_later: CallLater) -> None:
         self._server = server
         self._links = links
-        #: Seconds for which one link is waited for: what is under way is answered, and both sides prove themselves.
+        #: Seconds to wait for one link: requests under way are answered, and both sides prove themselves again.
         self._patience = timeouts.round + timeouts.handshake
         self._call_later = call_later
         self._left: deque[Link] = deque()
-        #: The link that is being made anew, and what ends the wait for it.
+        #: The link that is being renewed, and the timer that ends the wait for it.
         self._awaited: tuple[Link, asyncio.TimerHandle] | None = None
 
     def begin(self) -> None:
-        """The credentials of this node have changed: end what they no longer allow; what is revoked goes at once."""
+        """This node's credentials have changed: end connections that they no longer allow; revoked peers' end at once."""
         self._server.forget_untrusted()
         for link in self._links:
             link.forget_revoked()

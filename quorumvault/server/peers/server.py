@@ -33,13 +33,13 @@ from quorumvault.server.peers.refusals import Refusals
 
 logger = logging.getLogger("quorumvault.peers")
 
-#: Submits a request to the replica. Called on the event loop; calls back there, once for each request, at once or later.
+#: Submits a request to the replica. Called on the event loop, where it calls back once for each request, at once or later.
 Submit = Callable[[AnyRequest, OnReply], None]
 
 
 @dataclass(eq=False)
 class PeerServer:
-    """Listens at ``address`` for the nodes named ``others``. Port 0 is any free port, and the real one once it listens."""
+    """Listens at ``address`` for the nodes named ``others``. Port 0 means any free port; once listening, it has the real port."""
 
     address: Address
     local: LocalNode
@@ -54,7 +54,7 @@ class PeerServer:
 
     @property
     def connected(self) -> Mapping[str, NodeFacts]:
-        """The facts that nodes with an open connection told last, by node."""
+        """The latest facts of the nodes with an open connection, by node."""
         return {node: connection.facts for node, connection in self._live.items() if connection.facts is not None}
 
     def tell(self) -> None:
@@ -63,7 +63,7 @@ class PeerServer:
             connection.ping()
 
     def forget_untrusted(self) -> None:
-        """The credentials of this node have changed: end the connections that they no longer allow."""
+        """This node's credentials have changed: end the connections that they no longer allow."""
         for connection in [*self._strangers, *self._live.values()]:
             if connection.outdated:
                 connection.fail(UNTRUSTED)
@@ -71,7 +71,7 @@ class PeerServer:
                 connection.forget_revoked()
 
     async def start(self) -> None:
-        """Raises OSError if the address cannot be had."""
+        """Start listening. Raises OSError if the address cannot be bound."""
         self._listener = await asyncio.get_running_loop().create_server(self._accept, self.address.host, self.address.port)
         self.address = Address(self.address.host, self._listener.sockets[0].getsockname()[1])
 
@@ -118,7 +118,7 @@ class PeerServer:
 
 
 class _Waiting(NamedTuple):
-    """A request that was read, and not yet submitted to the replica; ``size`` in bytes on the wire."""
+    """A request that was read but not yet submitted to the replica; ``size`` in bytes on the wire."""
 
     correlation: int
     size: int
@@ -149,7 +149,7 @@ class _Accepted(Connection):
         self.regulate()
 
     def regulate(self) -> None:
-        """Submit waiting requests as far as the limits allow. Read on only if none is left waiting."""
+        """Submit waiting requests as far as the limits allow. Continue to read only if none is left waiting."""
         if self._taking_up:
             return
         self._taking_up = True

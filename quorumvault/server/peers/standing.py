@@ -60,7 +60,7 @@ class Standing:
             self._answered(link)
 
     def withdraw(self) -> None:
-        """Another process has this one's name, or a peer remembers more of this disk than it has: never vote again."""
+        """Never vote again: another process holds this process's name, or a peer's mark is ahead of this disk."""
         if not self.withdrawn:
             self.withdrawn, self.established = True, False
             self._on_change()
@@ -72,7 +72,7 @@ class Standing:
         self._settle()
 
     def _answered(self, link: Link) -> None:
-        """This peer's link is up, or the peer cannot be reached."""
+        """Note that this peer's link is up, or that the peer cannot be reached."""
         if self._asked is not None:
             self._asked.discard(link.node)
         self._settle()

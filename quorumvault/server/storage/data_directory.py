@@ -47,15 +47,15 @@ logger = logging.getLogger("quorumvault.disk")
 IDENTITY_FILE = "disk.json"
 STORE_DIRECTORY = "store"
 UNTRUSTED_FILE = "distrusted"
-#: Stores that were set aside, and may be there: a disk that spoils one before the next is whole has to be looked at.
+#: Most stores set aside at a time: a disk that spoils another store before the node is complete again needs an operator.
 MOST_QUARANTINED = 3
-#: The words for a cause that decides what becomes of an untrusted disk. Notes on disk hold them, also those of earlier versions.
+#: The words for a cause that decides what happens to a distrusted disk. Notes on disk contain them, also in earlier versions.
 PUT_BACK = "it was put back from an older copy"
 _QUARANTINED = ".set-aside-"
 
 
 class Cause(Enum):
-    """A cause of distrust that decides what a recovery may do with the disk. The value is in the note's words."""
+    """A cause of distrust that decides what a recovery may do with the disk. The note's words contain the value."""
 
     CANNOT_BE_OPENED = CANNOT_BE_OPENED
     UNREADABLE = "checksum"
@@ -63,27 +63,27 @@ class Cause(Enum):
 
 
 class Untrusted(NamedTuple):
-    """The note of a store that is not trusted: the causes that it names, and all of its words, in one line."""
+    """The note of a distrusted store: the causes that it names, and its whole text, in one line."""
 
     causes: frozenset[Cause]
     words: str
 
     @property
     def only_damage(self) -> bool:
-        """Whether what can be read of the store is right, and complete where it can be read."""
+        """True if the readable parts of the store are correct and complete."""
         return bool(self.causes) and self.causes <= {Cause.CANNOT_BE_OPENED, Cause.UNREADABLE}
 
     @property
     def may_be_read(self) -> bool:
-        """Whether the device reads. One that does not can end the process that tries, or hold it up, at each start."""
+        """True if the device can be read. A device that cannot may end or hold up the process that tries, at each start."""
         return bool(self.causes)
 
 
 @dataclass(frozen=True, slots=True)
 class NodeDisk:
-    """``store`` is None on a node that has no disk; ``problem`` then says so, and what to do. ``replaceable``: it may be given
-    a new one without being asked. Its identity is in memory only then, and in no view. ``remembered``: the rollback marks that
-    are in the lost store. They only grow, so they hold, whatever else it has lost."""
+    """``store`` is None on a node without a disk; ``problem`` then says so, and what to do. ``replaceable``: the node may get a
+    new disk without an operator; the identity is then only in memory, and in no view. ``remembered``: the rollback marks in the
+    lost store. Marks only grow, so these are valid, whatever else the store has lost."""
 
     identity: DiskIdentity
     store: LevelDBStore | None
@@ -93,7 +93,7 @@ class NodeDisk:
 
 
 def open_disk(config: NodeConfig) -> NodeDisk:
-    """Raises ConfigError for what the operator has to mend, StorageFailed for a store that cannot be trusted."""
+    """Open this node's disk. Raises ConfigError for problems that the operator must fix, StorageFailed for a bad store."""
     directory = config.data_directory
     path = directory / IDENTITY_FILE
     remove_copies(directory)
@@ -117,15 +117,15 @@ def open_disk(config: NodeConfig) -> NodeDisk:
         raise
     try:
         check_secret(store, config)
-    except StoreCorrupt as failure:  # and for nothing less: a disk too full for a write has kept all that it took before
+    except StoreCorrupt as failure:  # only for this: a disk too full for a write still has everything that it acknowledged
         mark_untrusted(directory, str(failure))
         raise
     return NodeDisk(raise_incarnation(path, identity), store)
 
 
 def _salvaged(config: NodeConfig, identity: DiskIdentity, untrusted: Untrusted) -> bool:
-    """Salvage a store that was distrusted because it cannot all be read, and trust it again. Returns False if that is not so, or
-    it cannot be salvaged. Raises NoRoom."""
+    """Salvage a store that is distrusted only because of unreadable blocks, and trust it again. Returns False if it is distrusted
+    for another reason, or cannot be salvaged. Raises NoRoom."""
     directory = config.data_directory
     store = directory / STORE_DIRECTORY
     unreadable = untrusted.causes == {Cause.UNREADABLE} and identity.mode is Mode.ACTIVE
@@ -155,7 +155,7 @@ def _salvaged(config: NodeConfig, identity: DiskIdentity, untrusted: Untrusted) 
 
 
 def identity_of(config: NodePlace) -> DiskIdentity | None:
-    """None if there is none. Raises ConfigError for another cluster's, or another node's."""
+    """The identity of the node's disk; None if there is none. Raises ConfigError for another cluster's or another node's."""
     path = config.data_directory / IDENTITY_FILE
     identity = read_identity(path)
     if identity is not None and (identity.cluster_id, identity.node) != (config.cluster.cluster_id, config.node):
@@ -164,10 +164,10 @@ def identity_of(config: NodePlace) -> DiskIdentity | None:
 
 
 def mark_untrusted(directory: Path, reason: str) -> None:
-    """Have the next start set the store in this data directory aside. Durable when it returns, if the disk still takes it.
+    """Have the next start set aside the store in this data directory. Durable when it returns, if the disk still accepts it.
 
-    ``reason``: one line without a value, a key or a token. The name of this directory is left out of it, since its own words
-    would count as the cause. Never raises: it is said on the way out.
+    ``reason``: one line without a value, a key or a token. The directory's name is removed from it, since words in that would
+    count as a cause. Never raises, because it is called while the process is ending.
     """
     mark = directory / UNTRUSTED_FILE
     words = reason.replace(f"{directory}{os.sep}", "")
@@ -176,21 +176,21 @@ def mark_untrusted(directory: Path, reason: str) -> None:
     except OSError as error:
         logger.critical("%s: that its store cannot be trusted could not be noted: %s", directory, error.strerror)
         with suppress(OSError):
-            mark.touch()  # a full disk may still take a name, and a mark without its reason is a mark
+            mark.touch()  # a full disk may still take a name, and a mark without a reason is still a mark
 
 
 def create_replacement(config: NodeConfig, identity: DiskIdentity) -> tuple[DiskIdentity, LevelDBStore]:
-    """A new disk in the place of a lost one, under the identity that was in memory: durable, joining, empty.
+    """Make a new disk in place of a lost one, under the identity that was in memory: durable, joining, empty.
 
-    To be called when both others are active, and not on the event loop's thread. After a crash in the middle the disk is lost
-    as before. Raises StorageFailed, ConfigError.
+    To be called when both other disks are active, and not on the event loop's thread. After a crash in the middle the disk is
+    lost as before. Raises StorageFailed, ConfigError.
     """
     directory = config.data_directory
     path, store = directory / IDENTITY_FILE, directory / STORE_DIRECTORY
     before = read_identity(path)
     try:
         if before is not None and before.mode is Mode.JOINING:
-            shutil.rmtree(store, ignore_errors=True)  # it never was whole: there is nothing in it that others have not
+            shutil.rmtree(store, ignore_errors=True)  # it was never complete: the other disks have everything in it
         if store.exists():
             name_in(store, directory)
             logger.warning("%s: the store that cannot be trusted is now %s", config.node, quarantine(store))
@@ -204,16 +204,16 @@ def create_replacement(config: NodeConfig, identity: DiskIdentity) -> tuple[Disk
 
 
 def name_in(store: Path, directory: Path) -> None:
-    """Keep in a store that is set aside whose it was, and why it is not trusted: it may still give what it has (set_aside.py)."""
+    """Keep in a store that is set aside its identity and the note of distrust: it may still be a donor (set_aside.py)."""
     for name in (IDENTITY_FILE, UNTRUSTED_FILE):
         if (directory / name).exists():
             durable.replace(store / name, (directory / name).read_bytes())
 
 
 def make_disk(directory: Path, identity: DiskIdentity) -> LevelDBStore:
-    """Make a disk in a data directory that has none: its identity, then an empty store, which is returned open.
+    """Make a disk in a data directory that has none: first its identity, then an empty store, which is returned open.
 
-    After a crash in the middle there is an identity whose store is missing: such a disk is lost. Raises StorageFailed.
+    After a crash in the middle there is an identity without a store: such a disk is lost. Raises StorageFailed.
     """
     path = directory / IDENTITY_FILE
     write_identity(path, identity)
@@ -233,14 +233,14 @@ def store_bytes(directory: Path) -> int:
 
 
 def remove_quarantined(directory: Path) -> None:
-    """Stores that were set aside here, once the node is whole without them: each record that counts is on two other disks."""
+    """Remove stores set aside here, once the node is complete without them: each record that counts is on two other disks."""
     for entry in directory.glob(f"{STORE_DIRECTORY}{_QUARANTINED}*"):
         shutil.rmtree(entry, ignore_errors=True)
         logger.warning("%s, which was set aside, is removed: this node is whole without it", entry)
 
 
 def quarantine(path: Path, name: str | None = None) -> Path:
-    """Gives a file or directory a name that nothing else has, after ``name`` or its own, and returns it. Raises OSError."""
+    """Rename a file or directory to an unused name, after ``name`` or its own name. Returns the new path. Raises OSError."""
     aside = _unused(path if name is None else path.with_name(name))
     path.rename(aside)
     durable.sync_directory(path.parent)
@@ -248,9 +248,9 @@ def quarantine(path: Path, name: str | None = None) -> Path:
 
 
 def quarantine_contents(directory: Path) -> Path:
-    """The same for all that is in a directory that cannot be renamed, since a volume is mounted there. Raises OSError.
+    """Like ``quarantine``, for the contents of a directory that cannot be renamed because a volume is mounted there.
 
-    The identity goes first: from then on, should this not come to its end, what is left is nobody's disk.
+    The identity is moved first: if this is interrupted after that, the remaining files are no node's disk. Raises OSError.
     """
     aside = _unused(directory / directory.name)
     aside.mkdir(mode=0o700)
@@ -263,7 +263,7 @@ def quarantine_contents(directory: Path) -> Path:
 
 
 def _unused(path: Path) -> Path:
-    """What to call a file or directory that is set aside: a name that nothing has."""
+    """An unused name for a file or directory that is set aside."""
     number = 1
     while (aside := path.with_name(f"{path.name}{_QUARANTINED}{number}")).exists():
         number += 1
@@ -279,7 +279,7 @@ def is_quarantined(name: str) -> bool:
 
 
 def why_untrusted(directory: Path) -> Untrusted | None:
-    """Returns None for a store that is trusted. Raises ConfigError if that cannot be told."""
+    """Returns the note of distrust; None for a trusted store. Raises ConfigError if the note cannot be read."""
     try:
         words = (directory / UNTRUSTED_FILE).read_text(encoding="utf-8", errors="replace").strip()
     except FileNotFoundError:
@@ -290,7 +290,7 @@ def why_untrusted(directory: Path) -> Untrusted | None:
 
 
 def _remembered(store: Path, identity: DiskIdentity, untrusted: Untrusted) -> Marks:
-    """What a store that is not trusted has in it of how far other disks were: empty if it cannot be read. Raises NoRoom."""
+    """The marks of other disks in a distrusted store; empty if they cannot be read. Raises NoRoom."""
     if not untrusted.may_be_read:
         return {}
     try:
@@ -319,9 +319,10 @@ def _without_disk(config: NodeConfig, problem: str, *, replaceable: bool = False
 
 
 def check_secret(store: Store, config: NodeConfig) -> None:
-    """The store remembers which secret its records were made with: under another one every value would get a second token.
+    """Check that the master secret is the one of the store's records: under another secret every value would get a second token.
 
-    Raises ConfigError for another one, StoreCorrupt if it cannot be told, StorageFailed if it cannot be noted.
+    Raises ConfigError for another secret, StoreCorrupt if the store's note of it cannot be read, StorageFailed if it cannot be
+    written.
     """
     master = config.cluster.secrets.master
     key, mine = layout.secret_key(master.id), fingerprint(config.master_secret).encode()

@@ -27,7 +27,7 @@ from quorumvault.ownership import belong_to
 from quorumvault.protocol.views import DISK_BYTES, Mode, View
 
 _FORMAT = 1
-#: The largest number that every reader of JSON keeps exactly.
+#: The largest number that every JSON reader keeps exactly.
 _MAX_NUMBER = 2**53 - 1
 LOCK_FILE = "lock"
 
@@ -38,7 +38,7 @@ _Hex = Annotated[str, Meta(pattern=rf"\A[0-9a-f]{{{2 * DISK_BYTES}}}\Z")]
 class DiskIdentity:
     """A disk's owner, mode and view. ``disk`` is its id, DISK_BYTES long; ``incarnation`` counts its starts.
 
-    ``view`` is None until the disk has entered one. Raises ValueError for parts that do not fit together.
+    ``view`` is None until the disk has entered a view. Raises ValueError for parts that do not fit together.
     """
 
     cluster_id: str
@@ -58,7 +58,7 @@ class DiskIdentity:
 
 
 class _FormatOnly(msgspec.Struct):
-    """Read first: what else is in the file depends on it."""
+    """Read first, because the other members of the file depend on the format."""
 
     format: int
 
@@ -80,7 +80,7 @@ class _IdentityFile(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def read_identity(path: Path) -> DiskIdentity | None:
-    """None if there is no such file. Raises ConfigError, naming the file, for anything but a whole identity."""
+    """Read an identity; None if there is no such file. Raises ConfigError, naming the file, unless it has a whole identity."""
     try:
         data = path.read_bytes()
     except FileNotFoundError:
@@ -92,7 +92,7 @@ def read_identity(path: Path) -> DiskIdentity | None:
         if found != _FORMAT:
             raise ConfigError(path, "format", f"expected {_FORMAT}, found {found}; run the version that wrote it")
         return _from_file(msgspec.json.decode(data, type=_IdentityFile))
-    except (ValueError, RecursionError) as error:  # what msgspec raises are ValueErrors too, but for text nested too deeply
+    except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors too, except for text nested too deeply
         raise ConfigError(path, "", f"expected a disk identity of format {_FORMAT}: {error}") from None
 
 
@@ -109,7 +109,7 @@ def write_identity(path: Path, identity: DiskIdentity) -> None:
 
 
 def raise_incarnation(path: Path, identity: DiskIdentity) -> DiskIdentity:
-    """The identity for this start of the disk, with a new incarnation: durable before anybody hears of it."""
+    """The identity for this start of the disk, with a new incarnation, which is durable before any other node hears of it."""
     started = replace(identity, incarnation=identity.incarnation + 1)
     write_identity(path, started)
     return started
@@ -119,8 +119,8 @@ def raise_incarnation(path: Path, identity: DiskIdentity) -> DiskIdentity:
 def lock_data_directory(directory: Path) -> Iterator[None]:
     """Lock a data directory until the block ends, or the process. Raises DirectoryInUse, ConfigError.
 
-    The lock file stays: to remove it would let two processes lock two files of one name. It belongs to the directory's owner, so
-    that the node can lock it after root did.
+    The lock file stays: if it were removed, two processes could lock two files of the same name. It belongs to the directory's
+    owner, so that the node can lock it after root did.
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     try:

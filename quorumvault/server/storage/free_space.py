@@ -26,27 +26,27 @@ from quorumvault.server.storage.data_directory import store_bytes
 
 logger = logging.getLogger("quorumvault.disk")
 
-#: Seconds between two looks for the event loop.
+#: Seconds between two checks for the event loop.
 _SECONDS = 5.0
-#: Share of the floor that has to be free above it before writes are taken again.
+#: Share of the floor that must be free above the floor before writes are accepted again.
 _HYSTERESIS = 0.25
-#: Share of the floor down to which the node's own bookkeeping goes on.
+#: Share of the floor down to which the node's own bookkeeping continues.
 _RESERVE = 0.125
 #: Multiple of the floor above which dispensable things, such as old event files, are kept: 2 GiB by default.
 _PLENTY = 4
 
 
 def free_bytes(directory: Path) -> int:
-    """The bytes that an unprivileged process may still write there. Raises OSError."""
+    """The number of bytes that an unprivileged process may still write in this directory. Raises OSError."""
     status = os.statvfs(directory)
     return status.f_bavail * status.f_frsize
 
 
 @dataclass(eq=False)
 class FreeSpace:
-    """``bytes`` is the free space seen last: None before the first look, and while it is unknown. ``full``: writes are refused.
+    """``bytes`` is the latest free space: None before the first check, and while it is unknown. ``full``: writes are refused.
 
-    ``stored`` is what the files of the store took when the loop last had somebody look.
+    ``stored`` is the size of the store's files at the event loop's last check.
 
     ``on_change(full)`` is called on the event loop's thread; two changes at once may cancel out.
     ``look`` may be called on any thread.
@@ -67,7 +67,7 @@ class FreeSpace:
 
     @property
     def problem(self) -> str | None:
-        """The problem in words, for /health; None while writes are taken."""
+        """The problem in words, for /health; None while writes are accepted."""
         if not self.full:
             return None
         left = "an unknown number of" if self.bytes is None else f"{self.bytes:,}"
@@ -77,12 +77,12 @@ class FreeSpace:
         )
 
     def has_room(self) -> bool:
-        """Look; return True if writes are to be taken. Takes some 2 microseconds on a local disk."""
+        """Check the free space. Returns True if writes may be accepted. Takes some 2 microseconds on a local disk."""
         with self._lock:
             try:
                 free = self.free(self.directory)
             except OSError:
-                # The free space is unknown. The write itself will show whether it can be done.
+                # The free space is unknown. The write itself will show whether there is room.
                 self.bytes = None
                 return not self.full
             self.bytes = free
@@ -93,25 +93,25 @@ class FreeSpace:
             return not full
 
     def has_reserve(self) -> bool:
-        """Look; return True if there is room for the node's own bookkeeping."""
+        """Check the free space. Returns True if there is room for the node's own bookkeeping."""
         return self.has_room() or self.bytes is None or self.bytes >= self.floor * _RESERVE
 
     def has_room_for(self, size: int) -> bool:
-        """Look; return True if ``size`` bytes more would leave the floor free, False if that is unknown."""
+        """Check the free space. Returns True if ``size`` more bytes would leave the floor free, False if that is unknown."""
         return self.has_room() and self.bytes is not None and self.bytes - size >= self.floor
 
     def has_plenty(self) -> bool:
-        """Look; return True if there is room for dispensable things, such as old event files. Raises OSError."""
+        """Check the free space. Returns True if there is room for dispensable files, such as old event files. Raises OSError."""
         return self.free(self.directory) >= self.floor * _PLENTY
 
     async def watch(self) -> None:
-        """Look every few seconds, until cancelled. One look at a time: a disk that hangs blocks one thread and no more."""
+        """Check every few seconds, until cancelled. One check at a time: a disk that hangs blocks only one thread."""
         while True:
             await asyncio.to_thread(self.look)
             await asyncio.sleep(_SECONDS)
 
     def look(self) -> None:
-        """Look at both. Blocks for as long as the disk does."""
+        """Check free space and the size of the store. Blocks for as long as the disk does."""
         self.has_room()
         with contextlib.suppress(OSError):
             self.stored = store_bytes(self.directory)

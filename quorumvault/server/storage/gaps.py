@@ -25,9 +25,9 @@ from quorumvault.protocol.buckets import BUCKETS
 from quorumvault.server.storage import layout
 from quorumvault.server.storage.store import CORRUPT, Corrupt, Store
 
-#: After the last place that there may be.
+#: After the last possible place.
 END_OF_PLACES: Final = b"\xff" * (layout.PLACE_BYTES + 1)
-#: Most gaps of a store: where there are more, those that are nearest to each other become one. 400 KB, in memory too.
+#: Most gaps of a store: if there are more, the gaps nearest to each other are joined. 400 KB, in memory too.
 MOST_GAPS: Final = 4096
 _END_OF_RECORDS: Final = bytes([layout.RECORD[0] + 1])
 
@@ -40,7 +40,7 @@ class Gap(NamedTuple):
 
 
 class Gaps:
-    """The gaps of one store, in order, apart from each other. Used on the store's thread; ``count`` may be read on another."""
+    """The gaps of one store, in order, disjoint. Used on the store's thread; other threads may read ``count``."""
 
     def __init__(self, gaps: Iterable[Gap] = ()) -> None:
         self._gaps = united(gaps)
@@ -48,7 +48,7 @@ class Gaps:
 
     @classmethod
     def of(cls, store: Store) -> Gaps:
-        """Those that are in the store. Raises StoreCorrupt."""
+        """The gaps that are in the store. Raises StoreCorrupt."""
         return cls(gap_of(key, value) for key, value in store.scan(layout.GAP))
 
     @property
@@ -71,20 +71,20 @@ class Gaps:
         return index >= 0 and self._firsts[index] < whole.end and self._gaps[index].end > whole.first
 
     def buckets(self) -> set[int]:
-        """Those that ``meets`` is true of."""
+        """The buckets for which ``meets`` is true."""
         return {
             bucket for gap in self._gaps for bucket in range(_bucket_of(gap.first), _bucket_of(gap.end) + 1) if self.meets(bucket)
         }
 
     def close(self, buckets: Iterable[int]) -> dict[bytes, bytes]:
-        """These buckets are known. Returns what is left, as pairs of the store."""
+        """Remove these buckets, which are known now, from the gaps. Returns the remaining gaps, as pairs of the store."""
         for known in map(bucket_gap, buckets):
             self._gaps = [part for gap in self._gaps for part in _cut(gap, known)]
         self._firsts = [gap.first for gap in self._gaps]
         return self.pairs()
 
     def between(self, within: Gap) -> list[Gap]:
-        """Those that meet this stretch."""
+        """The gaps that meet this range."""
         index = max(bisect_right(self._firsts, within.first) - 1, 0)
         end = bisect_left(self._firsts, within.end)
         return [gap for gap in self._gaps[index:end] if gap.end > within.first]
@@ -94,10 +94,10 @@ class Gaps:
 
 
 def records_around(store: Store, first: bytes = layout.RECORD) -> Iterator[tuple[bytes, bytes] | Gap]:
-    """Yield the records from the key ``first`` on, in the order of keys, and a Gap for each stretch that cannot be read.
+    """Yield the records from the key ``first`` on, in the order of keys, and a Gap for each range that cannot be read.
 
-    A gap comes after what could be read in it all the same. Where its newest entry is lost, that may be an older entry of a key:
-    a record is written once, so that one is the record too.
+    A gap comes after the records that could be read in it nevertheless. Such a record may be an older entry of a key whose newest
+    entry is lost; since a record is written once, the older entry is the record too.
     """
     at = first
     while at < _END_OF_RECORDS:
@@ -115,7 +115,7 @@ def records_around(store: Store, first: bytes = layout.RECORD) -> Iterator[tuple
 
 
 def unknown_among(keys: Sequence[bytes], found: Sequence[bytes | Corrupt | None], gaps: Gaps) -> list[int]:
-    """The indices of the keys of records of which a store can say neither what they hold nor that they hold nothing."""
+    """The indices of the record keys for which a store can say neither the record nor that there is none."""
     unknown = [index for index, record in enumerate(found) if record is CORRUPT] if CORRUPT in found else []
     if gaps.count:
         unknown += [index for index, key in enumerate(keys) if found[index] is None and gaps.covers(key[1:])]
@@ -123,14 +123,14 @@ def unknown_among(keys: Sequence[bytes], found: Sequence[bytes | Corrupt | None]
 
 
 def as_unreadable(keys: Sequence[bytes], found: list[bytes | Corrupt | None], gaps: Gaps) -> list[bytes | Corrupt | None]:
-    """What was found under the keys of records; CORRUPT for those that are not known to be absent."""
+    """What was found under the record keys, with CORRUPT for keys that are not known to be absent."""
     for index in unknown_among(keys, found, gaps) if gaps.count else ():
         found[index] = CORRUPT
     return found
 
 
 def in_two(several: Sequence[Gaps]) -> list[Gap]:
-    """What is in a gap of two of these stores, or more."""
+    """The ranges that are in a gap of at least two of these stores."""
     return united(
         Gap(max(one.first, other.first), min(one.end, other.end))
         for index, gaps in enumerate(several)
@@ -151,7 +151,7 @@ def bucket_gap(bucket: int) -> Gap:
 
 
 def united(gaps: Iterable[Gap], most: int = MOST_GAPS) -> list[Gap]:
-    """The same places as gaps that are in order and apart; more places, where they would be more than ``most`` gaps."""
+    """The same places as ordered, disjoint gaps; if these would be more than ``most``, neighbours are joined and cover more."""
     found: list[Gap] = []
     for gap in sorted(gaps):
         if found and gap.first <= found[-1].end:

@@ -35,7 +35,7 @@ REGISTER = b"e"
 REVOKED = b"k"
 HINT = b"h"
 META = b"m"
-#: After all others, so that a copy has the gaps of its source once it has the records.
+#: The last prefix of all, so that a copy gets the gaps of its source after the records.
 GAP = b"u"
 BUCKET_BYTES = 2
 #: Length of a place: bucket, owner id, epoch, rest of the digest.
@@ -47,7 +47,7 @@ SEQUENCE_KEY = META + b"sequence"
 OWNER = META + b"owner/"
 MARK = META + b"mark/"
 
-#: The value under a revoked key's id: there is nothing more to say of it.
+#: The value under a revoked key's id: the key alone says everything.
 REVOKED_VALUE = b"\x01"
 
 _REGISTER_FORMAT = b"\x01"
@@ -63,14 +63,14 @@ def record_keys(owner: bytes, epochs: Sequence[int], digests: Sequence[bytes]) -
 
 
 def parse_place(place: bytes) -> tuple[bytes, int, bytes]:
-    """(owner id, epoch, digest) of a record's place. Raises ValueError for bytes that are none."""
+    """(owner id, epoch, digest) of a record's place. Raises ValueError for bytes that are not a place."""
     if len(place) != PLACE_BYTES:
         raise ValueError("not the place of a record")
     return place[2:18], _U32.unpack_from(place, 18)[0], place[:2] + place[22:]
 
 
 def bucket_prefix(bucket: int) -> bytes:
-    """The first bytes of the keys of a bucket's records. That of bucket 0 is before all records."""
+    """The first bytes of the keys of a bucket's records. The prefix of bucket 0 sorts before all records."""
     return RECORD + bucket.to_bytes(BUCKET_BYTES, "big")
 
 
@@ -102,14 +102,14 @@ def encode_register(epoch: int, secret: str) -> bytes:
 
 
 def decode_register(value: bytes) -> tuple[int, str]:
-    """(epoch, secret id). Raises ValueError for bytes that are no register."""
+    """(epoch, secret id). Raises ValueError for bytes that are not a register."""
     if value[:1] != _REGISTER_FORMAT or len(value) < 1 + _U32.size:
         raise ValueError("not a register of a known format")
     return _U32.unpack_from(value, 1)[0], value[5:].decode()
 
 
 def read_register(value: bytes | Corrupt) -> tuple[int, str]:
-    """As decode_register, of what a store holds. Raises StoreCorrupt: without a readable register the fence cannot hold."""
+    """As decode_register, for a value from a store. Raises StoreCorrupt: without a readable register the fence cannot hold."""
     if value is CORRUPT:
         raise StoreCorrupt("an epoch register cannot be read: its block is corrupt")
     try:
@@ -119,12 +119,12 @@ def read_register(value: bytes | Corrupt) -> tuple[int, str]:
 
 
 def revoked_key(key_id: str) -> bytes:
-    """The key of the fact that an API key is revoked."""
+    """The store's key for the fact that an API key is revoked."""
     return REVOKED + key_id.encode()
 
 
 def parse_revoked_key(key: bytes) -> str:
-    """The API key's id in the key of the fact that it is revoked. Raises ValueError for bytes that no API key has as its id."""
+    """The API key's id in such a key of the store (``revoked_key``). Raises ValueError if it is not a valid id."""
     key_id = key.removeprefix(REVOKED).decode()
     msgspec.convert(key_id, KeyId)
     return key_id
@@ -135,14 +135,14 @@ def encode_sequence(sequence: int) -> bytes:
 
 
 def decode_sequence(value: bytes) -> int:
-    """Raises ValueError for bytes that are no sequence number."""
+    """Raises ValueError for bytes that are not a sequence number."""
     if len(value) != _U64.size:
         raise ValueError("not a sequence number")
     return int(_U64.unpack(value)[0])
 
 
 def read_sequence(store: Store) -> int:
-    """The number of the last group that was written; 0 on a disk that has taken none. Raises StoreCorrupt."""
+    """The number of the last group that was written; 0 on a disk without writes. Raises StoreCorrupt."""
     (value,) = store.get([SEQUENCE_KEY])
     try:
         return 0 if value is None else decode_sequence(b"" if value is CORRUPT else value)

@@ -45,65 +45,66 @@ KiB, MiB = 1 << 10, 1 << 20
 
 _OPTIONS = {
     "paranoid_checks": True,
-    # Sealed values and keyed hashes do not compress: trying to took as much CPU again in bulk loads, and made writes wait for
-    # compactions for seconds.
+    # Sealed values and keyed hashes do not compress. Trying doubled the CPU time of bulk loads, and made writes wait seconds for
+    # compactions.
     "compression": None,
-    # Writes gather in memory up to this size, in two buffers at most, then become a table. With half of it, tables come twice as
-    # often, and a store that grows fivefold under load loses a sixth more of its throughput to compactions; with twice as much,
-    # each is so long that requests wait for it after the load has gone. A start reads what is left of it in the log.
+    # Writes gather in memory up to this size, in at most two buffers, then become a table. With half of it, tables come twice as
+    # often, and a store that grows fivefold under load loses a sixth more of its throughput to compactions. With twice of it,
+    # each compaction is so long that requests wait for it after the load is gone. A start reads the rest back from the log.
     "write_buffer_size": 16 * MiB,
-    # What is read and checked for one record. LevelDB's own 4 KiB makes a read a quarter slower; 1 KiB gains little more,
-    # and the index has an entry a block.
+    # The amount that is read and checked for one record. LevelDB's default of 4 KiB makes a read a quarter slower; 1 KiB gains
+    # little more, and the index has an entry for each block.
     "block_size": 2 * KiB,
-    # Tables held open, 2 MiB each: 8 GiB, some 90 million records. One that has to be opened anew costs several reads of a
-    # record. The first thousand are mapped, and their pages are the kernel's to take back; the rest cost a descriptor each.
+    # Tables held open, 2 MiB each: 8 GiB, some 90 million records. Opening a table again costs as much as several reads of a
+    # record. The first thousand are mapped, and the kernel may reclaim their pages; the others cost a descriptor each.
     "max_open_files": 4096,
-    # Blocks of tables that are not mapped; those that are need no second copy.
+    # For blocks of tables that are not mapped; mapped tables need no second copy.
     "lru_cache_size": 8 * MiB,
-    # A key: 1 in 100 keys that a table does not have costs a read in vain.
+    # Per key: 1 in 100 keys that a table does not have costs a read in vain.
     "bloom_filter_bits": 10,
 }
-#: Look-ups so few that an iterator, which costs 5 microseconds to make, is not worth it.
+#: Up to this many look-ups, an iterator, which costs 5 microseconds to make, is not worth it.
 _FEW: Final = 8
 #: LevelDB charges a ``get`` that touches two tables to the first of them, and merges a table into the next level after one charge
-#: for each 16 KiB of it. In a store of two million records that comes to 400 microseconds of compaction a charge, while a table
-#: more costs a look-up one or two. So batches are looked up by iterators, which are not charged, and one key of this many by
-#: ``get`` too: tables are merged when look-ups have lost to them about what that costs. A prime, or batches of one size would
-#: always charge the same part of the keys. docs/decisions/0035-look-ups-that-leveldb-does-not-charge.md
+#: for each 16 KiB of it. In a store of two million records, a charge costs 400 microseconds of compaction, while one more table
+#: costs a look-up one or two. So batches are looked up by iterators, which are not charged, and one key of this many also by
+#: ``get``: tables are then merged when look-ups have lost about as much time to them as the merge costs. The number is a prime,
+#: since otherwise batches of one size would always charge the same keys.
+#: docs/decisions/0035-look-ups-that-leveldb-does-not-charge.md
 _CHARGED_EACH: Final = 257
-#: Blocks that are stepped over at a time, 2 KiB each: what can be read besides them is in memory at once.
+#: Blocks that are stepped over at a time, 2 KiB each: the readable pairs among them are in memory at once.
 _STEPPED_OVER: Final = 32
 _FORMAT = bytes([layout.STORE_FORMAT])
-#: Words for a store that LevelDB refuses: it is damaged, or other bytes are where the last batch was torn (leveldb_log.py), which
-#: server/offline/recover.py can cut off.
+#: The words for a store that LevelDB refuses: it is damaged, or its log has other bytes where the last batch was torn
+#: (leveldb_log.py), which server/offline/recover.py can cut off.
 CANNOT_BE_OPENED = "the store cannot be opened"
-#: Words for a store that opens, and has a block that cannot be read: it can be salvaged (salvage.py).
+#: The words for a store that opens but has an unreadable block: it can be salvaged (salvage.py).
 UNREADABLE = "a block of its store fails its checksum"
 _LOCK_REFUSED = "IO error: lock "
-#: Errors for which a store may fail to open without being damaged: the operator has to mend them.
+#: Errors that keep a store from opening without damage to it: the operator must fix them.
 _SURROUNDINGS = tuple(os.strerror(code) for code in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EMFILE, errno.ENFILE))
-#: Errors of this kind that may pass by themselves: the process is to be started again.
+#: Errors of this kind that may pass by themselves: the process should be started again.
 _FULL = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))
 
 
 class LevelDBStore:
-    """The store of one disk. Made by ``create``, then opened by ``open``: a store is never created by looking for it."""
+    """The store of one disk. ``create`` makes it, ``open`` opens it: looking for a store never creates one."""
 
     def __init__(self, db: plyvel.DB, path: Path) -> None:
         self.corrupt_reads = 0
-        #: Called on the store's thread after each write that succeeded, with the seconds that it and its sync took.
+        #: Called on the store's thread after each successful write, with the seconds that the write and its sync took.
         self.on_write: Callable[[float], None] = lambda seconds: None
         self._db = db
         self._path = path
         self._place = _place(path)
         self._tables = Tables(path)
-        #: Keys that were looked up in batches: what the choice of those that are charged goes by.
+        #: The number of keys looked up in batches, which decides which keys are charged.
         self._looked_up = 0
         self._write_failure: str | None = None
 
     @classmethod
     def create(cls, path: Path, disk: bytes) -> LevelDBStore:
-        """A new store for the disk with this id, durable. Raises ConfigError if there is anything at ``path``."""
+        """Make a durable new store for the disk with this id. Raises ConfigError if there is anything at ``path``."""
         _check_name(path)
         try:
             path.mkdir(mode=0o700)
@@ -119,7 +120,7 @@ class LevelDBStore:
         """The store that ``create`` made at ``path`` for the disk with this id.
 
         Raises StoreMissing if nothing is there; StorageFailed if it is damaged, incomplete or another disk's; ConfigError if
-        another process has it open, another version wrote it, or something around it is in the way.
+        another process has it open, another version wrote it, or its surroundings prevent it (permissions, descriptors).
         """
         _check_name(path)
         _check_directory(path)
@@ -138,7 +139,7 @@ class LevelDBStore:
         try:
             if len(keys) < _FEW:
                 return [self._db.get(key, None, verify_checksums=True) for key in keys]
-            # In the order of keys, whose blocks lie side by side: an eighth faster, and a third in a store of millions.
+            # In the order of keys, because their blocks lie side by side: an eighth faster, a third in a store of millions.
             order = sorted(range(len(keys)), key=keys.__getitem__)
             for place in order[-self._looked_up % _CHARGED_EACH :: _CHARGED_EACH]:
                 self._db.get(keys[place], None, verify_checksums=True)
@@ -200,19 +201,19 @@ class LevelDBStore:
         return after, self._tables.pairs(start, after)
 
     def close(self) -> None:
-        """Waits for a compaction that is under way. Closing twice is fine."""
+        """Close the store. Waits for a running compaction. Closing twice is fine."""
         self._db.close()
 
     def _pairs(self, iterator: plyvel.Iterator, prefix: bytes, start: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """Walks from the start on. Without plyvel's own bounds, because it looks at the iterator's state only while there is a
-        next key: a block that is corrupt at the very end would end the walk early, and silently."""
+        """Walk from ``start`` on, without plyvel's own bounds. plyvel checks the iterator's state only while there is a next key:
+        a corrupt block at the very end would end the walk early, and silently."""
         try:
             iterator.seek(start)
             for pair in iterator:
                 if not pair[0].startswith(prefix):
                     return
                 yield pair
-            # No key follows. An iterator keeps its first error, and a step back, to the last key that can be read, shows it.
+            # No key follows. An iterator keeps its first error, and a step back to the last readable key raises it.
             iterator.prev()
         except StopIteration:
             self.corrupt_reads += 1
@@ -233,10 +234,10 @@ class LevelDBStore:
         return True
 
     def _get_in_order(self, keys: Sequence[bytes], order: Iterable[int]) -> list[bytes | Corrupt | None]:
-        """The values, by an iterator, which LevelDB does not charge to its tables. Raises plyvel.Error.
+        """The values, read by an iterator, which LevelDB does not charge to its tables. Raises plyvel.Error.
 
-        A seek raises if a block that it needed, in any table, could not be read: what it finds is the newest under the key, and
-        a key that it passes over is absent. An iterator keeps its first error, so a batch with one is not answered from it.
+        A seek raises if a block that it needed, in any table, could not be read. So the entry that it finds is the newest for its
+        key, and a key that it passes over is absent. An iterator keeps its first error, so a batch with an error gets no answer.
         """
         iterator = self._db.iterator(verify_checksums=True)
         seek, get = iterator.seek, self._db.get
@@ -244,7 +245,7 @@ class LevelDBStore:
         try:
             for place in order:
                 seek(keys[place])
-                # plyvel says nothing of errors where no key follows.
+                # plyvel reports no error if no key follows.
                 found = next(iterator, None) or (keys[place], get(keys[place], None, verify_checksums=True))
                 if found[0] == keys[place]:
                     values[place] = found[1]
@@ -267,7 +268,7 @@ class LevelDBStore:
             raise StorageFailed(f"{self._path}: the store is closed")
 
     def _check_description(self, disk: bytes) -> None:
-        """Whose store it is, and in which format: what ``create`` wrote."""
+        """Check the store's disk and format, as ``create`` wrote them."""
         form, owner = self.get([layout.FORMAT_KEY, layout.DISK_KEY])
         if form is CORRUPT or owner is CORRUPT:
             raise StorageFailed(f"{self._path}: the store's description is corrupt")
@@ -296,7 +297,7 @@ def _check_name(path: Path) -> None:
 
 
 def _check_directory(path: Path) -> None:
-    """Refuse a directory without a whole store. LevelDB would create a missing one, and report a damaged store as missing."""
+    """Refuse a directory without a whole store. LevelDB would create a missing store, and report a damaged one as missing."""
     try:
         names = os.listdir(path)
     except FileNotFoundError:
@@ -307,7 +308,7 @@ def _check_directory(path: Path) -> None:
         raise StoreMissing(f"{path}: there is no store")
     if "CURRENT" not in names:
         raise StorageFailed(f"{path}: the store is damaged, or its creation was interrupted: the file CURRENT is missing")
-    # An open store always has one. Without it LevelDB opens what the tables have, and the last acknowledged batches are absent.
+    # A store that was opened always has a log. Without it LevelDB opens the tables only, without the last acknowledged batches.
     if not any(name.endswith(".log") for name in names):
         raise StorageFailed(f"{path}: the store is damaged: its log is missing")
 
@@ -343,6 +344,6 @@ def _connect(path: Path, *, create: bool) -> plyvel.DB:
 
 
 def _words(error: plyvel.Error) -> str:
-    """LevelDB's own words, which name a file and never a key: only a read of one key could, and that becomes CORRUPT."""
+    """LevelDB's message, which names a file but never a key: only a read of a single key could, and that becomes CORRUPT."""
     (message,) = error.args
     return message.decode(errors="replace") if isinstance(message, bytes) else str(message)

@@ -35,15 +35,15 @@ _HEADER = struct.Struct("<IHB")
 _BATCH = struct.Struct("<QI")
 FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4
 _MASK_DELTA = 0xA282EAD8
-#: The sixth byte of a header of a record in which a batch begins.
+#: The sixth byte of the header of a record in which a batch begins.
 _BEGINNING = re.compile(rb"[\x01\x02]")
 
 
 class LogScan(NamedTuple):
     """The scan of one log: of its ``size`` bytes the first ``whole`` are whole batches, ``batches`` of them.
 
-    ``first`` and ``last`` are the numbers of their first and last entry, 0 if there is no batch. ``torn_entries``: how many
-    entries the batch after them has, where its beginning is still there.
+    ``first`` and ``last`` are the numbers of their first and last entry, 0 if there is no batch. ``torn_entries``: the number of
+    entries of the batch after them, if its beginning is still there.
     """
 
     size: int
@@ -55,7 +55,7 @@ class LogScan(NamedTuple):
 
     @property
     def torn(self) -> int:
-        """Bytes after the last whole batch."""
+        """The number of bytes after the last whole batch."""
         return self.size - self.whole
 
 
@@ -66,7 +66,7 @@ class _Record(NamedTuple):
 
 
 class _Batch(NamedTuple):
-    """A batch, or the part of it that is there: its first bytes, the end of its last valid record, and whether it is whole."""
+    """A batch, or its remaining part: its first bytes, the end of its last valid record, and whether it is whole."""
 
     head: bytes
     end: int
@@ -74,12 +74,12 @@ class _Batch(NamedTuple):
 
     @property
     def named(self) -> bool:
-        """True if enough of it is there to know its numbers."""
+        """True if enough of the batch is there to know its numbers."""
         return len(self.head) == _BATCH.size
 
     @property
     def first_entry(self) -> int:
-        """The number of its first entry, 0 if it is not known; each further entry has the next number."""
+        """The number of its first entry, 0 if unknown; each further entry has the next number."""
         return _BATCH.unpack(self.head)[0] if self.named else 0
 
     @property
@@ -88,10 +88,10 @@ class _Batch(NamedTuple):
 
 
 def scan_logs(store: Path) -> list[tuple[Path, LogScan]]:
-    """All logs of a store, the oldest first. Raises StoreCorrupt for damage in the middle of what they have together, or OSError.
+    """All logs of a store, the oldest first. Raises StoreCorrupt for damage in the middle of all their batches, or OSError.
 
-    There are two while a table is made of the first one's batches. And a log that a crash cut short may still be there when its
-    successor has been written to: then the numbers go on without a gap, since nothing was lost that had a number.
+    There are two logs while LevelDB makes a table from the first one's batches. A log that a crash cut short may also still exist
+    after its successor was written to: then the numbers go on without a gap, because no numbered entry was lost.
     """
     paths = sorted(store.glob("*.log"), key=lambda path: int(path.stem))
     scans = [(path, _scan_file(path)) for path in paths]
@@ -112,9 +112,9 @@ def _scan_file(path: Path) -> LogScan:
 
 
 def scan_log(log: bytes) -> LogScan:
-    """Raises StoreCorrupt for damage in the middle."""
+    """Scan one log. Raises StoreCorrupt for damage in the middle."""
     whole = batches = first = last = 0
-    # A batch that is not later than the one before it is of an older log, on a disk whose blocks show what was in them.
+    # A batch that is not later than the previous one belongs to an older log, whose bytes were still in the disk's blocks.
     while (batch := _read_batch(log, whole)).whole and batch.first_entry > last:
         whole, batches, last = batch.end, batches + 1, batch.first_entry + (batch.entries or 0) - 1
         first = first or batch.first_entry
@@ -138,7 +138,7 @@ def _read_batch(log: bytes, at: int) -> _Batch:
         if following is None or following.kind not in (MIDDLE, LAST):
             return _Batch(head, record.end, whole=False)
         record = following
-        head += record.data[: _BATCH.size - len(head)]  # the first piece is short, or empty, if little of its block was left
+        head += record.data[: _BATCH.size - len(head)]  # the first piece is short or empty if its block had little room left
     return _Batch(head, record.end, whole=True)
 
 
@@ -151,7 +151,7 @@ def _batches_after(log: bytes, at: int) -> Iterator[_Batch]:
 
 
 def _record_at(log: bytes, at: int) -> _Record | None:
-    """The record at ``at``, or at the next block if none fits there; None if there is no valid one."""
+    """The record at ``at``, or at the next block if no record fits there; None if there is no valid record."""
     if BLOCK_BYTES - at % BLOCK_BYTES < _HEADER.size:
         at += BLOCK_BYTES - at % BLOCK_BYTES
     if at + _HEADER.size > len(log):
@@ -166,5 +166,5 @@ def _record_at(log: bytes, at: int) -> _Record | None:
 
 
 def mask(checksum: int) -> int:
-    """A checksum as LevelDB stores it: a CRC over data that has CRCs in it would be weak (util/crc32c.h)."""
+    """A checksum as LevelDB stores it: masked, because a CRC over data that contains CRCs would be weak (util/crc32c.h)."""
     return ((checksum >> 15 | checksum << 17) + _MASK_DELTA) & 0xFFFF_FFFF

@@ -21,7 +21,7 @@ from quorumvault.server.storage.leveldb_log import mask
 
 _FOOTER: Final = 48
 _MAGIC: Final = (0xDB4775248B80FB57).to_bytes(8, "little")
-#: Behind each block: how it is compressed, and the checksum.
+#: The number of bytes behind each block: its kind of compression, and its checksum.
 _TRAILER: Final = 5
 _NOT_COMPRESSED: Final = b"\0"
 _NUMBER: Final = struct.Struct("<Q")
@@ -29,7 +29,7 @@ _PUT: Final = 1
 
 
 class _Block(NamedTuple):
-    """``last``: a key that none in the block is after."""
+    """``last``: a key that is not smaller than any key in the block."""
 
     last: bytes
     offset: int
@@ -42,7 +42,7 @@ class _Table(NamedTuple):
 
 
 class Tables:
-    """The tables of the store in this directory, as they are now: they never change, and others take their place."""
+    """The current tables of the store in this directory. A table never changes; new tables take its place."""
 
     def __init__(self, store: Path) -> None:
         self._store = store
@@ -50,13 +50,13 @@ class Tables:
         self._starts: list[bytes] = []
 
     def starts_after(self, key: bytes, most: int) -> list[bytes]:
-        """The next keys at which a block that comes after one with ``key`` in it may begin, in their order, ``most`` at most."""
+        """The next keys, in order and at most ``most``, at which a block after one that contains ``key`` may begin."""
         self._look()
         place = bisect_right(self._starts, key)
         return self._starts[place : place + most]
 
     def pairs(self, first: bytes, end: bytes) -> list[tuple[bytes, bytes]]:
-        """What blocks that are whole have from ``first`` on, before ``end``, in the order of keys."""
+        """The pairs of readable blocks from ``first`` on, before ``end``, in the order of keys."""
         self._look()
         found: dict[bytes, tuple[int, bytes | None]] = {}
         for table in self._read.values():
@@ -76,7 +76,7 @@ class Tables:
         if names.keys() != self._read.keys():
             self._read = {name: self._read.get(name) or _Table(path, _index_of(path)) for name, path in names.items()}
             starts = {block.last + b"\0" for table in self._read.values() for block in table.blocks}
-            # A table whose index is lost ends before the next one of its level begins.
+            # A table whose index is lost ends before the next table of its level begins.
             starts |= {key for table in self._read.values() for key, *_ in _first(table)}
             self._starts = sorted(starts)
 
@@ -86,7 +86,7 @@ def _first(table: _Table) -> list[tuple[bytes, int, bytes | None]]:
 
 
 def _index_of(path: Path) -> list[_Block]:
-    """Empty for a table that does not tell: its footer or its index is damaged."""
+    """The blocks in a table's index; empty if its footer or its index is damaged."""
     try:
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - _FOOTER))
@@ -105,10 +105,10 @@ def _index_of(path: Path) -> list[_Block]:
 
 
 def _entries_of(path: Path, block: _Block) -> Iterator[tuple[bytes, int, bytes | None]]:
-    """Yield each key with the number of its write, and its value, None for a delete. Nothing of a block that is not whole."""
+    """Yield each key with the number of its write, and its value, None for a delete. Yields nothing for a damaged block."""
     try:
         with path.open("rb") as file:
-            if block.offset + block.size > path.stat().st_size:  # numbers of a damaged footer
+            if block.offset + block.size > path.stat().st_size:  # numbers from a damaged footer
                 return
             file.seek(block.offset)
             data = file.read(block.size + _TRAILER)
@@ -135,7 +135,7 @@ def _entries(block: bytes) -> Iterator[tuple[bytes, int, bytes | None]]:
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """(the number that begins at ``at``, the place behind it): seven bits a byte, the lowest first."""
+    """(the number that begins at ``at``, the place behind it): seven bits in each byte, the lowest first."""
     number = shift = 0
     while data[at] & 0x80:
         number, shift, at = number | (data[at] & 0x7F) << shift, shift + 7, at + 1

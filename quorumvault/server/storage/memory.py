@@ -7,7 +7,7 @@ from quorumvault.server.storage.store import Corrupt
 
 
 class MemoryStore:
-    """A dict. Keys are sorted when a scan asks for them: cheap enough for what is held in memory."""
+    """A dict. Keys are sorted for each scan, which is cheap enough for a store in memory."""
 
     def __init__(self) -> None:
         self.corrupt_reads = 0
@@ -29,7 +29,7 @@ class MemoryStore:
         return iter(sorted(pair for pair in self._pairs.items() if pair[0].startswith(prefix) and pair[0] >= start))
 
     def step_over(self, start: bytes, end: bytes) -> tuple[bytes, list[tuple[bytes, bytes]]]:
-        return end, []  # never asked for: all of it can be read
+        return end, []  # never called: everything can be read
 
     def close(self) -> None:
         self._closed = True

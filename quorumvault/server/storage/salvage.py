@@ -35,15 +35,15 @@ logger = logging.getLogger("quorumvault.disk")
 _PARTIAL: Final = "store.salvaging"
 _WHOLE: Final = "store.salvaged"
 _STRICT: Final = (layout.REGISTER, layout.REVOKED, layout.META, layout.GAP)
-#: What ``create`` wrote.
+#: The keys that ``create`` wrote.
 _DESCRIPTION: Final = (layout.FORMAT_KEY, layout.DISK_KEY)
 
 
 def salvage(store: Path, disk: bytes) -> Path | None:
-    """Put a store without unreadable blocks in the place of this disk's. Returns the path at which the new one is waiting.
+    """Copy this disk's store into a new one without unreadable blocks. Returns the path at which the new store waits.
 
-    It takes the old one's place by ``take_place``. Returns None if what the disk cannot vote without is unreadable. Raises
-    StorageFailed if the store is gone or does not open, NoRoom if there is none for what is copied.
+    ``take_place`` then moves the new store to the old one's place. Returns None if something is unreadable without which the disk
+    cannot vote. Raises StorageFailed if the store is gone or does not open, NoRoom if there is no room for the copy.
     """
     partial, whole = store.with_name(_PARTIAL), store.with_name(_WHOLE)
     if whole.exists() and not store.exists():
@@ -69,13 +69,13 @@ def salvage(store: Path, disk: bytes) -> Path | None:
 
 
 def take_place(fresh: Path, store: Path) -> None:
-    """The last step, once the old store is set aside."""
+    """Move the new store into place: the last step, once the old store is set aside."""
     fresh.rename(store)
     durable.sync_directory(store.parent)
 
 
 def _pairs(old: LevelDBStore, gaps: list[Gap]) -> Iterator[tuple[bytes, bytes]]:
-    """What can be read, and in ``gaps`` what cannot. Raises StoreCorrupt if what has to be read cannot be."""
+    """Yield the readable pairs, and add unreadable ranges to ``gaps``. Raises StoreCorrupt if a required pair is unreadable."""
     for found in _contents(old):
         if isinstance(found, Gap):
             gaps.append(found)

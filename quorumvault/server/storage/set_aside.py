@@ -30,7 +30,7 @@ logger = logging.getLogger("quorumvault.disk")
 
 @dataclass(frozen=True, slots=True)
 class SetAside:
-    """A store, and its identity. ``home``: the data directory to lock before it is opened, if it has one of its own."""
+    """A store, and its identity. ``home``: the data directory to lock before the store is opened, if it has its own."""
 
     store: Path
     identity: DiskIdentity
@@ -39,7 +39,7 @@ class SetAside:
 
     @property
     def may_stand_in(self) -> bool:
-        """Whether nothing but damage that reading finds is known against it, and it was whole when it was set aside."""
+        """True if the store was complete when it was set aside, and is distrusted only for damage that reading detects."""
         return (self.distrusted is None or self.distrusted.only_damage) and self.identity.mode is Mode.ACTIVE
 
     @property
@@ -47,14 +47,14 @@ class SetAside:
         return 0 if self.identity.view is None else self.identity.view.number
 
     def donor(self, store: LevelDBStore) -> Donor:
-        """What the protocol has to know of it. It has been active, so it is in a view. Raises StoreCorrupt."""
+        """The description that the protocol needs. The disk was active, so it is in a view. Raises StoreCorrupt."""
         identity = self.identity
         assert identity.view is not None
         return Donor(identity.node, identity.disk, identity.view, Mark(identity.incarnation, read_sequence(store)))
 
 
 def stores_set_aside(config: NodePlace) -> list[SetAside]:
-    """Those of this node in and beside its data directory. What another cluster has left there is passed over, with a word."""
+    """This node's stores that were set aside in and beside its data directory. Another cluster's are skipped, and logged."""
     directory = config.data_directory
     homes = [entry for place in (directory, directory.parent) for entry in place.glob(f"{directory.name}*")]
     found = [each for home in homes if is_quarantined(home.name) for each in stores_in(home, config)]
@@ -62,7 +62,7 @@ def stores_set_aside(config: NodePlace) -> list[SetAside]:
 
 
 def unused_stores(config: NodePlace) -> list[SetAside]:
-    """Those that this node's process does not use: set aside, or about to be, since it has no trust in them."""
+    """The stores that this node's process does not use: set aside, or about to be set aside because they are distrusted."""
     directory = config.data_directory
     store, untrusted, identity = directory / STORE_DIRECTORY, why_untrusted(directory), _identity(directory, config)
     found = stores_set_aside(config)
@@ -85,14 +85,14 @@ def open_donor(config: NodePlace, ending: ExitStack) -> tuple[Donor, LevelDBStor
 
 
 def open_store_set_aside(aside: SetAside, ending: ExitStack) -> LevelDBStore:
-    """Open it to read it, and lock its data directory. Raises StorageFailed, ConfigError if a process runs with it."""
+    """Open a store for reading, and lock its data directory. Raises StorageFailed, ConfigError if a process runs with it."""
     if aside.home is not None:
         ending.enter_context(lock_data_directory(aside.home))
     return ending.enter_context(opened_to_read(aside.store, aside.identity.disk))
 
 
 def stores_in(home: Path, config: NodePlace | None) -> list[SetAside]:
-    """The store of a data directory, and those that were set aside in it. ``config`` None: of whatever node and cluster."""
+    """The store of a data directory, and those set aside in it. If ``config`` is None, those of any node and cluster."""
     with suppress(OSError, ConfigError):
         identity = _identity(home, config)
         own = [] if identity is None else [SetAside(home / STORE_DIRECTORY, identity, why_untrusted(home), home)]

@@ -16,35 +16,35 @@ class Corrupt(Enum):
 
 
 CORRUPT: Final = Corrupt.CORRUPT
-#: What is read of a whole store, and written with one sync, at a time while no node runs.
+#: The bytes of a whole store that are read, and written with one sync, at a time while no node runs.
 BATCH_BYTES = 8 << 20
 
 
 class Store(Protocol):
-    #: The number of reads that met a block that fails its checksum since this store was opened, whatever they were for.
+    #: The number of reads since this store was opened, of whatever kind, that met a block that fails its checksum.
     corrupt_reads: int
 
     def get(self, keys: Sequence[bytes]) -> list[bytes | Corrupt | None]:
         """The values in the order of the keys; None for absent.
 
-        A key that is asked for alone is looked up through whatever may hide it in memory, such as filters of present keys.
+        A key that is requested alone is looked up through everything that could hide it in memory, such as Bloom filters.
         """
 
     def write(self, puts: Mapping[bytes, bytes], deletes: Iterable[bytes] = ()) -> None:
-        """All of it or nothing, and on disk when it returns: first the deletes (a key that is absent is none), then the puts.
+        """Write all or nothing, durably: first the deletes (absent keys are ignored), then the puts.
 
         Raises StorageFailed; after that nothing may be written. No record is ever deleted.
         """
 
     def scan(self, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
-        """All pairs whose key starts with prefix, from ``start`` on, in the order of keys, as they were when this was called.
+        """All pairs whose key starts with ``prefix``, from ``start`` on, in the order of keys, as of the time of the call.
 
         Raises StorageFailed on a corrupt block, at once or when it is met.
         """
 
     def step_over(self, start: bytes, end: bytes) -> tuple[bytes, list[tuple[bytes, bytes]]]:
-        """A scan from ``start`` on raised StoreCorrupt: (the key at which a scan may go on, ``end`` at most; the pairs before it
-        that can be read all the same, in the order of keys). That a key is not among these does not say that it is absent."""
+        """After a scan from ``start`` on raised StoreCorrupt: (the key, at most ``end``, at which a scan may continue; the
+        pairs before that key that can still be read, in the order of keys). A key missing among these need not be absent."""
 
     def close(self) -> None: ...
 

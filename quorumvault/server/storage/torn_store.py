@@ -18,13 +18,13 @@ from quorumvault.errors import NoRoom, StorageFailed
 from quorumvault.server.storage.leveldb import LevelDBStore
 from quorumvault.server.storage.leveldb_log import scan_logs
 
-#: The copy is beside the store, under a name that says nothing of a store: others look for these by their names.
+#: The copy is beside the store. Its name must not look like a store's, because other code finds stores by their names.
 _PREFIX: Final = "reading-"
 
 
 @contextmanager
 def opened_to_read(store: Path, disk: bytes) -> Iterator[LevelDBStore]:
-    """Open a copy of the store of this disk. No other process has the store. Raises StorageFailed, NoRoom, ConfigError."""
+    """Open a copy of this disk's store, which no other process may have open. Raises StorageFailed, NoRoom, ConfigError."""
     try:
         torn = {path: scan.whole for path, scan in scan_logs(store) if scan.torn}
     except OSError as error:
@@ -39,7 +39,7 @@ def opened_to_read(store: Path, disk: bytes) -> Iterator[LevelDBStore]:
 
 
 def remove_copies(directory: Path) -> None:
-    """Remove what a process that was killed has left of copies in this data directory, which this process has locked."""
+    """Remove copies that a killed process left in this data directory, which this process has locked."""
     for copy in directory.glob(f"{_PREFIX}*"):
         shutil.rmtree(copy, ignore_errors=True)
 
