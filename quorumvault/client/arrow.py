@@ -8,12 +8,12 @@ from quorumvault.errors import UnexpectedAnswer
 
 #: Key of the tokens' epoch in the metadata of an answer's schema.
 _EPOCH = b"quorumvault.epoch"
-#: Types of the columns of an answer to a column that is no dictionary; validation is complete for them, nulls included.
+#: Types of an answer's columns, except dictionaries. pyarrow validates these types completely, nulls included.
 _TEXT = {pa.utf8(), pa.large_utf8()}
 
 
 class Column(NamedTuple):
-    """An answer. ``statuses`` (utf8) is there if the operation can fail for a single text, ``epoch`` if there are tokens."""
+    """An answer. ``statuses`` (utf8) is set if the operation can fail for a single text, ``epoch`` if the answer has tokens."""
 
     texts: Any
     statuses: Any = None

@@ -29,9 +29,9 @@ class _Connections(NamedTuple):
     loops: dict[str, asyncio.AbstractEventLoop]
 
     def enter(self) -> httpx2.AsyncClient:
-        """Raises RuntimeError in another event loop than the one that came first."""
+        """Raises RuntimeError in any event loop but the first one that entered."""
         running = asyncio.get_running_loop()
-        if self.loops.setdefault("the loop", running) is not running:  # one step, since loops of two threads may race here
+        if self.loops.setdefault("the loop", running) is not running:  # atomic, since loops of two threads may race here
             raise RuntimeError("an AsyncClient works in one event loop, and this is its second: make another one in this loop")
         return self.http
 
@@ -45,10 +45,10 @@ class AsyncClient(Shell[_Connections]):
         tokens = await vault.tokenize(["123-45-6789", "42", None])
         values = [result.value for result in await vault.detokenize(tokens)]
 
-    Event loops: it works in the one that uses it first, and raises RuntimeError in any other of the same process: make one in
-    each ``asyncio.run``, and in each thread with a loop. Forked processes: a client that was made before the fork works in each
-    of them, in one event loop each, with connections of its own. Spawned processes, pickling, and what answers are taken: see
-    Client.
+    Event loops: a client works in the first event loop that uses it, and raises RuntimeError in any other of the same process.
+    Make one client in each ``asyncio.run``, and in each thread with a loop. Forked processes: a client made before the fork works
+    in each process, in one event loop each, with connections of its own. For spawned processes, pickling, and which answers the
+    client accepts, see Client.
     """
 
     @staticmethod

@@ -14,7 +14,7 @@ from quorumvault.client.scalars import plain
 from quorumvault.crypto.canonical import from_json
 from quorumvault.errors import ItemError
 
-#: Bad items that one error lists, as in the API.
+#: The most bad items that one error lists, as in the API.
 _ERRORS_LISTED = 100
 _encode = msgspec.json.Encoder().encode
 _skip = msgspec.json.Decoder(msgspec.Raw).decode
@@ -22,11 +22,11 @@ _decode_string = msgspec.json.Decoder(str).decode
 
 
 class _Unfit(Exception):
-    """Why one item cannot be sent, in words that do not show it."""
+    """The reason why one item cannot be sent, in words that do not show the item."""
 
 
 def encode_value(value: Value) -> bytes | None:
-    """The JSON text of a value, None for null. NaN, NA and NaT are null; scalars of numpy and pyarrow are what they hold."""
+    """Returns the JSON text of a value, None for null. NaN, NA and NaT are null; scalars of numpy and pyarrow are unwrapped."""
     if isinstance(value, str):
         return _encode_text(value)
     if not isinstance(value, int):
@@ -77,7 +77,7 @@ def encode_token(token: str | None) -> bytes | None:
 
 def _encode_text(text: str) -> bytes:
     try:
-        return _encode(text if type(text) is str else str.__str__(text))  # numpy's, or of an enumeration
+        return _encode(text if type(text) is str else str.__str__(text))  # a string of numpy or of an enumeration
     except UnicodeEncodeError:
         raise _Unfit("a string with a lone surrogate is no Unicode text") from None
 
@@ -85,7 +85,7 @@ def _encode_text(text: str) -> bytes:
 def encode_record(record: Mapping[str, Any]) -> bytes:
     if not isinstance(record, Mapping):
         raise _Unfit("a record is a dictionary")
-    # Not msgspec: it would send dates as strings that come back as such.
+    # Not msgspec: it would encode dates as strings, and they would come back as strings.
     try:
         try:
             return _json_of(record)
@@ -109,7 +109,7 @@ def _scalar(value: Any) -> Any:
 
 
 def _without_nan(value: Any) -> Any:
-    """The same with None for each NaN, which JSON does not have: pandas has it where a number is missing."""
+    """Replaces each NaN by None: JSON has no NaN, and pandas uses it for a missing number."""
     if isinstance(value, Mapping):
         return {name: _without_nan(member) for name, member in value.items()}
     if isinstance(value, list | tuple):
@@ -120,7 +120,7 @@ def _without_nan(value: Any) -> Any:
 def encode_all(
     items: Sequence[Any], encode: Callable[[Any], bytes | None], error: type[errors.RequestError]
 ) -> list[bytes | None]:
-    """Every item's JSON text. Raises ``error`` that lists the items that have none."""
+    """Returns every item's JSON text. Raises ``error``, which lists the items without one."""
     if isinstance(items, str | bytes):
         raise TypeError("expected a sequence of items, not one: a string would be taken for its characters")
     if isinstance(items, Mapping) or hasattr(items, "columns"):
@@ -138,7 +138,7 @@ def encode_all(
 
 
 def refusal(kind: type[errors.RequestError], bad: Sequence[ItemError]) -> errors.RequestError:
-    """An error that lists bad items, and says in its words what is wrong with the first."""
+    """Makes an error that lists the bad items; its message says what is wrong with the first one."""
     first = bad[0]
     place = f"item {first.index}" + (f", {first.path}" if first.path else "")
     more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
@@ -146,9 +146,9 @@ def refusal(kind: type[errors.RequestError], bad: Sequence[ItemError]) -> errors
 
 
 def about(error: errors.RequestError, place: Callable[[int], int | None]) -> errors.RequestError:
-    """Makes the same error about the caller's items: a node counts from the start of a request, the caller through all requests.
+    """Makes the same error with the caller's indices: a node counts items within one request, the caller over all requests.
 
-    ``place`` gives the caller's index for a node's, or None for one that the node cannot mean.
+    ``place`` maps a node's index to the caller's, or returns None for an index that the node cannot mean.
     """
     placings = ((item, place(item.index)) for item in error.errors)
     items = [dataclasses.replace(item, index=index) for item, index in placings if index is not None]
@@ -160,7 +160,7 @@ def about(error: errors.RequestError, place: Callable[[int], int | None]) -> err
 
 
 def check_sizes(texts: Sequence[bytes | None], limits: Limits) -> None:
-    """Raises ValueTooLarge for values that no request can carry, before any is sent."""
+    """Raises ValueTooLarge for values that no request can carry, before any request is sent."""
     bad = []
     for index, text in enumerate(texts):
         if text is None or len(text) <= limits.value_bytes:
@@ -174,23 +174,23 @@ def check_sizes(texts: Sequence[bytes | None], limits: Limits) -> None:
 
 
 def _value_bytes(text: bytes) -> int:
-    """Bytes of the value as a node counts them: a string in UTF-8 without its quotes and escapes, an integer's digits."""
+    """Returns a value's size in bytes as a node counts it: a string's UTF-8 without quotes and escapes, an integer's digits."""
     return len(_decode_string(text).encode()) if text.startswith(b'"') else len(text)
 
 
 def record_values(record: bytes) -> int:
-    """No fewer than the configured values in a record's JSON text, whichever fields are configured.
+    """Returns an upper bound on the number of configured values in a record's JSON text, whichever fields are configured.
 
-    Each of them is, or has in it, a leaf of its own, and between two leaves there is a comma.
+    Each configured value is or contains at least one leaf of its own, and a comma separates any two leaves.
     """
     return record.count(b",") + 1
 
 
 def cut(texts: Sequence[bytes], limits: Limits, envelope: int, values: Callable[[bytes], int] = lambda text: 0) -> list[slice]:
-    """Cuts texts into runs, each within the limits once joined by commas in an envelope of so many bytes.
+    """Cuts texts into runs. Each run, joined by commas in an envelope of ``envelope`` bytes, is within the limits.
 
-    ``values`` says how much of ``limits.record_values`` a text takes; one that takes more goes alone, and the node judges it.
-    Raises TooLarge for a text that fills more than a body alone.
+    ``values`` returns how many of ``limits.record_values`` a text uses. A text over the limit is sent alone, and the node judges
+    it. Raises TooLarge for a text that alone is larger than a body may be.
     """
     room = limits.body_bytes - envelope
     for index, text in enumerate(texts):
@@ -201,7 +201,7 @@ def cut(texts: Sequence[bytes], limits: Limits, envelope: int, values: Callable[
 
 
 def runs(weights: Iterable[tuple[int, int]], limits: Limits, room: int) -> Iterator[slice]:
-    """Cuts items into runs. ``weights``: the bytes of each, of ``room`` in a run, and its part of ``limits.record_values``."""
+    """Cuts items into runs of up to ``room`` bytes. ``weights``: each item's bytes, and its part of ``limits.record_values``."""
     start = stop = size = held = 0
     for needed, weight in weights:
         if stop > start and (size + needed > room or stop - start == limits.items or held + weight > limits.record_values):
@@ -213,5 +213,5 @@ def runs(weights: Iterable[tuple[int, int]], limits: Limits, room: int) -> Itera
 
 
 def body(name: str, texts: Sequence[bytes]) -> bytes:
-    """One member that has a list: what /tokenize and /detokenize take."""
+    """Returns an object with one member, a list: the request body of /tokenize and /detokenize."""
     return b'{"%b":[%b]}' % (name.encode(), b",".join(texts))

@@ -21,9 +21,9 @@ from quorumvault.errors import BadArgument, ConfigError
 ClientT = TypeVar("ClientT", Client, AsyncClient)
 PartT = TypeVar("PartT")
 
-#: A hundred thousand owners; a file much longer than that was named by mistake.
+#: Enough for a hundred thousand owners; a much longer file was named by mistake.
 _FILE_BYTES = 16 << 20
-#: Owners whom an error names, of those that the map has.
+#: The most owners of the map that an error names.
 _SHOWN = 10
 
 
@@ -44,7 +44,7 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class _Map(Generic[ClientT]):
-    """The base of both. A client is made when its owner is first asked for, and kept."""
+    """The base of both classes. It makes the client of an owner at the first request for it, and keeps the client."""
 
     _make: Callable[..., ClientT]
 
@@ -60,7 +60,7 @@ class _Map(Generic[ClientT]):
         return sorted(self._settings)
 
     def of(self, owner: str) -> ClientT:
-        """Returns the client of an owner, on the cluster where it lives: the same one each time; it is closed with the map.
+        """Returns the client of an owner on the owner's cluster: the same client each time; closing the map closes it.
 
         Raises BadArgument for an owner that the map does not have.
         """
@@ -71,7 +71,7 @@ class _Map(Generic[ClientT]):
         if client is None:
             files = {"cacert": found.cacert, "client_cert": found.client_cert}
             made = self._make(found.urls, api_key=found.api_key, purpose=found.purpose, policy=self._policy, **files)
-            # Another thread may have made one meanwhile. Neither has connected.
+            # Another thread may have made one meanwhile. Neither client has connected yet.
             client = self._clients.setdefault(owner, made)
         return client
 
@@ -85,7 +85,7 @@ class Clusters(_Map[Client]):
         with qv.Clusters("clusters.toml") as clusters:
             tokens = clusters.of("clinic-a").tokenize(["123-45-6789"])
 
-    ``path``: a TOML file that says where clusters are, and on which one each owner lives:
+    ``path``: a TOML file with the addresses of clusters, and the cluster on which each owner lives:
 
         [clusters.north]
         urls = ["https://10.0.0.1:8700", "https://10.0.0.2:8700", "https://10.0.0.3:8700"]
@@ -95,12 +95,12 @@ class Clusters(_Map[Client]):
         cluster = "north"
         key_file = "keys/clinic-a"
 
-    ``cacert`` and ``client_cert`` are those of ``Client``, with its defaults. Paths begin at the file's own directory.
-    ``key_file`` has the owner's API key on that cluster, and nothing else: that key decides whose values and tokens they are.
-    ``purpose`` and ``policy`` are those of ``Client``, for all.
+    ``cacert`` and ``client_cert`` are those of ``Client``, with its defaults. Paths are relative to the file's directory.
+    ``key_file`` contains only the owner's API key on that cluster; this key decides whose values and tokens they are.
+    ``purpose`` and ``policy`` are those of ``Client``, for all clients.
 
-    Raises ConfigError that names the file and the place in it, or the key file. Nobody is asked: whether a cluster is there, and
-    takes the key, shows when its client is used.
+    Raises ConfigError, which names the file and the place in it, or the key file. No cluster is asked: whether a cluster is
+    reachable and accepts the key shows only when its client is used.
     """
 
     _make = Client
@@ -135,7 +135,7 @@ class AsyncClusters(_Map[AsyncClient]):
 
 
 def _read(path: Path, purpose: str | None) -> dict[str, Settings]:
-    """Returns by owner what its client is made with. Raises ConfigError."""
+    """Returns the settings of each owner's client, by owner. Raises ConfigError."""
     content = _as(path, "", _parsed(path), _File)
     clusters = {name: _as(path, f"clusters.{name}", part, _Cluster) for name, part in content.clusters.items()}
     for name, cluster in clusters.items():
@@ -171,7 +171,7 @@ def _parsed(path: Path) -> dict[str, Any]:
         raise ConfigError(path, "", f"expected at most {_FILE_BYTES} bytes")
     try:
         return tomllib.loads(text.decode())
-    except ValueError as error:  # it names line and column; or it is no UTF-8
+    except ValueError as error:  # the error names line and column, or the file is not UTF-8
         raise ConfigError(path, "", f"expected TOML: {error}") from None
 
 

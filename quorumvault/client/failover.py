@@ -14,23 +14,23 @@ from quorumvault.client.policy import ClientPolicy
 
 
 class Nodes:
-    """The nodes' URLs, and what was learnt about them."""
+    """The nodes' URLs, and what the client has learnt about the nodes."""
 
     def __init__(self, urls: Sequence[str], policy: ClientPolicy, first: int = 0) -> None:
         self.urls = tuple(urls)
         self._set_back_for = policy.set_back
         self._turns = itertools.count(first)
-        #: Until when a node in doubt is asked last; 0 for one that is not in doubt.
+        #: The time until which a node in doubt is asked last; 0 for a node that is not in doubt.
         self._back_until = dict.fromkeys(self.urls, 0.0)
         self._not_before = dict.fromkeys(self.urls, 0.0)
 
     def choose(self, now: float, tried: Container[str]) -> str | None:
-        """The next node in turn that was not tried and may be asked now, a doubtful one last; None if there is none."""
+        """Returns the next node that was not tried and may be asked now, nodes in doubt last; None if there is none."""
         turn = next(self._turns) % len(self.urls)
         ready = [url for url in self.urls[turn:] + self.urls[:turn] if url not in tried and self._not_before[url] <= now]
         url = next((url for url in ready if self._back_until[url] <= now), ready[0] if ready else None)
         if url is not None and self._back_until[url]:
-            self.set_back(url, now)  # who asks it now finds out for all
+            self.set_back(url, now)  # this call finds out for all others
         return url
 
     def others_answer(self, url: str) -> bool:
@@ -48,7 +48,7 @@ class Nodes:
         self._back_until[url] = 0.0
 
     def defer(self, url: str, until: float) -> None:
-        """Leaves the node alone until then, as it asked (Retry-After)."""
+        """Asks the node no more until that time, as the node's Retry-After wants."""
         self._not_before[url] = until
 
     def defer_all(self, until: float) -> None:
@@ -65,11 +65,11 @@ class RetryBudget:
         self._counted_at = now
 
     def earn(self) -> None:
-        """A request has begun."""
+        """Notes that a request has begun."""
         self._saved = min(self._saved + self._policy.retries_per_request, self._policy.retries_saved)
 
     def wait(self, now: float) -> float:
-        """Seconds until one more try is allowed; 0 if it is."""
+        """Returns the seconds until one more try is allowed; 0 if one is allowed now."""
         refilled = self._saved + (now - self._counted_at) * self._policy.retries_per_second
         self._saved, self._counted_at = min(refilled, self._policy.retries_saved), now
         if self._saved >= 1:
@@ -77,5 +77,5 @@ class RetryBudget:
         return (1 - self._saved) / self._policy.retries_per_second if self._policy.retries_per_second else math.inf
 
     def spend(self) -> None:
-        """One more try is made."""
+        """Takes one try out of the budget."""
         self._saved -= 1

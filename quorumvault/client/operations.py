@@ -48,13 +48,13 @@ from quorumvault.client.retry import Attempts, Effort, TooSlow
 from quorumvault.client.settings import Settings
 from quorumvault.client.trouble import Trouble
 
-#: Operations that take Arrow columns in place of JSON, and the media type of those.
+#: Operations that take Arrow columns in place of JSON, and the media type of Arrow columns.
 ArrowOperation = Literal["tokenize", "detokenize", "retokenize"]
 ARROW = "application/vnd.apache.arrow.stream"
 AnswerT = TypeVar("AnswerT")
 EpochT = TypeVar("EpochT", TokensAnswer, RecordsAnswer, MovedAnswer, AllEpochsAnswer)
 
-#: Operations after whose failure nothing can have been stored.
+#: Operations that store nothing, even if their outcome is unknown.
 _ONLY_READ = ("/detokenize", "/tokens")
 _NULL, _NULL_TOKEN = Result("null"), TokenResult("null")
 
@@ -63,14 +63,14 @@ class _Items(Protocol):
     """Items to send."""
 
     def call(self, run: slice) -> Call:
-        """The request that asks for this run of them."""
+        """Returns the request for this run of items."""
 
     def place(self, index: int) -> int | None:
-        """Returns the index in what the caller gave, for one of these items."""
+        """Returns the caller's index of one of these items."""
 
 
 class _Columns(NamedTuple):
-    """Texts that ``encode`` makes Arrow streams of."""
+    """Texts that ``encode`` turns into Arrow streams."""
 
     operation: ArrowOperation
     encode: Callable[[slice], bytes]
@@ -87,7 +87,7 @@ class _Columns(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """Items to send: the operation, the body's member, the JSON texts, and each one's index in what the caller gave."""
+    """Items to send: the operation, the body's member, the JSON texts, and the caller's index of each text."""
 
     path: str
     member: str
@@ -214,14 +214,14 @@ class Operations:
         return (yield from self._limits_in_force(self._until(deadline)))
 
     def _limits_in_force(self, until: float | None) -> Plan[Limits]:
-        """Asked once in a client's life: they change with a node's configuration file only."""
+        """Asks for the limits once in a client's life: they change only with a node's configuration file."""
         if self._limits is None:
             answered = yield from self._attempts.request(Call("GET", "/limits", needs_key=False), until)
             self._limits = read(answered, Limits)
         return self._limits
 
     def health(self) -> Plan[list[NodeHealth]]:
-        """Asks each node once, in the order of their URLs, without retries: that one is away is the answer."""
+        """Asks each node once, in the order of their URLs, without retries: a node's absence is part of the answer."""
         call, reports = Call("GET", "/health", needs_key=False), []
         for url in self._attempts.nodes.urls:
             silence = self._policy.health_silence
@@ -239,8 +239,7 @@ class Operations:
     def _answers(
         self, items: _Items, runs: Sequence[slice], until: float | None, read_answer: Callable[[Success, int], AnswerT]
     ) -> Plan[list[tuple[slice, AnswerT]]]:
-        """Asks for each run. Returns the answers in order, several in place of a run that was too large to answer, or to answer
-        in time."""
+        """Asks for each run. Returns the answers in order; a run too large to answer, or to answer in time, has several."""
         answers: list[tuple[slice, AnswerT]] = []
         waiting = [*reversed(runs)]
         effort = self._attempts.begin(until)
@@ -274,7 +273,7 @@ class Operations:
     def _of_one_epoch(
         self, batch: _Batch, limits: Limits, until: float | None, read_answer: Callable[[Success, int], EpochT]
     ) -> Plan[list[EpochT]]:
-        """The answers to a batch's runs; those that a rotation overtook are asked for again."""
+        """Returns the answers to a batch's runs, all of one epoch: runs with tokens of an older epoch are asked for again."""
         stale = batch.runs(limits)
         answers: dict[int, tuple[slice, EpochT]] = {}
         for _ in range(EPOCH_PASSES):
@@ -288,7 +287,7 @@ class Operations:
 
 
 def _distinct(path: str, member: str, texts: Sequence[bytes | None]) -> _Batch:
-    """Makes a batch that has each text once, at its first place, and no nulls."""
+    """Makes a batch with each distinct text once, at its first place, and without nulls."""
     places: dict[bytes, int] = {}
     for index, text in enumerate(texts):
         if text is not None:

@@ -14,16 +14,16 @@ here: the worst result is one request of another size.
 import sys
 from typing import Final
 
-#: A request of so many items takes a node as long as one of a single item does: fewer would not be answered sooner.
+#: A request of this many items takes a node as long as one of a single item: a smaller one would not be answered sooner.
 FEWEST: Final = 100
-#: Times as long as usual that a node may take. What else bounds it is ClientPolicy.silence.
+#: The most that the usual time of a node is multiplied by. ClientPolicy.silence is another bound.
 _MOST_PATIENT: Final = 8.0
 
 
 class Pace:
-    """``items`` is the most that a request asks for at present; ``most`` is what the caller allows, None for any number.
+    """``items``: the most items in a request at present. ``most``: the caller's limit, None for any number.
 
-    ``patience``: how many times as long as usual a node may take for more than FEWEST.
+    ``patience``: how many times the usual time a node may take for more than FEWEST items.
     """
 
     def __init__(self, most: int | None) -> None:
@@ -32,7 +32,7 @@ class Pace:
         self.patience = 1.0
 
     def late(self, items: int) -> bool:
-        """Notes that a request of so many items had no answer in time. Returns whether to ask for fewer."""
+        """Notes that a request of ``items`` items had no answer in time. Returns whether to ask for fewer."""
         if items <= FEWEST:
             return False
         fewer = max(FEWEST, items // 2)
@@ -42,7 +42,7 @@ class Pace:
         return True
 
     def answered(self, items: int, seconds: float, allowed: float) -> None:
-        """Notes that a request of so many items was answered after ``seconds``. It is usually ``allowed`` to take so many."""
+        """Notes that a request of ``items`` items was answered after ``seconds``. ``allowed``: the usual seconds for it."""
         if items < self.items:
             return
         if 2 * seconds <= allowed:
@@ -52,6 +52,6 @@ class Pace:
             self.items = min(self.items + FEWEST, self._most)
 
     def cut(self, run: slice) -> tuple[slice, slice | None]:
-        """Returns as much of a run as is asked for at once, and the rest of it, if there is any."""
+        """Returns the part of a run that goes into one request, and the rest of the run, None if there is none."""
         stop = run.start + self.items
         return (run, None) if run.stop <= stop else (slice(run.start, stop), slice(stop, run.stop))

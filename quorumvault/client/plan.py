@@ -16,7 +16,7 @@ from typing import NamedTuple, TypeAlias, TypeVar
 
 from quorumvault.errors import Asked
 
-#: Every request carries one, and its answer the same.
+#: Every request carries this header, and its answer carries the same id.
 REQUEST_ID = "X-Request-ID"
 #: Seconds of a monotonic clock.
 Clock = Callable[[], float]
@@ -26,7 +26,7 @@ Clock = Callable[[], float]
 class Call:
     """A request of the API, to any node. ``writes``: its outcome can be unknown. ``media``: the type of the body.
 
-    ``items``: how many it asks for. A request for many that is not answered in time is not sent again as it is.
+    ``items``: the number of items. A request of many items without an answer in time is not sent again as it is.
     """
 
     method: str
@@ -40,7 +40,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """One request to one node. ``silence``: most seconds without a byte from it. ``until``: when the reply must have ended."""
+    """One request to one node. ``silence``: most seconds without a byte from it. ``until``: when the reply must be complete."""
 
     url: str
     method: str
@@ -51,14 +51,14 @@ class Send:
 
 
 class Pause(NamedTuple):
-    """Seconds in which nothing is done."""
+    """A wait, in seconds."""
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A reply to this request, going by its id. An error without an id is not a node's: its status is kept, and not its body."""
+    """A reply with the request's id. An error without an id is not a node's: only its status is kept, not its body."""
 
     status: int
     retry_after: float | None
@@ -83,7 +83,7 @@ class NoReply(NamedTuple):
 
 
 class FailedTry(NamedTuple):
-    """A try that another one may make good. ``number`` counts the tries of its request from 1."""
+    """A failed try that a retry may make good. ``number`` counts the tries of its request from 1."""
 
     call: Call
     asked: Asked
@@ -93,7 +93,7 @@ class FailedTry(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Success:
-    """The body of a success, with the tries and the request id for an error about it."""
+    """The body of a successful answer, with the tries and the request id for errors about it."""
 
     body: bytes = field(repr=False)
     asked: tuple[Asked, ...]
@@ -107,7 +107,7 @@ Plan: TypeAlias = Generator[Effect, EffectResult, ResultT]
 
 
 def exchange(send: Send) -> Plan[Reply | NoReply]:
-    """Yields one Send. Returns its result, whose type it narrows."""
+    """Yields one Send. Returns its result, with a narrower type."""
     outcome = yield send
     if outcome is None:
         raise TypeError("a shell answers Send with a Reply or a NoReply")

@@ -4,8 +4,8 @@ from typing import Final
 
 import msgspec
 
-#: Times that tokens of one call, column or file are asked for again because the epoch was rotated meanwhile. A rotation is rare
-#: and a pass takes seconds: whoever meets eight of them has rotations in a loop.
+#: How often the tokens of one call, column or file are asked for again because of a rotation meanwhile. Rotations are rare and a
+#: pass takes seconds: eight rotations during one call mean that something rotates in a loop.
 EPOCH_PASSES: Final = 8
 #: The longest Retry-After in seconds that counts. Nodes ask for seconds; a proxy's mistake must not keep a node unasked for good.
 RETRY_AFTER: Final = 3600.0
@@ -16,29 +16,28 @@ class ClientPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
         qv.Client(policy=qv.ClientPolicy(request=5.0))
 
-    ``request``: how long an item is asked for until a node answers, in all tries. Outlasts the restart of a node, or the wait for
-    a second one.
-    ``batch``: most items of one request; None: as many as a node takes. Requests get smaller by themselves while answers are
-    late.
-    ``connect``: until a connection stands. Two retransmissions of a lost packet fit.
-    ``failover``: silence within one try while another node is there to ask and the retry budget allows it. A node answers in
-    milliseconds, or in a second if its disk has trouble; one that hangs (it is stopped, or cut off) costs a call this long.
-    ``failover_bytes``: large requests take longer. For each so many bytes of a body, failover comes a second later.
-    ``silence``: silence within one try with no other node to turn to. Nodes answer within 5 s.
-    ``health_silence``: silence within one question about health, which a node answers without asking any other.
+    ``request``: time until a node answers for an item, over all tries. It outlasts the restart of a node, or the wait for a
+    second node.
+    ``batch``: most items of one request; None: as many as a node takes. The client sends smaller requests by itself while answers
+    are late.
+    ``connect``: time to connect. Two retransmissions of a lost packet fit.
+    ``failover``: most silence within one try while another node can be asked and the retry budget allows it. A node answers in
+    milliseconds, or in a second if its disk has trouble; a node that hangs (stopped, or cut off) costs a call this long.
+    ``failover_bytes``: large requests take longer. Failover comes one second later for each this many bytes of a body.
+    ``silence``: most silence within one try while no other node can be asked. Nodes answer within 5 s.
+    ``health_silence``: most silence within one request for health, which a node answers without asking another.
     ``set_back``: a node that refused a connection or stayed silent is asked after the others for this long; then one call tries
-    it. The longest that a node which is back waits for work, and some three times what finding out that it is not back costs.
-    ``backoff_first``, ``backoff_last``: the first and the longest wait once every node was tried; doubled in between, the upper
-    half of each random.
-    ``retries_saved``, ``retries_per_second``, ``retries_per_request``: retries that all calls of one client may have saved up,
-    and what refills them. As many as it has connections, since a node that dies takes all calls at it along; some for one caller
-    that waits out an outage; and a tenth of the requests, so that many callers at once do not multiply the load on a cluster in
-    trouble. A call that wants another waits for it.
-    ``keep_alive``: an idle connection is closed after this long. A node closes one after 75 s, and a proxy may after 5 s: if the
-    other end closes first, it may do so just as a request is sent.
-    ``connections``: connections at once. A client's threads or tasks beyond that wait for each other; a node takes 64 requests
-    at once.
-    ``reply_bytes``: most bytes of a reply. As many values of the largest size as one request may ask for fit.
+    it. It is the longest that a recovered node waits for work, and about three times the cost of finding the node still away.
+    ``backoff_first``, ``backoff_last``: the first and the longest pause after every node was tried. Pauses double in between, and
+    the upper half of each is random.
+    ``retries_saved``, ``retries_per_second``, ``retries_per_request``: the retry budget that all calls of one client share, and
+    what refills it. It holds as many retries as the client has connections, since a node that dies fails all calls at it. Time
+    refills it for one caller that waits out an outage. Requests refill a tenth of their number, so that many callers do not
+    multiply the load on a cluster in trouble. A call without a retry left waits for one.
+    ``keep_alive``: the client closes an idle connection after this long. A node closes one after 75 s, a proxy perhaps after 5 s:
+    if the other end closes first, it may do so just as a request is sent.
+    ``connections``: most connections at once. Further threads or tasks of the client wait; a node takes 64 requests at once.
+    ``reply_bytes``: most bytes of a reply: enough for as many values of the largest size as one request may ask for.
     """
 
     request: float = 30.0

@@ -11,8 +11,8 @@ from typing import Generic, NoReturn, TypeAlias, TypeVar
 
 OwnT = TypeVar("OwnT")
 
-#: Its id, and how many forks lie behind it. A fork may have the id of a parent that is gone, or of one in another namespace; and
-#: what forks in C without telling Python has another id.
+#: A process's id and its number of forks. A forked process may have the id of a parent that is gone, or of one in another
+#: namespace. A process forked in C code, which Python does not notice, has another id.
 _Process: TypeAlias = tuple[int, int]
 _forks = [0]
 
@@ -30,11 +30,11 @@ def _this_process() -> _Process:
 
 
 class EachProcess(Generic[OwnT]):
-    """One ``OwnT`` for each process: ``first`` for the one that makes this, what ``make`` returns for each that is forked off it.
+    """One ``OwnT`` for each process: ``first`` in the process that makes this object, a result of ``make`` in each forked one.
 
-    What belongs to another process is kept, and neither used nor closed. To close it would need locks that may be held for good,
-    and for asyncio would take the other process's sockets out of the epoll instance that both have. The copies of those sockets
-    end with the process that has them.
+    State of another process is kept, but neither used nor closed. Closing it would need locks that may be held forever, and with
+    asyncio would take the other process's sockets out of the epoll instance that both share. The copies of those sockets end with
+    their process.
     """
 
     def __init__(self, first: OwnT, make: Callable[[], OwnT]) -> None:
@@ -43,24 +43,24 @@ class EachProcess(Generic[OwnT]):
         self._ended = False
 
     def get(self) -> OwnT:
-        """Returns the state of this process, made now if there is none. Raises as ``make`` does; RuntimeError after ``end``."""
+        """Returns the state of this process; makes it if there is none. Raises as ``make`` does; RuntimeError after ``end``."""
         process = _this_process()
         own = self._owned.get(process)
         if own is not None:
             return own
         if self._ended:
             raise RuntimeError("this client was closed before the process was forked off: make another one")
-        # Threads that ask at once may each make one. This step cannot be divided, so all of them go on with the same.
+        # Threads that ask at the same time may each make one. ``setdefault`` is atomic, so all of them use the same.
         return self._owned.setdefault(process, self._make())
 
     def end(self) -> OwnT | None:
-        """Returns what this process has, to be closed, or None. From now on forked processes make nothing."""
+        """Returns the state of this process, for the caller to close, or None. From now on forked processes make no state."""
         self._ended = True
         return self._owned.get(_this_process())
 
 
 def refuse_transport() -> NoReturn:
-    """The ``make`` of a client that was given its transport: there is no other one for another process."""
+    """The ``make`` of a client that was given its transport: no other process can have another one."""
     raise RuntimeError("a client with a transport of its caller's works in the process that made it: make another one here")
 
 

@@ -78,7 +78,7 @@ _OUTCOMES: dict[str | None, WriteOutcome] = {"none": "none", "unknown": "unknown
 
 
 def problem_of(reply: Reply) -> Problem | None:
-    """The problem that a reply carries, or None if it is no problem of this API."""
+    """Returns the problem that a reply carries, or None if the reply has no problem of this API."""
     try:
         return _problem.decode(reply.body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -86,7 +86,7 @@ def problem_of(reply: Reply) -> Problem | None:
 
 
 def error_of(reply: Reply, problem: Problem | None) -> QuorumVaultError:
-    """Makes the error for a reply that is no success: of the class that the node raised, or UnexpectedAnswer."""
+    """Makes the error for an unsuccessful reply: of the class that the node raised, or UnexpectedAnswer."""
     kind = None if problem is None else _BY_CODE.get(problem.code)
     if problem is None or kind is None:
         words = f"an answer of status {reply.status} that is none of this API: is this the URL of a QuorumVault node?"
@@ -111,7 +111,7 @@ def read(answered: Success, kind: type[StructT]) -> StructT:
 
 
 def _reader(kind: type[StructT], items: str) -> Callable[[Success, int], StructT]:
-    """Makes a reader of answers that have one of ``items`` for each item of the request."""
+    """Makes a reader of answers whose list ``items`` has one element for each item of the request."""
 
     def read_counted(answered: Success, count: int) -> StructT:
         answer = read(answered, kind)
@@ -141,7 +141,7 @@ def read_all_epochs(answered: Success, count: int) -> AllEpochsAnswer:
 
 
 def read_health(url: str, outcome: Reply | NoReply) -> NodeHealth:
-    """A node's account of itself, whatever its status: one that can't serve says so with 503."""
+    """Reads a node's report about itself, whatever its status: a node that cannot serve answers 503."""
     if isinstance(outcome, NoReply):
         return NodeHealth(url, None, f"{outcome.failure.value} ({outcome.detail})")
     try:

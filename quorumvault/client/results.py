@@ -9,10 +9,10 @@ import msgspec
 
 from quorumvault import errors
 
-#: Values that can be tokenized. A Raw is the JSON text of one: the way to send a longer integer than Python converts.
+#: Values that can be tokenized. A Raw is a value's JSON text: a way to send integers longer than Python converts.
 Value = str | int | bool | msgspec.Raw | None
-#: What became of one token. ``null``: no token was asked about. ``unavailable``: it could not be told, ask again. ``collision``:
-#: two values met in this token, and neither is given out.
+#: The outcome for one token. ``null``: the item was None. ``unavailable``: the value could not be determined, ask again.
+#: ``collision``: two values have this token, and neither is returned.
 Status: TypeAlias = Literal["ok", "not_found", "null", "unavailable", "collision"]
 
 _INTEGER = re.compile(rb"-?[0-9]+")
@@ -23,8 +23,8 @@ _decode = msgspec.json.decode
 class Result:
     """The result of ``detokenize`` for one token.
 
-    ``status`` is ``ok``, ``not_found``, ``null`` (no token was asked about), ``unavailable`` (it could not be told, ask again)
-    or ``collision`` (two values met in this token, neither is given out); the type ``Status`` has the five.
+    ``status`` is ``ok``, ``not_found``, ``null`` (the item was None), ``unavailable`` (the value could not be determined, ask
+    again) or ``collision`` (two values have this token, neither is returned); the type ``Status`` lists the five.
     """
 
     status: Status
@@ -37,9 +37,9 @@ class Result:
 
     @property
     def value(self) -> str | int | bool | None:
-        """The value with its type; None for a token that is not found, and for null.
+        """The value with its type; None for ``not_found`` and ``null``.
 
-        Raises NoQuorum for ``unavailable`` and TokenCollision for ``collision``: neither is the absence of a value.
+        Raises NoQuorum for ``unavailable`` and TokenCollision for ``collision``: neither means that there is no value.
         Raises IntegerTooLong for an integer of more digits than ``sys.get_int_max_str_digits()``.
         """
         _raise_untold(self.status)
@@ -54,7 +54,7 @@ def _raise_untold(status: Status) -> None:
 
 
 def _python_value(json: bytes) -> str | int | bool | None:
-    # msgspec converts the integers that fit 64 bits, and some longer ones; Python refuses those of too many digits.
+    # msgspec converts integers of up to 64 bits, and some longer ones; Python refuses integers of too many digits.
     if _INTEGER.fullmatch(json):
         try:
             return int(json)
@@ -81,7 +81,7 @@ class TokenResult:
 
     @property
     def token(self) -> str | None:
-        """The token that stands for the same value in the active epoch; None for one that is not found, and for null.
+        """The token of the same value in the active epoch; None for ``not_found`` and ``null``.
 
         Raises NoQuorum for ``unavailable`` and TokenCollision for ``collision``, as ``Result.value`` does.
         """
@@ -91,9 +91,9 @@ class TokenResult:
 
 @dataclass(frozen=True, slots=True)
 class TokenizedRecords:
-    """Records with the configured fields replaced, all of one epoch, in the order they were given.
+    """Records with tokens at the configured fields, all of one epoch, in the caller's order.
 
-    ``replaced`` counts for each configured path the values that became tokens, zeros included.
+    ``replaced`` has, for each configured path, the number of values that became tokens, zeros included.
     """
 
     epoch: int
@@ -102,17 +102,17 @@ class TokenizedRecords:
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """The most that a node takes in one request: items, values in all its records, bytes of the body, bytes of one value."""
+    """A node's limits for one request: items, values in all records together, bytes of the body, bytes of one value."""
 
     items: int
     body_bytes: int
     value_bytes: int
-    #: A node that does not tell takes no less.
+    #: A node that does not report this limit takes at least this many.
     record_values: int = 10_000
 
 
 class QuorumHealth(msgspec.Struct, frozen=True):
-    """Active replicas that are needed, and that this node reaches, itself included."""
+    """The number of active replicas needed, and the number that this node reaches, itself included."""
 
     needed: int
     reachable: int
@@ -121,7 +121,7 @@ class QuorumHealth(msgspec.Struct, frozen=True):
 class PeerHealth(msgspec.Struct, frozen=True):
     """A peer as a node sees it: ``up`` or ``down``, and joining or active if the node knows.
 
-    ``owed_records`` are those that the node knows the peer to lack, the oldest of them for ``owed_seconds``.
+    ``owed_records``: the number of records that the node knows the peer lacks, the oldest for ``owed_seconds``.
     """
 
     status: str
@@ -131,7 +131,7 @@ class PeerHealth(msgspec.Struct, frozen=True):
 
 
 class JoiningHealth(msgspec.Struct, frozen=True):
-    """The progress of a joining disk: records copied, of about how many, from which node, and what it waits for."""
+    """The progress of a joining disk: records copied, their approximate total, the source node, and what the disk waits for."""
 
     records: int = 0
     expected: int | None = None
@@ -140,10 +140,10 @@ class JoiningHealth(msgspec.Struct, frozen=True):
 
 
 class Health(msgspec.Struct, frozen=True):
-    """A node's own account: ``ok``, ``degraded`` (a quorum, not all) or ``unavailable``.
+    """A node's report about itself: ``ok``, ``degraded`` (a quorum, but not all nodes) or ``unavailable``.
 
-    ``keys``: a fingerprint of the API keys that it knows; empty if its release does not say. ``damaged``: it cannot read all of
-    its store.
+    ``keys``: a fingerprint of the API keys that the node knows; empty if its release does not report one. ``damaged``: the node
+    cannot read all of its store.
     """
 
     status: str
@@ -160,7 +160,7 @@ class Health(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class NodeHealth:
-    """The report of the node at ``url`` about itself. It is None if none came, and ``problem`` says why."""
+    """The report of the node at ``url`` about itself. ``report`` is None if none came, and ``problem`` says why."""
 
     url: str
     report: Health | None

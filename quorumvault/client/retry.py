@@ -36,39 +36,39 @@ from quorumvault.client.replies import error_of, problem_of
 from quorumvault.client.trouble import Troubles
 from quorumvault.errors import Asked, QuorumVaultError, RequestError
 
-#: Statuses of a proxy in front of a node while the node is away.
+#: Statuses with which a proxy answers while the node behind it is away.
 _PROXY_STATUSES = frozenset({502, 503, 504})
-#: Failures to answer that no retry can help, in words.
+#: Failures that no retry can help, in words.
 _UNEXPECTED = {
     Failure.OVERLONG: "an answer is longer than any that was asked for",
     Failure.FOREIGN: f"what was answered does not carry the {REQUEST_ID} that was sent, so it is not taken for the answer: "
     "is this the URL of a QuorumVault node, and does a proxy in front of it pass that header on as it is, both ways?",
 }
-#: Beyond this many any sensible backoff_last is reached.
+#: After this many doublings any sensible backoff_last is reached.
 _DOUBLINGS = 16
 
 
 class TooSlow(Exception):
-    """There was no answer in time, and fewer items are to be asked for."""
+    """There was no answer in time: the caller should ask for fewer items."""
 
 
 @dataclass(slots=True, eq=False)
 class Effort:
-    """The tries of one request and of smaller ones in its place, up to the first answer or to ``until``; and their outcomes."""
+    """The tries of one request and of the smaller ones in its place, until the first answer or ``until``; and their outcomes."""
 
     until: float
     asked: list[Asked] = field(default_factory=list)
     last_told: QuorumVaultError | None = None
     may_have_written: bool = False
-    #: The nodes that were asked in this lap, and the laps before it.
+    #: The nodes that were asked in this lap, and the number of laps before it.
     tried: set[str] = field(default_factory=set)
     lap: int = 0
 
 
 class Attempts:
-    """Makes the plans of single requests; ``headers`` are those of every request, the API key's apart.
+    """Makes the plans of single requests. ``headers`` are those of every request, without the API key's.
 
-    ``failed`` is called after each try that another one may make good.
+    ``failed`` is called after each failed try that a retry may make good.
     """
 
     def __init__(
@@ -93,16 +93,16 @@ class Attempts:
         self.troubles = Troubles(clock)
 
     def begin(self, deadline: float | None = None) -> Effort:
-        """Begins to ask for something. ``deadline`` by the clock, if any is set."""
+        """Begins an effort. ``deadline``: a time of the clock, or None."""
         until = self._clock() + self._policy.request
         return Effort(until if deadline is None else min(deadline, until))
 
     def request(self, call: Call, deadline: float | None = None) -> Plan[Success]:
-        """Asks for one item, or for what has none. See ``attempt``."""
+        """Sends a request of one item, or of none. See ``attempt``."""
         return (yield from self.attempt(call, self.begin(deadline)))
 
     def attempt(self, call: Call, effort: Effort) -> Plan[Success]:
-        """Raises the error that the API told, Unreachable, UnexpectedAnswer; TooSlow if the effort is to go on with less."""
+        """Raises the API's error, Unreachable or UnexpectedAnswer; TooSlow if the effort should go on with fewer items."""
         headers = self.headers_of(call)
         try:
             success = yield from self._try_nodes(call, headers, effort)
@@ -119,10 +119,10 @@ class Attempts:
         return success
 
     def headers_of(self, call: Call) -> dict[str, str]:
-        """One request id for all tries, so that the nodes' event logs can be joined.
+        """Returns the headers of a request, with one request id for all tries, so that the nodes' event logs can be joined.
 
-        An answer to an earlier try would be one to the same request therefore, and as true; but none comes, since the connection
-        of a try that is given up is closed.
+        So an answer to an earlier try would be an answer to the same request, and as true. But none comes, since the connection
+        of an abandoned try is closed.
         """
         headers = {**self._headers, REQUEST_ID: f"{self._rng.getrandbits(128):032x}"}
         if call.needs_key:
@@ -147,7 +147,7 @@ class Attempts:
                 yield from self._afford(effort)
             silence = self._patience(node, call, effort)
             if silence <= 0:
-                # The clock went on since it was read above: a socket takes no time-out below zero.
+                # Time has passed since the clock was read above, and a socket takes no negative time-out.
                 raise self._given_up(effort, "the time is up")
             effort.tried.add(node)
             sent_at = self._clock()
@@ -158,7 +158,7 @@ class Attempts:
                 return Success(success.body, tuple(effort.asked), headers[REQUEST_ID])
 
     def _pause(self, now: float, effort: Effort) -> Plan[None]:
-        """Ends a lap."""
+        """Pauses, and ends the lap."""
         longest = min(self._policy.backoff_first * 2.0 ** min(effort.lap, _DOUBLINGS), self._policy.backoff_last)
         wait = max(self.nodes.earliest() - now, 0.0) + longest * self._rng.uniform(0.5, 1.0)
         if now + wait >= effort.until:
@@ -168,7 +168,7 @@ class Attempts:
         effort.tried.clear()
 
     def _afford(self, effort: Effort) -> Plan[None]:
-        """Takes a retry out of the budget, once there is one."""
+        """Waits until the budget has a retry, and takes it."""
         while (wait := self._budget.wait(self._clock()) * self._rng.uniform(1.0, 1.5)) > 0:
             if self._clock() + wait >= effort.until:
                 raise self._given_up(effort, "the retry budget is used up")
@@ -178,7 +178,7 @@ class Attempts:
     def _patience(self, node: str, call: Call, effort: Effort) -> float:
         """Returns how many seconds this node may stay silent.
 
-        After a lap in which no node answered, no other one is known to answer sooner.
+        After a lap without an answer, no other node is known to answer sooner.
         """
         now, patience = self._clock(), self._policy.silence
         if not effort.lap and self.nodes.others_answer(node) and not self._budget.wait(now):
@@ -186,11 +186,11 @@ class Attempts:
         return min(patience, self._policy.silence, effort.until - now)
 
     def _failover(self, call: Call) -> float:
-        """Returns how many seconds a node may stay silent while there is another one to ask."""
+        """Returns how many seconds a node may stay silent while another node can be asked."""
         return min(self._policy.silence, self._policy.failover + len(call.body or b"") / self._policy.failover_bytes)
 
     def _judge(self, node: str, call: Call, request_id: str, outcome: Reply | NoReply, effort: Effort) -> Reply | None:
-        """A success, or None if a retry can help; raises what no retry can help, and TooSlow."""
+        """Returns a success, or None if a retry can help. Raises an error that no retry can help, or TooSlow."""
         if isinstance(outcome, NoReply):
             self._note_silence(node, outcome, effort)
             late = outcome.failure is Failure.SILENT
@@ -200,7 +200,7 @@ class Attempts:
                 effort.asked.append(Asked(node, str(outcome.status)))
                 self.troubles.answered(node)
                 return outcome
-            # A node that does not hear from its peers in time has none either.
+            # NoQuorum also means no answer in time: the node did not hear from its peers in time.
             late = isinstance(self._note_problem(node, outcome, effort), errors.NoQuorum)
         self._failed(FailedTry(call, effort.asked[-1], len(effort.asked), request_id))
         if late and self.pace.late(call.items):
@@ -208,7 +208,7 @@ class Attempts:
         return None
 
     def _note_problem(self, node: str, outcome: Reply, effort: Effort) -> QuorumVaultError:
-        """Returns the error that a node told. Raises it if no retry can help."""
+        """Returns the error that a node reported. Raises the error if no retry can help."""
         problem = problem_of(outcome)
         error = error_of(outcome, problem)
         words = f"{outcome.status} {problem.code}" if problem else str(outcome.status)
@@ -232,7 +232,7 @@ class Attempts:
         effort.may_have_written |= outcome.failure is not Failure.REFUSED
 
     def _heed(self, node: str, error: QuorumVaultError, retry_after: float | None) -> None:
-        """Does as the node asks: leaves it alone for a while (Retry-After), or because it is about to stop."""
+        """Asks the node no more for a while, if its Retry-After wants that or the node is about to stop."""
         now = self._clock()
         if isinstance(error, errors.Draining):
             self.nodes.set_back(node, now)

@@ -9,9 +9,9 @@ from typing import Any
 
 
 def plain(value: Any) -> Any:
-    """Return the text, integer, boolean, float or None that ``value`` stands for; itself if it stands for none of these.
+    """Returns the text, integer, boolean, float or None that ``value`` stands for; ``value`` itself if it is none of these.
 
-    None, NaN (of any width, of Decimal too), pandas.NA and NaT are None: all of them say that there is no value.
+    None, NaN (of any width, and of Decimal), pandas.NA and NaT become None: all of them mean that there is no value.
     """
     if isinstance(value, float):
         return None if value != value else float(value)

@@ -12,7 +12,7 @@ import httpx2
 from quorumvault.errors import BadArgument, ConfigError
 
 DEFAULT_URL = "http://127.0.0.1:8700"
-#: A key is some 50 characters; a file much longer than that was named by mistake.
+#: A key has about 50 characters; a much longer file was named by mistake.
 _KEY_FILE_BYTES = 4096
 _ACCEPT = "application/json, application/problem+json, application/vnd.apache.arrow.stream"
 
@@ -24,14 +24,14 @@ class Settings:
     urls: tuple[str, ...]
     api_key: str | None = field(repr=False)
     purpose: str | None
-    #: A file of certificates in PEM, for https; None for the system's.
+    #: A PEM file of CA certificates, for https; None for the system's.
     cacert: Path | None
-    #: A file with a certificate and its key in PEM, for nodes that ask their clients for one.
+    #: A PEM file with a certificate and its key, for nodes that ask their clients for a certificate.
     client_cert: Path | None = None
 
     @property
     def key_id(self) -> str | None:
-        """The public part of the API key: its middle, or the start of its hash if it has another form. None without a key."""
+        """The public part of the API key: its middle, or for a key of another form the start of its hash. None without a key."""
         if self.api_key is None:
             return None
         parts = self.api_key.split("_")
@@ -39,9 +39,9 @@ class Settings:
         return parts[1] if is_ours else hashlib.sha256(self.api_key.encode()).hexdigest()[:12]
 
     def tls(self) -> ssl.SSLContext:
-        """A new one, whose locks no other process has. Raises ConfigError that names the file that cannot be used."""
+        """Returns a new context, whose locks no other process has. Raises ConfigError, which names the unusable file."""
         if not any(url.startswith("https:") for url in self.urls):
-            # Loading the system's certificates takes longer than a command against a local cluster. This trusts none.
+            # Loading the system's certificates takes longer than a command against a local cluster. This context trusts none.
             return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         try:
             context = ssl.create_default_context(cafile=self.cacert)
@@ -57,7 +57,7 @@ class Settings:
 
     @property
     def headers(self) -> dict[str, str]:
-        """The headers of every request. The API key is added where one is needed."""
+        """The headers of every request. The API key is added where a request needs it."""
         headers = {"Accept": _ACCEPT, "User-Agent": "quorumvault-python"}
         return headers if self.purpose is None else {**headers, "X-Purpose": self.purpose}
 
@@ -70,9 +70,9 @@ def resolve(
     environment: Mapping[str, str],
     client_cert: Path | str | None = None,
 ) -> Settings:
-    """Raises BadArgument that names the argument at fault, or ConfigError that names the variable.
+    """Returns the settings. Raises BadArgument, which names the argument at fault, or ConfigError, which names the variable.
 
-    An empty QUORUMVAULT_PURPOSE, QUORUMVAULT_CACERT or QUORUMVAULT_CLIENT_CERT is none.
+    An empty QUORUMVAULT_PURPOSE, QUORUMVAULT_CACERT or QUORUMVAULT_CLIENT_CERT counts as not set.
     """
     try:
         nodes = parse_urls(environment.get("QUORUMVAULT_URL", DEFAULT_URL) if urls is None else urls)
@@ -100,12 +100,12 @@ def _words(error: Exception) -> str:
 
 
 def _no_password() -> str:
-    """OpenSSL would ask on the terminal."""
+    """Raises ValueError for an encrypted key, for which OpenSSL would ask the password on the terminal."""
     raise ValueError("an encrypted key")
 
 
 def read_key(path: Path | str) -> str:
-    """The API key in a file, with nothing around it but white space. Raises ConfigError that names the file."""
+    """Returns the API key in a file, which may have only white space around it. Raises ConfigError, which names the file."""
     try:
         with Path(path).open("rb") as file:
             text = file.read(_KEY_FILE_BYTES + 1)
@@ -122,7 +122,7 @@ def _is_visible(text: str) -> bool:
 
 
 def parse_urls(urls: str | Sequence[str]) -> tuple[str, ...]:
-    """Returns nodes' URLs, each once. Raises ValueError that says what was expected."""
+    """Returns the nodes' URLs, each once. Raises ValueError, which says what was expected."""
     texts = urls.split(",") if isinstance(urls, str) else list(urls)
     nodes = tuple(dict.fromkeys(_checked_url(text.strip()) for text in texts if text.strip()))
     if not nodes:
@@ -131,11 +131,11 @@ def parse_urls(urls: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def _checked_url(text: str) -> str:
-    """A node's base URL without a slash at its end. What is wrong is not quoted: a URL may hold a password."""
+    """Returns a node's base URL without a final slash. Errors do not quote the URL, since it may hold a password."""
     try:
         parts = urlsplit(text)
         port = parts.port
-        httpx2.URL(text).raw_host.decode("ascii").encode("idna")  # as every request does, which has no words for what is no host
+        httpx2.URL(text).raw_host.decode("ascii").encode("idna")  # each request does this too, but with a poor message
     except (ValueError, httpx2.InvalidURL):
         raise ValueError("expected http://HOST:PORT or https://HOST:PORT") from None
     if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:

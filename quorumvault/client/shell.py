@@ -19,7 +19,7 @@ _log = logging.getLogger("quorumvault.client")
 
 
 def _log_try(failed: FailedTry) -> None:
-    """At INFO, since most are made good: a program that wants to see them turns the logger ``quorumvault.client`` on."""
+    """Logs at INFO, since retries make most failures good. To see these lines, enable the logger ``quorumvault.client``."""
     call, asked = failed.call, failed.asked
     words = "%s %s: try %d failed at %s: %s (request %s)"
     _log.info(words, call.method, call.path, failed.number, asked.node, asked.outcome, failed.request_id)
@@ -33,7 +33,7 @@ class Own(NamedTuple, Generic[HttpT]):
 
 
 class Shell(Generic[HttpT]):
-    """The base of both clients. ``_connect`` makes the HTTP client of one process, with the arguments of httpx2's."""
+    """The base of both clients. ``_connect`` makes the HTTP client of one process, with the arguments of httpx2's clients."""
 
     _connect: Callable[..., HttpT]
 
@@ -41,7 +41,7 @@ class Shell(Generic[HttpT]):
         self.urls = settings.urls
         self._policy = policy
         self._clock = clock
-        connect = self._connect  # ``make`` refers to no client: one that is dropped is freed at once, and its connections with it
+        connect = self._connect  # ``make`` has no reference to the client, so dropping the client frees its connections at once
 
         def make(rng: Random, transport: Any) -> Own[HttpT]:
             options = {"verify": settings.tls(), "trust_env": False, "limits": wire.limits(policy), "cookies": wire.no_cookies()}
@@ -52,7 +52,7 @@ class Shell(Generic[HttpT]):
         self._own = EachProcess(first, refuse_transport if transport is not None else lambda: make(SystemRandom(), None))
 
     def trouble(self) -> Trouble:
-        """Returns which nodes gave no answer last, and how long calls under way go on trying. For a progress bar; asks nobody."""
+        """Returns the nodes that last failed to answer, and how long calls under way still try. For progress bars."""
         return self._own.get().plans.trouble()
 
     def __repr__(self) -> str:

@@ -33,7 +33,7 @@ class Client(Shell[httpx2.Client]):
             values = [result.value for result in vault.detokenize(tokens)]
 
     ``urls``: the nodes, as one string with commas or as a sequence; default ``QUORUMVAULT_URL``, or http://127.0.0.1:8700. Any
-    one node is enough. With several, requests go around, and a node that fails is left for the others.
+    one node is enough. With several, requests rotate over the nodes, and fail over from a node that fails.
     ``api_key``: default ``QUORUMVAULT_API_KEY``. ``purpose``: the reason that the nodes' event logs keep; default
     ``QUORUMVAULT_PURPOSE``. ``cacert``: a PEM file for https; default ``QUORUMVAULT_CACERT``, or the system's certificates.
     ``client_cert``: a PEM file with a certificate and its key, for nodes that ask for one; default ``QUORUMVAULT_CLIENT_CERT``.
@@ -45,13 +45,13 @@ class Client(Shell[httpx2.Client]):
     help (``retryable``). Every operation may be repeated. ``deadline`` is in seconds and bounds the whole call; without it each
     request of the call has ``policy.request`` seconds.
 
-    Threads: one client serves them all. Forked processes (``os.fork``, gunicorn's preload, a pool with the context "fork"): a
-    client that was made before the fork works in each of them, where it makes connections of its own, reads its files again, and
-    learns anew what it knew of the nodes; no process reads what another asked for. Processes that are spawned: make a client in
-    each, as in the initializer of a pool; it is not pickled and not copied, which raises TypeError. Whatever happens to its
-    connections, an answer is taken only if it carries the X-Request-ID that was sent; any other is UnexpectedAnswer.
+    Threads: one client serves all threads. Forked processes (``os.fork``, gunicorn's preload, a pool with the context "fork"): a
+    client made before the fork works in each process. There it makes its own connections, reads its files again, and starts with
+    no knowledge of the nodes; no process reads another's answers. Spawned processes: make a client in each process, for instance
+    in the initializer of a pool; pickling or copying a client raises TypeError. The client accepts an answer only if it carries
+    the X-Request-ID that was sent; for any other it raises UnexpectedAnswer.
 
-    Proxies and .netrc of the environment are not used: values go to the nodes that were named, and nowhere else.
+    The client ignores the environment's proxies and .netrc: values go to the named nodes, and nowhere else.
     """
 
     _connect = httpx2.Client
@@ -73,9 +73,9 @@ class Client(Shell[httpx2.Client]):
         settings = resolve(urls, api_key, purpose, cacert, os.environ, client_cert)
         super().__init__(settings, policy or ClientPolicy(), clock, rng, transport)
         self._sleep = sleep
-        #: The public part of the API key, by which event logs and ``quorumvault keys list`` call it; None without a key.
+        #: The public part of the API key, as in event logs and ``quorumvault keys list``; None without a key.
         self.key_id = settings.key_id
-        #: The last error that a SQL function of ``quorumvault.register`` raised: DuckDB passes on its text alone.
+        #: The last error that a SQL function of ``quorumvault.register`` raised: DuckDB passes on only the error's text.
         self.last_error: QuorumVaultError | None = None
 
     def __enter__(self) -> Self:
@@ -93,16 +93,16 @@ class Client(Shell[httpx2.Client]):
     def tokenize(self, values: Sequence[Value], *, deadline: float | None = None) -> list[str | None]:
         """Returns a token for each value, in order, all of one epoch; None for None.
 
-        Types are kept: "1", 1 and True are different values. Files, DuckDB, frames and Spark tokenize text, so give
-        ``str(number)`` for an id that is to be joined with theirs. NaN, NA and NaT are None; numpy's and pyarrow's scalars are
-        what they hold. Of a DataFrame: ``quorumvault.tokenize(frame, columns=...)``.
+        Types are kept: "1", 1 and True are different values. Files, DuckDB, frames and Spark tokenize text, so pass
+        ``str(number)`` for an id that you will join with theirs. NaN, NA and NaT count as None; scalars of numpy and pyarrow
+        count as the Python values they hold. For a DataFrame, use ``quorumvault.tokenize(frame, columns=...)``.
 
             >>> vault.tokenize(["123-45-6789", "42", None])
             ['qv_1_...', 'qv_1_...', None]
 
-        Takes any number of values. Each distinct one is sent once, in as many requests as the nodes' limits ask for. When this
+        Takes any number of values. Each distinct value is sent once, in as many requests as the nodes' limits require. When this
         returns, every mapping is durable on at least two nodes. Raises NotTokenizable, AlreadyTokenized or ValueTooLarge, whose
-        ``errors`` list the refused values by index. Tokens are deterministic: a repeat is always safe.
+        ``errors`` list the refused values by index. Tokens are deterministic: calling again is always safe.
         """
         return self._run(self._plans.tokenize(values, deadline=deadline))
 
@@ -129,17 +129,17 @@ class Client(Shell[httpx2.Client]):
             null None
             not_found None
 
-        Malformed tokens, unknown ones and those of other owners are all ``not_found``, with the value None. With
-        ``missing="error"`` they raise TokensNotFound. Without a quorum nothing is ``not_found``: that raises NoQuorum.
+        Malformed tokens, unknown tokens and those of other owners are all ``not_found``, with the value None. With
+        ``missing="error"`` they raise TokensNotFound. Without a quorum this raises NoQuorum, and nothing is ``not_found``.
         """
         return self._run(self._plans.detokenize(tokens, missing=missing, deadline=deadline))
 
     def exchange_arrow(
         self, operation: ArrowOperation, encode: Callable[[slice], bytes], count: int, *, deadline: float | None = None
     ) -> list[tuple[slice, bytes]]:
-        """Asks about ``count`` texts, of which ``encode`` makes Arrow streams. Returns the streams that answer, in order.
+        """Asks about ``count`` texts, which ``encode`` turns into Arrow streams. Returns the streams of the answers, in order.
 
-        The texts are within the nodes' limits for one request; it takes several while nodes have no answer in time.
+        The texts must be within the nodes' limits for one request; the client sends several while answers are late.
         client/arrow.py makes and reads the streams; ``quorumvault.analytics`` takes columns of any length.
         """
         return self._run(self._plans.exchange_arrow(operation, encode, count, deadline=deadline))
@@ -159,15 +159,15 @@ class Client(Shell[httpx2.Client]):
         return self._run(self._plans.retokenize(tokens, deadline=deadline))
 
     def tokens_all_epochs(self, values: Sequence[Value], *, deadline: float | None = None) -> list[list[str] | None]:
-        """Returns for each value its tokens of every epoch so far, oldest first; None for None. Stores nothing.
+        """Returns, for each value, its tokens of every epoch so far, oldest first; None for None. Stores nothing.
 
             >>> vault.rotate(1)
             2
             >>> vault.tokens_all_epochs(["123-45-6789", None])
             [['qv_1_...', 'qv_2_...'], None]
 
-        Finds values in data of earlier epochs. The tokens are derived: a token here need not have been issued. The key must have
-        the operation ``derive``, which no key has by default. Errors of single values are those of ``tokenize``.
+        Use it to find values in data of earlier epochs. The tokens are derived, so they need not have been issued. The key must
+        have the operation ``derive``, which no key has by default. Errors of single values are those of ``tokenize``.
         """
         return self._run(self._plans.tokens_all_epochs(values, deadline=deadline))
 
@@ -196,7 +196,7 @@ class Client(Shell[httpx2.Client]):
         return self._run(self._plans.fields(deadline=deadline))
 
     def limits(self, *, deadline: float | None = None) -> Limits:
-        """Returns the most that a node takes in one request. Asked once, then remembered. Longer calls make several requests.
+        """Returns a node's limits for one request. They are asked for once, then cached. Longer calls make several requests.
 
         >>> vault.limits().items
         10000
@@ -260,7 +260,7 @@ def tokens_all_epochs(value: Value, client: Client | None = None) -> list[str]:
 
 @contextmanager
 def client_or_own(client: Client | None) -> Iterator[Client]:
-    """Yield the client that was given, or one from the environment that is closed at the end."""
+    """Yields the given client, or one from the environment, which is closed at the end."""
     if client is not None:
         yield client
         return

@@ -7,10 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 @contextlib.contextmanager
 def threads(count: int) -> Iterator[ThreadPoolExecutor]:
-    """So many threads, as long as the block lasts. What has not begun when it fails is not begun.
+    """Yields a pool of ``count`` threads for the block. If the block fails, tasks that have not started are cancelled.
 
-    Ctrl-C does not wait for the requests that are under way either, since nodes may take as long as the client is patient: those
-    threads end by themselves.
+    Ctrl-C does not wait for requests under way, since nodes may take as long as the client's patience: their threads end by
+    themselves.
     """
     pool = ThreadPoolExecutor(count, thread_name_prefix="quorumvault")
     waits = True

@@ -7,9 +7,9 @@ from quorumvault.errors import Asked
 
 
 class Trouble(NamedTuple):
-    """The nodes whose last answer was none, with what came of it; and how many more seconds calls under way go on trying.
+    """The nodes that failed at their last try, with the outcome; and how many more seconds calls under way go on trying.
 
-    ``seconds_left`` is None if no call waits for more than its first answer: another node was there to ask.
+    ``seconds_left`` is None if no call under way has had a failed try.
     """
 
     nodes: tuple[Asked, ...]
@@ -17,16 +17,16 @@ class Trouble(NamedTuple):
 
 
 class Troubles:
-    """Notes outcomes of tries. Threads may race here: each step is one change of a dictionary, and what is read is for people."""
+    """Notes outcomes of tries. Threads may race here: each step changes one dictionary entry, and the result is for people."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._outcomes: dict[str, str] = {}
-        #: By the effort that goes on, until when it does.
+        #: The time until which each unfinished effort goes on, by effort.
         self._until: dict[object, float] = {}
 
     def failed(self, effort: object, until: float, node: str, outcome: str) -> None:
-        """A try has to be followed by another one, if there is time for it."""
+        """Notes a failed try, after which the effort tries again if there is time."""
         self._outcomes[node] = outcome
         self._until[effort] = until
 

@@ -20,16 +20,16 @@ def no_cookies() -> CookieJar:
 
 
 def timeout(send: Send, policy: ClientPolicy, now: float) -> httpx2.Timeout:
-    """``pool`` is the wait for other calls of this client to be done with their connections."""
+    """Returns the time-outs of a request. ``pool`` is the wait for a connection while other calls of this client use all."""
     connect = min(policy.connect, send.silence)
     return httpx2.Timeout(connect=connect, read=send.silence, write=send.silence, pool=max(send.until - now, 0.0))
 
 
 def not_ours(send: Send, response: httpx2.Response) -> Reply | NoReply | None:
-    """Judges a response by its headers. Returns None if it answers this request, else what to take it for.
+    """Judges a response by its headers. Returns None if it answers this request, else the outcome that it counts as.
 
-    Nothing more of it is to be read, so that its connection is closed: what else may come there is nobody's either. A proxy's
-    error has no id: what counts of it is its status. A success without an id is never taken.
+    The caller must not read the rest of such a response, so that its connection is closed: later bytes there may be another's
+    answer. A proxy's error has no id, and only its status counts. A success without an id is never accepted.
     """
     answered = response.headers.get(REQUEST_ID)
     if answered == send.headers[REQUEST_ID]:
@@ -44,7 +44,7 @@ def reply(response: httpx2.Response, body: bytes) -> Reply:
 
 
 def no_reply(error: httpx2.HTTPError) -> NoReply:
-    """Texts of the library only where they tell of a system's error: a protocol error may quote what was received."""
+    """Quotes the library's text only for system errors: the text of a protocol error may quote received bytes."""
     if isinstance(error, httpx2.ConnectError):
         return NoReply(Failure.REFUSED, str(error) or "connecting failed")
     if isinstance(error, httpx2.ConnectTimeout):

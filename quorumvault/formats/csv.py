@@ -31,22 +31,22 @@ from quorumvault.formats.table import (
     require_named,
 )
 
-# Possessive (*+): a quoted cell of any length is matched without a stack, and never tried another way.
+# Possessive (*+): a quoted cell of any length matches without a stack and without backtracking.
 _QUOTED: Final = r'"[^"]*+(?:""[^"]*+)*+"'
-#: Delimiters that a header of one column is searched for, to name them in the error.
+#: Likely delimiters: an error about a header of one column names the first one in it.
 _LIKELY: Final = "\t;|,"
 _decode_string = msgspec.json.Decoder(str).decode
 
 
 def decode_cell(raw: str) -> str | None:
-    """The text of a cell, None for a null."""
+    """Returns the text of a cell, None for a null."""
     if raw.startswith('"'):
         return raw[1:-1].replace('""', '"')
     return raw or None
 
 
 class Grammar:
-    """Rows of one delimiter. Without ``quoting`` a quote is a character like any other, and only the empty cell is a null."""
+    """The grammar of rows with one delimiter. Without ``quoting`` a quote is an ordinary character; only empty cells are null."""
 
     def __init__(self, delimiter: str, *, quoting: bool) -> None:
         self.delimiter = delimiter
@@ -59,7 +59,10 @@ class Grammar:
         self._special = re.compile(rf'["{escaped}\r\n]' if quoting else rf"[{escaped}\r\n]")
 
     def encode(self, text: str | None, *, quoted: bool) -> str:
-        """A cell with this text, in quotes if ``quoted`` or if it needs them. Raises UnwritableValue if there are none."""
+        """Returns a cell with this text, in quotes if ``quoted`` or if it needs quotes.
+
+        Raises UnwritableValue if it needs quotes and the grammar has none.
+        """
         if text is None:
             return ""
         if not self.quoting:
@@ -90,7 +93,7 @@ class CsvCell:
         return decode_cell(raw) or "" if raw.startswith('"') and self._grammar.quoting else raw
 
     def replace(self, value: str | msgspec.Raw | None) -> None:
-        """A value of another type is written as JSON writes it, like every other text."""
+        """Replaces the cell's value. A value that is not a string is written as its JSON text."""
         if isinstance(value, msgspec.Raw):
             json = bytes(value)
             value = _decode_string(json) if json.startswith(b'"') else json.decode()
@@ -98,7 +101,7 @@ class CsvCell:
 
 
 class CsvRow:
-    """Raw cells, the line's end, and the positions of the selected columns among the cells."""
+    """A row: its raw cells, its line end, and the positions of the selected columns among the cells."""
 
     __slots__ = ("_end", "_grammar", "_positions", "line", "raws", "size")
 
@@ -123,7 +126,7 @@ class CsvRow:
 
 
 class CsvTable:
-    """A header, then rows of as many cells. Raises InputError if there is no header, or it cannot be read."""
+    """A header, then rows with as many cells as the header. Raises InputError if the header is missing or unreadable."""
 
     def __init__(self, lines: Lines, grammar: Grammar = COMMAS) -> None:
         self._lines = lines
@@ -169,7 +172,7 @@ class CsvTable:
 
     @contextlib.contextmanager
     def _hinting(self) -> Iterator[None]:
-        """Adds to the error about a sole column that it may be several."""
+        """Adds a hint to an error about a table of one column: another delimiter may separate several."""
         try:
             yield
         except ColumnError as error:
@@ -207,7 +210,7 @@ class CsvTable:
         """Does nothing: the header named the columns."""
 
     def _whole_row(self, line: bytes) -> str:
-        """The row that begins with this line: as long as a quoted cell is open, the next line belongs to it."""
+        """Returns the row that begins with this line: while a quoted cell is open, the next line belongs to the row."""
         number = self._lines.number
         text = self._decode(line)
         if text.count('"') % 2 == 0 or not self._grammar.quoting:
@@ -238,7 +241,7 @@ class CsvTable:
             ) from None
 
     def _split(self, text: str, number: int) -> tuple[list[str], str]:
-        """Raw cells and the row's end."""
+        """Returns the raw cells and the row's line end."""
         end = "\r\n" if text.endswith("\r\n") else "\n" if text.endswith("\n") else ""
         body = text[: len(text) - len(end)]
         delimiter = self._grammar.delimiter
@@ -247,7 +250,7 @@ class CsvTable:
         if not self._grammar.quoting:
             raise self._lines.error(_STRAY_RETURN, line=number)
         raws: list[str] = self._grammar.cells.findall(body + delimiter)
-        # findall passes over what does not match: then something is missing from the sum.
+        # findall skips text that does not match; the sum of lengths then falls short.
         if sum(map(len, raws)) + len(raws) != len(body) + 1:
             raise self._lines.error(_STRAY_RETURN if "\r" in _unquoted(body) else _STRAY_QUOTE, line=number)
         return raws, end

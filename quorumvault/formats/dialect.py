@@ -7,7 +7,7 @@ import msgspec
 Encoding: TypeAlias = Literal["utf-8", "utf-16", "utf-16-le", "utf-16-be", "latin-1", "windows-1252"]
 ENCODINGS: Final[tuple[Encoding, ...]] = get_args(Encoding)
 
-#: Spellings of a missing value in files of others. An empty cell without quotes is a null of CSV itself.
+#: Usual spellings of a missing value. An empty cell without quotes is CSV's own null.
 USUAL_NULLS: Final = frozenset(
     {
         *("", "NULL", "null", "Null", "(null)", "NIL", "nil", "\\N", "-", "--", ".", "?"),
@@ -17,9 +17,9 @@ USUAL_NULLS: Final = frozenset(
 
 
 class Dialect(msgspec.Struct, frozen=True):
-    """``delimiter`` and ``encoding`` None: by the file's name, and by its first bytes (UTF-16 with a mark, else UTF-8).
+    """``delimiter`` None: by the file's name. ``encoding`` None: by its first bytes (UTF-16 with a byte order mark, else UTF-8).
 
-    ``quoting`` False: a quote is a character like any other. ``nulls``: texts of cells that are nulls, and stay as they are.
+    ``quoting`` False: a quote is an ordinary character. ``nulls``: texts of cells that count as nulls, and stay as they are.
     """
 
     delimiter: str | None = None
@@ -28,5 +28,5 @@ class Dialect(msgspec.Struct, frozen=True):
     nulls: tuple[str, ...] = ()
 
 
-#: As files are by default.
+#: The default dialect of a file.
 PLAIN: Final = Dialect()

@@ -25,9 +25,9 @@ from quorumvault.formats.jsonpath import Every, FieldPath, PathError, concrete_p
 
 
 class Slot(msgspec.Struct, frozen=True, eq=False, gc=False):
-    """A member of a document that a field leads to. It is not null.
+    """A member of a document that a field leads to, and that is not null.
 
-    ``field`` is the position of that field in ``FieldSet.paths``; ``raw`` is the member's exact JSON text.
+    ``field`` is the position of the field in ``FieldSet.paths``; ``raw`` is the member's exact JSON text.
     """
 
     field: int
@@ -38,12 +38,12 @@ class Slot(msgspec.Struct, frozen=True, eq=False, gc=False):
 
     @property
     def path(self) -> str:
-        """The member's path without wildcards, as ``concrete_path`` spells it. Names of the record are cut to 64 characters."""
+        """The member's path without wildcards, as ``concrete_path`` spells it. Each name is cut to 64 characters."""
         return concrete_path(_shown(step) for step in (*self._trail, self._key))
 
     @property
     def name(self) -> str:
-        """The name that its object has for it; empty in an array."""
+        """The member's name in its object; empty in an array."""
         return self._key if isinstance(self._key, str) else ""
 
     def replace(self, value: str | bool | int | msgspec.Raw) -> None:
@@ -53,10 +53,12 @@ class Slot(msgspec.Struct, frozen=True, eq=False, gc=False):
         return f"Slot(field={self.field})"
 
 
-#: Characters of a member's name in a path. Under a wildcard it is the caller's, as long as a body, and may be in 100,000 paths.
+#: The most characters of a member's name in a path. Under a wildcard the name comes from the caller: it may be as long as a body,
+#: and be in 100,000 paths.
 _NAME_SHOWN: Final = 64
-#: Sets of nodes that fit one way through a record: about as many as steps in all expressions. But n expressions that mix [*] with
-#: other steps at n depths can have 2 to the n, and a walk looks at each node of a set for each member.
+#: The most sets of nodes that can match one way through a record. There are usually about as many as steps in all expressions.
+#: But n expressions that mix [*] with other steps at n depths can have 2 to the n, and a walk looks at each node of a set for
+#: each member.
 MAX_CASES: Final = 4096
 
 
@@ -65,9 +67,9 @@ def _shown(step: str | int) -> str | int:
 
 
 class _Node:
-    """A node of the trie: the steps that lead on from it, or the position of the field that ends here. ``alone`` is its list.
+    """A node of the trie: the steps that lead on from it, or the position of the field that ends here. ``alone`` is ``[self]``.
 
-    ``through``: the positions of all expressions that lead to it or through it.
+    ``through``: the positions of all expressions that lead to or through the node.
     """
 
     __slots__ = ("alone", "every", "field", "steps", "through")
@@ -82,7 +84,7 @@ class _Node:
 
 @dataclass(frozen=True, slots=True)
 class FieldSet:
-    """The configured fields. ``paths`` has them as they were written; ``fingerprint`` is the same for any spelling and order."""
+    """The configured fields. ``paths`` has them as written; ``fingerprint`` does not depend on their spelling and order."""
 
     paths: tuple[str, ...]
     fingerprint: str
@@ -90,7 +92,7 @@ class FieldSet:
 
     @classmethod
     def compile(cls, expressions: Sequence[str], where: object) -> FieldSet:
-        """Raises ConfigError that names ``where`` and the position in the list."""
+        """Compiles expressions. Raises ConfigError, which names ``where`` and the position in the list."""
         paths = []
         for position, text in enumerate(expressions):
             try:
@@ -98,33 +100,33 @@ class FieldSet:
             except PathError as error:
                 raise ConfigError(where, f"fields[{position}]", f"{text!r}: {error}") from None
         root = _compile(paths, where)
-        meaning = "\n".join(sorted(map(str, paths)))  # a path has its line breaks escaped
+        meaning = "\n".join(sorted(map(str, paths)))  # a path escapes its line breaks
         return cls(tuple(expressions), hashlib.blake2b(meaning.encode(), digest_size=8).hexdigest(), root)
 
     def find(self, document: Document) -> Iterator[Slot]:
-        """Yields the slots of ``document``, in its order; none for a field that is missing or null, one for an object or array.
+        """Yields the slots of ``document``, in document order. A missing or null field has none; an object or array has one.
 
-        A slot may be replaced before the next one is asked for.
+        The caller may replace a slot before it asks for the next one.
         """
         return (slot for slot in self.walk(document) if slot is not None)
 
     def walk(self, document: Document) -> Iterator[Slot | None]:
-        """``find`` with a None after 1,024 members or fewer, but see ``_walk``, so that a caller can yield to other work."""
+        """As ``find``, but yields None after at most 1,024 members (but see ``_walk``), so that other work can run."""
         return _walk(document.members, [self._root], (), [0])
 
 
 _NULL = msgspec.Raw(b"null")
 
 
-#: Members, times the nodes that fit their container, between two returns to the caller: about half a millisecond.
+#: Members, times the nodes that match their container, between two returns to the caller: about half a millisecond.
 _LOOKED_AT_ONCE: Final = 1024
 
 
 def _walk(container: Container, nodes: list[_Node], trail: tuple[str | int, ...], looked: list[int]) -> Iterator[Slot | None]:
-    """``nodes``: all that fit the way to ``container``. If one is the end of a field it is the only one.
+    """Walks ``container``. ``nodes``: all that match the way to it. If a field ends at one of them, it is the only one.
 
-    ``looked`` counts the members of the containers since the last turn. A sole node without [*] passes over the names of one
-    container without a turn: 100,000 at most (json.py), some 3 ms.
+    ``looked`` counts the members of containers since the last return to the caller. A single node without [*] scans the names of
+    one container without a return: at most 100,000 (json.py), about 3 ms.
     """
     looked[0] += len(container)
     if looked[0] >= _LOOKED_AT_ONCE:
@@ -146,7 +148,7 @@ def _walk(container: Container, nodes: list[_Node], trail: tuple[str | int, ...]
 
 
 def _ways(container: Container, nodes: list[_Node]) -> Iterable[tuple[Any, list[_Node]]]:
-    """The keys of ``container`` that have to be looked at, in its order, and the nodes that each leads to, which may be none."""
+    """Returns the keys of ``container`` to look at, in its order, and the nodes that each leads to, which may be none."""
     node = nodes[0]
     every, steps = node.every, node.steps
     keys: Iterable[Any] = container if isinstance(container, dict) else range(len(container))
@@ -165,7 +167,7 @@ def _after(nodes: list[_Node], step: str | int) -> list[_Node]:
 
 
 def _compile(paths: Sequence[FieldPath], where: object) -> _Node:
-    """Returns the root of the trie. Raises ConfigError for an expression that can meet an earlier one, or over MAX_CASES."""
+    """Returns the root of the trie. Raises ConfigError for an expression that overlaps an earlier one, or over MAX_CASES."""
     root = _Node()
     for position, path in enumerate(paths):
         node = root
@@ -195,7 +197,7 @@ def _compile(paths: Sequence[FieldPath], where: object) -> _Node:
 
 
 def _refuse_company(nodes: list[_Node], paths: Sequence[FieldPath], where: object) -> None:
-    """Raises ConfigError unless one expression alone leads to ``nodes``, at one of which a field ends."""
+    """Raises ConfigError unless only one expression leads to ``nodes``. A field ends at one of the nodes."""
     first, *others = sorted(position for node in nodes for position in node.through)
     if others:
         ended = min(node.field for node in nodes if node.field is not None)

@@ -26,21 +26,21 @@ import msgspec
 
 from quorumvault import errors
 
-#: Objects and arrays inside each other, the outermost counted. The contract's number: far above what records need, and
-#: far below what would exhaust the stack of this process, or of whoever reads the answer.
+#: The most objects and arrays inside each other, the outermost included. It is part of the API's contract: far above what records
+#: need, and far below what would exhaust the stack of this process or of a client that reads the answer.
 MAX_DEPTH: Final = 64
 
-#: Objects and arrays of one body: 10,000 records of thirty each. Each takes about a microsecond and a hundred bytes to open.
+#: The most objects and arrays in one body: 10,000 records of thirty each. Opening one takes about a microsecond and 100 bytes.
 MAX_CONTAINERS: Final = 300_000
-#: Commas outside of strings, which count members and elements: 10,000 records of a hundred each. An array of so many elements
-#: takes one step of 50 ms to open.
+#: The most commas outside strings, which count members and elements: 10,000 records of a hundred each. An array of this many
+#: elements is opened in one step of 50 ms.
 MAX_COMMAS: Final = 1_000_000
-#: Names of one object and of those around it, together: they are kept while the check looks for one that is there twice.
+#: The most names of one object and the objects around it together: the check for repeated names keeps them.
 MAX_NAMES: Final = 100_000
 
-#: A part of a record: Raw as it came, the other scalars as they were put there.
+#: A part of a record: Raw if unchanged; other scalars are replacements.
 Node: TypeAlias = "msgspec.Raw | str | bool | int | dict[str, Node] | list[Node]"
-#: An object by its names, or an array by its positions.
+#: An object with names as keys, or an array with positions.
 Container: TypeAlias = "dict[Any, Node] | list[Node]"
 
 encode = msgspec.json.Encoder().encode
@@ -49,36 +49,36 @@ _name: Callable[[bytes], str] = msgspec.json.Decoder(str).decode
 _object: Callable[[bytes], dict[str, Any]] = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _array: Callable[[bytes], list[Any]] = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
-#: Bytes of a body that one step looks at: up to 6 ms, if it is made of short strings.
+#: Bytes of a body for one step: up to 6 ms, if the body consists of short strings.
 _STEP_BYTES = 128 << 10
-#: Names and braces that one step looks at: about 3 ms.
+#: Names and braces for one step: about 3 ms.
 _STEP_NAMES = 8_192
-#: A body up to this size is searched for repeated names by the standard library's parser, in one step of up to 15 ms.
+#: For a body up to this size, the standard library's parser looks for repeated names, in one step of up to 15 ms.
 _SMALL = 256 << 10
 
 #: Every byte but quotes, brackets and commas.
 _FILLING = bytes(set(range(256)) - set(b'"{}[],'))
-#: A bracket as a step of the depth: +1, or -1 as a signed byte.
+#: Maps a bracket to its change of depth: +1, or -1 as a signed byte.
 _STEPS = bytes.maketrans(b"{[}]", b"\x01\x01\xff\xff")
 _STRING = re.compile(rb'"[^"]*"?')
-#: In a piece of a text, escaped quotes apart: a string's content, then (2) the colon that makes it a name, (3) blanks up to the
-#: piece's end, after which there may be one, or (4) the piece's end; or a brace.
+#: In a piece of text without escaped quotes, matches a brace, or a string's content followed by (2) the colon that makes it a
+#: name, (3) blanks up to the piece's end, after which a colon may follow, or (4) the piece's end.
 _NAME_OR_BRACE = re.compile(rb'"([^"]*+)(?:("[ \t\n\r]*+:)|"([ \t\n\r]*+\Z)?|(\Z))|[{}]')
 _BLANKS = b" \t\n\r"
 _HIGH = rb"\\u[dD][89abAB][0-9a-fA-F]{2}"
 _LOW = rb"\\u[dD][c-fC-F][0-9a-fA-F]{2}"
-#: All up to the first surrogate without its other half. Never steps back, and a search for that one would take ten times as long.
+#: Matches everything up to the first lone surrogate. It never backtracks; searching for the surrogate takes ten times as long.
 _BEFORE_LONE_SURROGATE = re.compile(rb"(?:[^\\]++|%b%b|(?!%b|%b)\\)*+" % (_HIGH, _LOW, _HIGH, _LOW))
 
 
-#: The name of the text in errors, unless a caller gives another one.
+#: The default name of the text in errors.
 BODY: Final = "the body"
 
 
 def check_json_text(body: bytes, subject: str = BODY) -> None:
     """Raises errors.Malformed unless ``body`` is JSON in UTF-8, at most 64 deep, without lone surrogates or repeated names.
 
-    ``subject`` is what the error calls it.
+    ``subject`` is the name of the text in the error.
     """
     for _ in check_steps(body, subject):
         pass
@@ -91,7 +91,7 @@ def check_steps(body: bytes, subject: str = BODY) -> Iterator[None]:
     except UnicodeDecodeError as error:
         raise errors.Malformed(f"{subject} is not UTF-8 at byte {error.start}") from None
     yield
-    if len(body) > MAX_COMMAS or body.count(b"{") + body.count(b"[") > MAX_DEPTH:  # else no limit can be passed
+    if len(body) > MAX_COMMAS or body.count(b"{") + body.count(b"[") > MAX_DEPTH:  # else the body cannot exceed any limit
         for _ in parts_in_steps(body, subject):
             yield
     try:
@@ -103,9 +103,9 @@ def check_steps(body: bytes, subject: str = BODY) -> Iterator[None]:
 
 
 def _what_is_wrong(body: bytes, error: msgspec.DecodeError, subject: str) -> str:
-    """msgspec words a lone surrogate as if the text had ended; the rest it words well, with a place and no content."""
+    """Words an error of msgspec. Its text is wrong only for a lone surrogate; else it names a place and shows no content."""
     words = str(error).removeprefix("JSON is malformed: ")
-    if len(body) > _SMALL:  # the search for it would be a long step
+    if len(body) > _SMALL:  # the search for a lone surrogate would be a long step
         return f"{subject} is not JSON, or has an escaped surrogate without its other half: {words}"
     before = _BEFORE_LONE_SURROGATE.match(_without_escaped_quotes(body))
     if before and before.end() < len(body):
@@ -114,10 +114,10 @@ def _what_is_wrong(body: bytes, error: msgspec.DecodeError, subject: str) -> str
 
 
 def parts_in_steps(body: bytes, subject: str = BODY) -> Iterator[int]:
-    """Yields the commas, objects and arrays outside of strings so far: there are at least as many as values in the body.
+    """Yields the number of commas, objects and arrays outside strings so far. At the end it is at least the number of values.
 
-    Raises errors.Malformed for too many of those, or of objects and arrays, or if they are nested too deep. The body may be no
-    JSON: what is said of any beginning of it does not depend on what follows.
+    Raises errors.Malformed for too many commas, too many objects and arrays, or nesting that is too deep. The body need not be
+    JSON: the result for a prefix does not depend on what follows it.
     """
     depth = containers = commas = 0
     quoted = False
@@ -138,22 +138,22 @@ def parts_in_steps(body: bytes, subject: str = BODY) -> Iterator[int]:
 
 
 def _pieces(text: bytes) -> Iterator[tuple[int, bytes]]:
-    """A text in pieces, and where each begins. A quote in a piece begins or ends a string: those that are escaped are gone."""
+    """Yields the text in pieces, each with its start. Escaped quotes are masked, so every quote begins or ends a string."""
     start = 0
     while start < len(text):
         piece = text[start : start + _STEP_BYTES]
         backslashes = len(piece) - len(piece.rstrip(b"\\"))
-        if backslashes % 2:  # the last one escapes the next byte
+        if backslashes % 2:  # the last backslash escapes the next byte
             piece = text[start : start + _STEP_BYTES + 1]
         yield start, _without_escaped_quotes(piece)
         start += len(piece)
 
 
 def _outline(piece: bytes, quoted: bool) -> tuple[bytes, bool]:
-    """The brackets and commas of a piece, in order, without those in strings; and whether the piece ends inside a string.
+    """Returns the brackets and commas of a piece outside strings, in order, and whether the piece ends inside a string.
 
-    ``quoted``: it begins inside one. With all filling gone, '""' is an empty string or a seam between two strings: without it,
-    each bracket or comma that is left is inside a string, or outside, as before.
+    ``quoted``: the piece begins inside a string. Without the filling, '""' is an empty string or the seam between two strings.
+    Removing it leaves every bracket and comma inside a string, or outside, as before.
     """
     kept = (b'"' if quoted else b"") + piece.translate(None, _FILLING)
     ends_quoted = kept.count(b'"') % 2 == 1
@@ -162,16 +162,16 @@ def _outline(piece: bytes, quoted: bool) -> tuple[bytes, bool]:
 
 
 def _without_escaped_quotes(text: bytes) -> bytes:
-    """Returns a text of the same length. A backslash pairs with the next byte from the left, so pairs of them go first."""
+    """Masks escaped quotes, and keeps the length. Backslashes pair up from the left, so double backslashes are masked first."""
     if b"\\" not in text:
         return text
     return text.replace(b"\\\\", b"__").replace(b'\\"', b"__")
 
 
 class Document:
-    """One record, to be changed in place and written again. ``members`` is what an encoder of msgspec takes as it is.
+    """One record, to change in place and write again. msgspec encodes ``members`` as they are.
 
-    ``encode`` keeps the spelling of values, and rewriting.py all else of ``text`` as well.
+    ``encode`` keeps the spelling of values; rewriting.py keeps everything else of ``text`` as well.
     """
 
     __slots__ = ("members", "text")
@@ -182,7 +182,7 @@ class Document:
 
     @classmethod
     def parse(cls, text: bytes) -> Document:
-        """``text`` is part of a body that ``check_json_text`` let pass. Raises errors.Invalid if it is no JSON object."""
+        """Parses ``text``, part of a body that passed ``check_json_text``. Raises errors.Invalid if it is not a JSON object."""
         try:
             return cls(_object(text), text)
         except msgspec.ValidationError:
@@ -197,17 +197,17 @@ class _RepeatedName(Exception):
 
 
 def _refuse_repeats(members: list[tuple[str, object]]) -> None:
-    """Raises _RepeatedName. Returns None for any other object: the decoded value is not used."""
+    """Raises _RepeatedName for an object with a repeated name. Else returns None: the decoded value is not used."""
     if len(dict(members)) < len(members):
         raise _RepeatedName
 
 
-#: Numbers are not converted: an integer of thousands of digits would take long.
+#: The decoder does not convert numbers: an integer of thousands of digits would take long.
 _look_for_repeats = json.JSONDecoder(object_pairs_hook=_refuse_repeats, parse_int=len, parse_float=len).decode
 
 
 def check_names(text: bytes, subject: str = BODY) -> Iterator[None]:
-    """Judges in steps whether an object of a valid JSON text has a name twice. Raises errors.Malformed that names the byte."""
+    """Checks, in steps, that no object of a valid JSON text has a name twice. Raises errors.Malformed, which names the byte."""
     if _has_names_once(text):
         return
     if len(text) <= _SMALL:
@@ -221,7 +221,7 @@ def check_names(text: bytes, subject: str = BODY) -> Iterator[None]:
 
 
 def _has_names_once(text: bytes) -> bool:
-    """True for many a flat object whose names differ: it has at most as many names as colons, or quotes before one."""
+    """Returns True for most flat objects without repeated names: their colons, or quotes before a colon, count the names."""
     if len(text) > _SMALL or text.count(b"{") != 1 or not text.startswith(b"{"):
         return False
     colons = text.count(b":")
@@ -240,7 +240,7 @@ def _find_repeat(text: bytes, subject: str) -> Iterator[None]:
     for start, piece in _pieces(text):
         yield
         at = 0
-        if quoted:  # the string that began in an earlier piece
+        if quoted:  # find the end of the string that began in an earlier piece
             at = piece.find(b'"') + 1
             if not at:
                 continue
@@ -264,7 +264,7 @@ def _find_repeat(text: bytes, subject: str) -> Iterator[None]:
 
 
 class _Names:
-    """The names so far of the objects that are open, the outermost first."""
+    """The names so far of the open objects, the outermost object first."""
 
     def __init__(self, text: bytes, subject: str) -> None:
         self._text = text
@@ -279,7 +279,7 @@ class _Names:
             self._held -= len(self._objects.pop())
 
     def add(self, start: int, end: int) -> None:
-        """Note the name between these places. Raises errors.Malformed if its object has it already."""
+        """Notes the name between two places. Raises errors.Malformed if the object already has this name."""
         name, names = self._text[start:end], self._objects[-1]
         if b"\\" in name:
             name = _name(b'"' + name + b'"').encode()
@@ -295,7 +295,7 @@ _OPENING = ord("{")
 
 
 def opened(container: Container, key: Any) -> Container | None:
-    """The object or array at ``container[key]``, None if it is neither. One that still is Raw is taken apart first."""
+    """Returns the object or array at ``container[key]``, None if it is neither. If it is still Raw, decodes one level first."""
     member = container[key]
     if not isinstance(member, msgspec.Raw):
         return member if isinstance(member, dict | list) else None

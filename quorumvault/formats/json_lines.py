@@ -21,7 +21,7 @@ _decode_string = msgspec.json.Decoder(str).decode
 
 
 class JsonCell:
-    """``put`` is what takes the value's place, as JSON; empty as long as it was not replaced."""
+    """A cell. ``put`` is the JSON text that replaces the value; empty while the value is not replaced."""
 
     __slots__ = ("_slot", "column", "put")
 
@@ -39,7 +39,7 @@ class JsonCell:
         self.put = encode(value)
 
     def place(self, text: bytes) -> tuple[int, int]:
-        """Where the value is in the text of its record. It begins at -1 if its name alone does not tell."""
+        """Returns start and end of the value in its record's text. The start is -1 if the name alone does not determine it."""
         slot = self._slot
         start = place_by_name(text, slot.name, slot.raw)
         return start, start + len(slot.raw)
@@ -75,7 +75,7 @@ class JsonRow:
 
 
 def _spliced(text: bytes, cells: list[JsonCell]) -> bytes | None:
-    """The text with those cells replaced that are to be, None if the name of one leaves doubts about its place."""
+    """Returns the text with the replaced cells. Returns None if a cell's name does not determine its place."""
     if not plain_names(text):
         return None
     places = [(*cell.place(text), cell.put) for cell in cells if cell.put]
@@ -90,12 +90,12 @@ def _spliced(text: bytes, cells: list[JsonCell]) -> bytes | None:
     return b"".join(parts)
 
 
-#: For JSON that is on several lines, and for an array of records.
+#: The hint in errors about JSON on several lines, and about an array of records.
 _ONE_A_LINE = ". Each line has to be one object: jq -c . writes an object in one line, and jq -c '.[]' those of an array"
 
 
 def _as_path(name: str) -> str:
-    """Raises ColumnError for an expression that is none."""
+    """Returns the JSONPath expression of a column's name. Raises ColumnError for an invalid one."""
     try:
         return str(FieldPath.parse(name)) if name.startswith("$") else concrete_path((name,))
     except PathError as error:
@@ -136,7 +136,7 @@ class JsonLinesTable:
         self._only_listed = False
 
     def select_named(self, names: Sequence[str]) -> None:
-        """A name that begins with $ is an expression."""
+        """Selects columns. A name that begins with $ is a JSONPath expression."""
         columns = tuple(dict.fromkeys(names))
         try:
             self._select(columns, list(map(_as_path, columns)), "columns")
@@ -154,7 +154,7 @@ class JsonLinesTable:
         self._only_listed = only_listed
 
     def positions(self, names: Sequence[str]) -> frozenset[int]:
-        """A column may be named in another spelling: $.id is id."""
+        """Returns the positions of columns. A name may have another spelling than the column's: $.id is id."""
         return cast_positions([_as_path(name) for name in names], [_as_path(column) for column in self.columns])
 
     def select_configured(self, paths: Sequence[str]) -> None:
@@ -164,7 +164,7 @@ class JsonLinesTable:
         self._fields = FieldSet.compile(paths, where)
         self.columns = columns
         steps = [FieldPath.parse(path).steps for path in paths]
-        #: The top-level members that lead to the columns, and those of them that no record had so far.
+        #: The top-level members that lead to the columns, and those that no record has had so far.
         self._leads = [step[0] if isinstance(step[0], str) else "" for step in steps]
         self._unseen = set(self._leads) - {""}
 
@@ -188,7 +188,7 @@ class JsonLinesTable:
             line = next(self._lines, None)
 
     def lacking(self) -> list[str]:
-        """The selected columns that no record had so far; none as long as there was no record."""
+        """Returns the selected columns that no record has had so far; an empty list before the first record."""
         if not self._records:
             return []
         return [column for column, lead in zip(self.columns, self._leads, strict=True) if lead in self._unseen]

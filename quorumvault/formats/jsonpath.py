@@ -25,7 +25,7 @@ class Every(Enum):
     ONE = "[*]"
 
 
-#: From an object or array to one member, to one element, to every one.
+#: A step from an object or array: to a member by name, to an element by index, or to all of them.
 PathStep: TypeAlias = str | int | Every
 
 _BLANK = r"[ \t\n\r]*"
@@ -38,7 +38,7 @@ _STEP = re.compile(
     r'|(?P<double>"(?:[^"\\]|\\[bfnrtu/\\"])*")'
     rf"){_BLANK}\])"
 )
-#: Forms of RFC 9535 that are not taken, and frequent mistakes, with what to do instead.
+#: Forms of RFC 9535 that are not supported, and frequent mistakes, each with what to write instead.
 _REFUSALS: Final = (
     (re.compile(r"\.\."), "descendants (..) are not taken, write the whole path"),
     (re.compile(r"\.\*"), "write [*] for every one"),
@@ -58,19 +58,19 @@ _decode_string = msgspec.json.Decoder(str).decode
 
 
 class PathError(ValueError):
-    """An expression is no path that is taken here: what is wrong, and at which character."""
+    """An expression is not a supported path. The message says what is wrong, and at which character."""
 
 
 @dataclass(frozen=True, slots=True)
 class FieldPath:
-    """One expression: as it was written, and its steps from the record's root."""
+    """One expression: its text as written, and its steps from the record's root."""
 
     text: str
     steps: tuple[PathStep, ...]
 
     @classmethod
     def parse(cls, text: str) -> FieldPath:
-        """Raises PathError."""
+        """Parses an expression. Raises PathError."""
         if not text.startswith("$"):
             raise PathError("a path starts with $, the record: $.ssn")
         steps: list[PathStep] = []
@@ -88,7 +88,7 @@ class FieldPath:
         return cls(text, tuple(steps))
 
     def __str__(self) -> str:
-        """The one spelling of these steps that ``concrete_path`` gives, whatever the text was."""
+        """The canonical spelling of these steps (``concrete_path``), whatever the text was."""
         return concrete_path(self.steps)
 
 
@@ -105,7 +105,7 @@ def _step(match: re.Match[str]) -> PathStep:
 
 
 def _unquoted(text: str, match: re.Match[str]) -> str:
-    """A quoted name without its quotes. RFC 9535 has JSON's strings, and the same in single quotes."""
+    """Returns a quoted name without its quotes. RFC 9535 allows JSON strings, and the same in single quotes."""
     if text.startswith("'"):
         inner = _TO_DOUBLE_QUOTES.sub(lambda found: {"\\'": "'", '"': '\\"'}.get(found[0], found[0]), text[1:-1])
         text = f'"{inner}"'
@@ -120,16 +120,16 @@ def _why_not(text: str, position: int) -> str:
 
 
 def column_name(steps: Sequence[PathStep]) -> str:
-    """How a column of records is named: a member of the record by its bare name, anything else by its path.
+    """Returns the name of a column of records: the bare name of a top-level member, else the path.
 
-    A bare name that begins with ``$`` would be read as a path.
+    A name that begins with ``$`` is written as a path too, since the bare name would be read as one.
     """
     first = steps[0]
     return first if len(steps) == 1 and isinstance(first, str) and not first.startswith("$") else concrete_path(steps)
 
 
 def texts_in(value: object, steps: tuple[PathStep, ...] = ()) -> Iterator[tuple[tuple[PathStep, ...], str]]:
-    """Yields the strings in a decoded JSON value, with the steps that lead to each; any element of an array is ``Every.ONE``."""
+    """Yields the strings in a decoded JSON value, with the steps to each; every array element is ``Every.ONE``."""
     if isinstance(value, str):
         yield steps, value
     elif isinstance(value, dict):
@@ -141,9 +141,9 @@ def texts_in(value: object, steps: tuple[PathStep, ...] = ()) -> Iterator[tuple[
 
 
 def concrete_path(steps: Iterable[PathStep]) -> str:
-    """``$.contacts[1].phone``: names bare where RFC 9535 has a shorthand, else quoted as in its normalised paths.
+    """Returns a path such as ``$.contacts[1].phone``: names bare where RFC 9535 has a shorthand, else quoted as normalised paths.
 
-    With a wildcard field it shows names that came with the record. It is for whoever sent that record, and for no log.
+    Under a wildcard field the path shows names from the record. Show it only to the sender of the record, never in a log.
     """
     return "$" + "".join(map(_spelled, steps))
 

@@ -5,16 +5,16 @@ from typing import BinaryIO
 
 from quorumvault.errors import InputError
 
-#: One line, and one CSV row of several lines: as much as one request to a node may be.
+#: The most bytes of one line, or of one CSV row of several lines: as many as one request to a node may have.
 MAX_BYTES = 16 << 20
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class Lines(Iterator[bytes]):
-    """Lines with their ends, which the last one may lack.
+    """Lines with their line ends, which the last line may lack.
 
-    ``number`` is that of the line read last, counted from 1; ``offset`` how many bytes were read up to its end.
+    ``number`` is the number of the line read last, counted from 1; ``offset`` is the number of bytes up to its end.
     """
 
     def __init__(self, stream: BinaryIO, source: str) -> None:
@@ -34,11 +34,11 @@ class Lines(Iterator[bytes]):
         return line
 
     def error(self, problem: str, line: int | None = None) -> InputError:
-        """At the line read last, unless another one is given."""
+        """Makes an error at ``line``, by default the line read last."""
         return InputError(self.source, self.number if line is None else line, problem)
 
     def seek(self, offset: int, number: int) -> None:
-        """Goes on after line ``number``, which ends at ``offset``. A stream that cannot seek is read up to there."""
+        """Continues after line ``number``, which ends at ``offset``. Reads up to there if the stream cannot seek."""
         if self._stream.seekable():
             self._stream.seek(offset)
         else:
@@ -47,13 +47,13 @@ class Lines(Iterator[bytes]):
         self.offset, self.number = offset, number
 
     def without_mark(self) -> tuple[bytes, bytes]:
-        """The byte order mark that the stream may begin with, and the rest of its first line; both empty for an empty one."""
+        """Returns the stream's byte order mark, if any, and the rest of its first line; both are empty for an empty stream."""
         line = next(self, b"")
         return (BYTE_ORDER_MARK, line[3:]) if line.startswith(BYTE_ORDER_MARK) else (b"", line)
 
 
 def split_end(line: bytes) -> tuple[bytes, bytes]:
-    """A line and its end: CR LF, LF or nothing."""
+    """Splits a line from its line end: CR LF, LF or nothing."""
     if line.endswith(b"\r\n"):
         return line[:-2], b"\r\n"
     if line.endswith(b"\n"):

@@ -17,14 +17,14 @@ import msgspec
 from quorumvault.formats.json import Container, Node
 from quorumvault.formats.jsonpath import Every, FieldPath, PathStep, column_name
 
-#: Names that are noted. Records whose names are data have no end of them.
+#: The most names to note: records whose names are data have unboundedly many.
 MOST_NAMES: Final = 1000
 _NULL: Final = msgspec.Raw(b"null")
 _Steps = tuple[PathStep, ...]
 
 
 class _Level:
-    """An object or array that paths lead through: ``ends`` are steps at which a path ends, ``inner`` those that go on."""
+    """An object or array on a path. ``ends``: the steps at which a path ends. ``inner``: the steps at which a path goes on."""
 
     def __init__(self, paths: Iterable[_Steps]) -> None:
         following: dict[PathStep, list[_Steps]] = {}
@@ -36,7 +36,7 @@ class _Level:
 
 
 class Remaining:
-    """``names``: those that were met so far, in their order. ``keep``: paths that are not noted, nor what is inside of them."""
+    """``names``: the names found so far, in order. ``keep``: paths that are not noted, with everything inside them."""
 
     def __init__(self, paths: Sequence[FieldPath], keep: Sequence[FieldPath]) -> None:
         self._root = _Level(path.steps for path in paths)
@@ -44,7 +44,7 @@ class Remaining:
         self.names: dict[str, None] = {}
 
     def meet(self, members: dict[str, Node]) -> None:
-        """Notes what is new in a record whose columns were found before."""
+        """Notes the new names in a record whose columns have been found."""
         if len(self.names) < MOST_NAMES:
             self._meet(self._root, members, ())
 
@@ -74,7 +74,7 @@ class Remaining:
 
 
 def _at(container: Container, step: PathStep) -> Iterator[tuple[Any, Node]]:
-    """The members that a step leads to."""
+    """Yields the members that a step leads to."""
     if isinstance(step, Every):
         yield from container.items() if isinstance(container, dict) else enumerate(container)
     elif isinstance(container, dict) if isinstance(step, str) else isinstance(container, list) and step < len(container):

@@ -16,9 +16,9 @@ import msgspec
 
 from quorumvault.formats.json import Container, Document, encode
 
-#: Members between two pieces: a node's event loop turns in between.
+#: Members between two pieces: a node's event loop runs other work in between.
 _PIECE_MEMBERS: Final = 4096
-#: A text up to this size is searched for escaped names, in at most 3 ms; of a larger one it is taken for granted.
+#: A text up to this size is searched for escaped names, in at most 3 ms; a larger text is assumed to have some.
 _SEARCHED_BYTES: Final = 256 << 10
 
 _STRING = rb'"(?:[^"\\]++|\\.)*+"'
@@ -27,14 +27,14 @@ _BEFORE_ELEMENT = re.compile(rb"[ \t\n\r,]*+")
 _COLON = re.compile(rb"[ \t\n\r]*+:[ \t\n\r]*+")
 _SCALAR = re.compile(rb"%b|[^ \t\n\r,\]}]++" % _STRING)
 _STRING_OR_BRACKET = re.compile(rb"%b|[{\[]|([}\]])" % _STRING)
-#: What can stand behind a value.
+#: The bytes that can follow a value.
 _BEHIND: Final = b" \t\n\r,]}"
-#: All up to the first name with an escape that msgspec would write in another way. Never steps back, so it takes one pass.
+#: Matches everything up to the first name with an escape that msgspec would write otherwise. It never backtracks.
 _BEFORE_ESCAPED_NAME = re.compile(rb'(?:[^"]++|"(?:[^"\\]++|\\[^u/])*+(?:"|\\[u/](?:[^"\\]++|\\.)*+"(?![ \t\n\r]*+:)))*+')
 
 
 def may_escape_names(text: bytes) -> bool:
-    """Returns whether a valid JSON text has names with escapes that msgspec would not write, or is too large to be searched."""
+    """Returns whether a valid JSON text has names with escapes that msgspec would not write, or is too large to search."""
     if b"\\" not in text:
         return False
     if len(text) > _SEARCHED_BYTES:
@@ -44,7 +44,7 @@ def may_escape_names(text: bytes) -> bool:
 
 
 def rewritten(document: Document) -> Iterator[bytes]:
-    """Yields the document's text with what was replaced in it, in pieces."""
+    """Yields the document's text with its replaced values, in pieces."""
     text = document.text
     start = text.index(b"{") + 1
     yield text[:start]
@@ -53,7 +53,7 @@ def rewritten(document: Document) -> Iterator[bytes]:
 
 
 def _members(text: bytes, at: int, container: Container) -> Generator[bytes, None, int]:
-    """Yields the text from behind an opening bracket to its closing one, and returns the place of that one."""
+    """Yields the text between an opening bracket and its closing bracket, and returns the place of the closing one."""
     named = isinstance(container, dict)
     before = _BEFORE_MEMBER if named else _BEFORE_ELEMENT
     kept = at
@@ -92,7 +92,7 @@ def _unchanged(text: bytes, at: int, value: msgspec.Raw) -> int:
 
 
 def end_of_value(text: bytes, at: int) -> int:
-    """Returns where the value that begins at this place of a valid JSON text ends."""
+    """Returns the end of the value that begins at ``at`` in a valid JSON text."""
     if text[at] not in b"{[":
         return _end(_SCALAR, text, at)
     depth = 0
@@ -107,10 +107,10 @@ def end_of_value(text: bytes, at: int) -> int:
 
 
 def place_by_name(text: bytes, name: str, raw: bytes) -> int:
-    """Returns where the value ``raw`` of the member ``name`` begins in a text with ``plain_names``; -1 if its name leaves doubts.
+    """Returns the start of the value ``raw`` of member ``name`` in a text with ``plain_names``; -1 if its name is ambiguous.
 
-    The name in quotes has to be there once. Then it is a string of its own, as the byte before it shows, and a name, since a
-    colon follows. No other spelling of it is there: it has no character that such a text would escape.
+    The quoted name must occur once. The byte before it shows that it is a whole string, and the colon after it that it is a name.
+    The text has no other spelling of it, since it has no character that such a text would escape.
     """
     quoted = encode(name)
     found = text.find(quoted)
@@ -119,14 +119,14 @@ def place_by_name(text: bytes, name: str, raw: bytes) -> int:
     at = found + len(quoted)
     if text.find(quoted, at) >= 0:
         return -1
-    if text.startswith(b":", at) and text.startswith(raw, at + 1):  # as most write it
+    if text.startswith(b":", at) and text.startswith(raw, at + 1):  # the usual spelling
         return at + 1
     colon = _COLON.match(text, at)
     return colon.end() if colon is not None and text.startswith(raw, colon.end()) else -1
 
 
 _BACKSLASH: Final = ord("\\")
-#: Characters of a name that are spelled in more than one way without an escape of printable ASCII.
+#: Characters of a name that have more than one spelling, even without ``\u`` escapes of printable ASCII.
 _ESCAPED = re.compile(rb"[\\/]")
 #: An escape of a printable character of ASCII, or of DEL.
 _ESCAPED_ASCII = re.compile(rb"\\u00[2-7]")

@@ -14,11 +14,11 @@ from quorumvault.formats.jsonpath import FieldPath
 
 
 class UnwritableValue(ValueError):
-    """A value cannot be written in a cell of this table: why. It never holds the value."""
+    """A value cannot be written in a cell of this table. The message gives the reason and never the value."""
 
 
 class Cell(Protocol):
-    """One value, at ``column`` of the table's ``columns``."""
+    """One value; ``column`` is its position in the table's ``columns``."""
 
     column: int
 
@@ -26,14 +26,14 @@ class Cell(Protocol):
     def value(self) -> str | msgspec.Raw: ...
 
     def replace(self, value: str | msgspec.Raw | None) -> None:
-        """Sets what ``render`` of its row writes here: a string, the JSON text of any value, or (None) a null.
+        """Sets what the row's ``render`` writes for this cell: a string, the JSON text of any value, or (None) a null.
 
         Raises UnwritableValue.
         """
 
 
 class Row(Protocol):
-    """``line`` is where it begins in the file, counted from 1; ``size`` its length there, in bytes or characters."""
+    """``line`` is the row's first line in the file, counted from 1; ``size`` its length there, in bytes or characters."""
 
     line: int
     size: int
@@ -43,7 +43,7 @@ class Row(Protocol):
         """False for an empty line."""
 
     def cells(self) -> Sequence[Cell]:
-        """The cells of the selected columns, without nulls."""
+        """Returns the cells of the selected columns, without nulls."""
 
     def render(self) -> bytes: ...
 
@@ -70,35 +70,35 @@ class Table(Protocol):
         """The columns, or members of records so far, that are not selected and that ``keep`` does not name."""
 
     def leave(self, keep: Sequence[str], *, only_listed: bool) -> None:
-        """Says which columns may stay as they are, after a selection. Any other one is an error if ``only_listed``.
+        """Sets the columns that may stay as they are, after a selection. With ``only_listed`` any other column is an error.
 
-        Raises ColumnError then, or ``rows`` does at a record that has one.
+        Raises ColumnError for such a column, here or in ``rows`` at the first record that has one.
         """
 
     def positions(self, names: Sequence[str]) -> frozenset[int]:
-        """Returns the places of these among ``columns``. Raises ColumnError for one that is not selected."""
+        """Returns the positions of these names in ``columns``. Raises ColumnError for a name that is not selected."""
 
     def select_configured(self, paths: Sequence[str]) -> None:
-        """Selects the columns that configured fields (JSONPath) lead to. Raises ColumnError if none is known to do so."""
+        """Selects the columns that configured fields (JSONPath) lead to. Raises ColumnError if there are known to be none."""
 
     def header(self) -> bytes:
         """Returns the bytes before the first row."""
 
     def skip_to(self, place: RowPlace) -> None:
-        """Makes ``rows`` begin at a place, with what was seen before it. The stream must be a file."""
+        """Makes ``rows`` begin at a place, and restores the columns seen before it. The stream must be a file."""
 
     def place(self, row: int) -> RowPlace:
-        """Returns the place at which ``rows`` is, after ``row`` records."""
+        """Returns the current place of ``rows``, after ``row`` records."""
 
     def rows(self) -> Iterator[Row]:
         """Yields the rows. May be called once. Raises InputError at a line that cannot be read."""
 
     def check_seen(self) -> None:
-        """Called after the last row. Raises ColumnError if a named column was in no row, or no configured one in any."""
+        """Called after the last row. Raises ColumnError if no row had a named column, or no row had any configured column."""
 
 
 def configured_columns(paths: Sequence[str], names: Sequence[str], source: str) -> list[str]:
-    """The columns among ``names`` that configured fields lead to: a field that is a single name, as ``$.SSN``, is the column SSN.
+    """Returns the columns among ``names`` that configured fields lead to. A field of one name, such as ``$.SSN``, is column SSN.
 
     Raises ColumnError if there is none.
     """
@@ -119,7 +119,7 @@ def require_named(wanted: Sequence[str], names: Sequence[str], source: str) -> N
 
 
 def cast_positions(names: Sequence[str], columns: Sequence[str]) -> frozenset[int]:
-    """The places of the columns to cast among those to tokenize. Raises ColumnError for one that is not there."""
+    """Returns the positions of the columns to cast among those to tokenize. Raises ColumnError for one that is not there."""
     strangers = [name for name in names if name not in columns]
     if strangers:
         raise ColumnError(f"--cast names {', '.join(strangers)}, which is not among the columns to tokenize")
@@ -127,7 +127,7 @@ def cast_positions(names: Sequence[str], columns: Sequence[str]) -> frozenset[in
 
 
 def remaining(names: Sequence[str], selected: Sequence[str], keep: Sequence[str], *, only_listed: bool, source: str) -> list[str]:
-    """Columns of a table that are neither selected nor to be kept. Raises ColumnError if there are any and ``only_listed``."""
+    """Returns the columns that are neither selected nor in ``keep``. Raises ColumnError if ``only_listed`` and there are any."""
     left = [name for name in names if name not in selected and name not in keep]
     if left and only_listed:
         raise unlisted(left, source)

@@ -9,16 +9,16 @@ same limit. Nothing else is checked here: OpenSSL refuses what is not a hello.
 
 from typing import Final
 
-#: The longest hello, 2 KB in earnest. OpenSSL takes 128 KiB, and makes room at once for what is announced.
+#: The longest hello; real hellos have up to 2 KB. OpenSSL takes up to 128 KiB, and allocates the announced length at once.
 HELLO_BYTES: Final = 16 * 1024
 _RECORD_HEAD: Final = 5
 _MESSAGE_HEAD: Final = 4
 _HANDSHAKE: Final = 22
-#: All are looked through at each byte that comes.
+#: The most records of a hello, since all are scanned again at each byte that arrives.
 _MOST_RECORDS: Final = 16
-#: What may come before a second hello: a change of cipher for old boxes on the way, an alert, early data.
+#: Record types that may come before a second hello: a change of cipher (for old middleboxes), an alert, early data.
 _PASSED: Final = frozenset({20, 21, 23})
-#: The longest record, with all that ciphers add (RFC 5246, 6.2.3).
+#: The longest record, with the most that ciphers add (RFC 5246, 6.2.3).
 _MOST_RECORD: Final = (1 << 14) + 2048
 #: The random of a ServerHello that asks for a second hello (RFC 8446, 4.1.3), and where it is in the first record of an answer.
 _RETRY: Final = bytes.fromhex("CF21AD74E59A6111BE1D8C021E65B891C2A211167ABB8C5E079E09E2C8A8339C")
@@ -26,11 +26,11 @@ _RETRY_AT: Final = _RECORD_HEAD + _MESSAGE_HEAD + 2
 
 
 class TooLong(Exception):
-    """A hello that is too long, hides how long it is, or has something else behind it in its record."""
+    """A hello is too long, hides its length, or has other data behind it in its record."""
 
 
 class HelloGuard:
-    """Between a client and OpenSSL, until ``off``: then nothing is held back."""
+    """Stands between a client and OpenSSL, until ``off``: from then on it holds nothing back."""
 
     def __init__(self) -> None:
         self.off = False
@@ -38,20 +38,20 @@ class HelloGuard:
         self._second = False
 
     def take(self, data: bytes | memoryview) -> bytes:
-        """Returns what OpenSSL may have now, to the end of a hello at most: then ``answered`` is to be called. Raises TooLong."""
+        """Returns the bytes that OpenSSL may have now, up to the end of a hello. Then call ``answered``. Raises TooLong."""
         self._held += data
         end = self._passable()
         given, self._held = self._held[:end], self._held[end:]
         return given
 
     def answered(self, answer: bytes) -> None:
-        """``answer``: what OpenSSL has said to a hello; empty if there was none. It tells whether another one follows."""
+        """Takes OpenSSL's ``answer`` to a hello, empty if there was none. The answer shows whether a second hello follows."""
         if answer:
             self.off = self._second or answer[_RETRY_AT : _RETRY_AT + len(_RETRY)] != _RETRY
             self._second = True
 
     def _passable(self) -> int:
-        """How many of the bytes that are held."""
+        """Returns how many of the held bytes may pass."""
         if self.off:
             return len(self._held)
         at = 0
@@ -74,7 +74,7 @@ class HelloGuard:
         return len(self._held)
 
     def _hello_end(self, at: int) -> int | None:
-        """Where the hello whose first record is at ``at`` ends; None while that is not here. Raises TooLong."""
+        """Returns the end of the hello whose first record is at ``at``; None until it has arrived. Raises TooLong."""
         head = self._held[at + _RECORD_HEAD : at + _RECORD_HEAD + _MESSAGE_HEAD]
         if len(head) < _MESSAGE_HEAD:
             return None

@@ -18,7 +18,7 @@ import yaml
 
 from quorumvault.errors import ConfigError
 
-#: A configuration file, in bytes; some 7,000 API keys, read in a third of a second.
+#: The most bytes of a configuration file: about 7,000 API keys, read in a third of a second.
 MAX_BYTES: Final = 1 << 20
 
 _CONSTANTS: Final = {"": None, "~": None, "null": None, "true": True, "false": False}
@@ -26,20 +26,20 @@ _INTEGER: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,17})")
 _FLOAT: Final = re.compile(r"-?(?:0|[1-9][0-9]*)\.[0-9]+")
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
-#: The parser in C is twenty times as fast; a PyYAML that was built without it has the same one in Python.
+#: The parser in C is twenty times as fast; a PyYAML built without it has the same parser in Python.
 _PARSER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def load_yaml(path: Path) -> object:
     """Reads a YAML file. Returns dicts with text as keys, lists and scalars; None for an empty file.
 
-    Raises ConfigError with file and line. Of the content it shows no more than a key's name or one character.
+    Raises ConfigError with file and line. The error shows at most a key's name or one character of the content.
     """
     return parse_yaml(path, read_yaml(path))
 
 
 def read_yaml(path: Path) -> str:
-    """The text of one YAML file, with its line ends as they are. Raises ConfigError."""
+    """Returns the text of a YAML file, with its line ends as they are. Raises ConfigError."""
     try:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
@@ -53,7 +53,7 @@ def read_yaml(path: Path) -> str:
 
 
 def parse_yaml(path: Path, text: str) -> object:
-    """Parses ``text`` as ``load_yaml`` does. ``path`` is the file it comes from, or will go to. Raises ConfigError."""
+    """Parses ``text`` as ``load_yaml`` does. ``path`` is the file that ``text`` comes from or goes to. Raises ConfigError."""
     _check_size(path, len(text.encode()))
     try:
         return _document(yaml.parse(text, _PARSER))
@@ -73,14 +73,14 @@ def _check_size(path: Path, size: int) -> None:
 
 
 def quoted(text: str) -> str:
-    """``text`` as a scalar that is text whatever it looks like (``yes``, ``1e3``, ``0x10``, sixteen digits), on one line."""
+    """Returns ``text`` as a quoted scalar on one line, so that ``yes``, ``1e3``, ``0x10`` or sixteen digits stay text."""
     return yaml.safe_dump(text, default_style='"', width=math.inf, allow_unicode=True).rstrip("\n")
 
 
 def with_scalars(text: str, values: Mapping[tuple[str, ...], str]) -> str:
-    """YAML with other texts at some places, quoted; each place is the keys that lead to a scalar, which has to be there.
+    """Returns the YAML with other texts at some places, quoted. A place is the keys that lead to a scalar, which must exist.
 
-    All else, comments too, is as it was. ``text`` has been parsed before; whoever writes the result parses it again.
+    Everything else stays, comments included. The caller has parsed ``text`` before, and parses the result before it writes it.
     """
     document: Any = yaml.compose(text, yaml.SafeLoader)
     found = [(_at(document, keys), value) for keys, value in values.items()]
@@ -109,7 +109,7 @@ def _document(events: Iterator[yaml.Event]) -> object:
 
 
 def _value(event: yaml.Event, events: Iterator[yaml.Event]) -> object:
-    """The value that ``event`` begins; takes its other events from ``events``."""
+    """Returns the value that ``event`` begins; takes the value's other events from ``events``."""
     if not isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent) or event.anchor is not None:
         raise _refused(event, "anchors (&) and aliases (*) are not taken, write the value out")
     if event.tag is not None:

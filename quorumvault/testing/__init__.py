@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from quorumvault.testing.cluster import VaultCluster as VaultCluster
     from quorumvault.testing.fake import FakeVault as FakeVault
 
-#: Each is imported when it is first used: every run of pytest loads the plugin.
+#: Each is imported at its first use, since every run of pytest loads the plugin.
 __all__ = ["FakeVault", "VaultCluster"]
 
 _HOMES = {"FakeVault": "quorumvault.testing.fake", "VaultCluster": "quorumvault.testing.cluster"}

@@ -32,20 +32,20 @@ from quorumvault.errors import QuorumVaultError
 from quorumvault.server.offline.init import init
 from quorumvault.testing.fake import OWNER
 
-#: Seconds until three nodes are ready, and until they have stopped: many times what either takes.
+#: Most seconds until three nodes are ready, and until they have stopped: many times what each takes.
 _START, _STOP = 60.0, 60.0
 _HOST = "127.0.0.1"
-#: Below the range from which Linux hands out ports to outgoing connections.
+#: Below the range from which Linux assigns ports to outgoing connections.
 _BASE_PORTS: Final = range(20_000, 32_000, 20)
 _STATE = "cluster.json"
-#: No balancer has to turn away from a node that stops.
+#: There is no load balancer that has to notice a stopping node.
 _SETTINGS = "\ntimeouts:\n  drain_notice: 0\n"
-#: What this process started and has to collect, by process id.
+#: The child processes that this process has to reap, by process id.
 _started: dict[int, subprocess.Popen[bytes]] = {}
 
 
 class Running(msgspec.Struct, frozen=True):
-    """A cluster that runs, as its folder's ``cluster.json`` has it. ``parent`` is the process id of ``quorumvault dev``."""
+    """A running cluster, as in its folder's ``cluster.json``. ``parent`` is the process id of ``quorumvault dev``."""
 
     urls: dict[str, str]
     pids: dict[str, int]
@@ -57,9 +57,9 @@ class Running(msgspec.Struct, frozen=True):
 
 
 def joined(folder: Path, lasts_with: int, fields: Sequence[str] | None = None) -> Running:
-    """The cluster in ``folder``, started if it does not run; it ends when process ``lasts_with`` does, or by ``end``.
+    """Returns the cluster in ``folder``; starts it if it does not run. It ends with process ``lasts_with``, or by ``end``.
 
-    Raises QuorumVaultError with what its nodes said if they are not ready in time.
+    Raises QuorumVaultError with the nodes' output if the nodes are not ready in time.
     """
     folder.mkdir(mode=0o700, exist_ok=True)
     with (folder / "lock").open("w") as lock:
@@ -81,7 +81,7 @@ def _start(folder: Path, lasts_with: int, fields: Sequence[str] | None) -> Runni
     key = create_key(keys, OWNER, now=now, entropy=secrets.token_bytes, allow=PERMISSIONS, new_owner=True)
     command = (sys.executable, "-m", "quorumvault", "dev", str(vault), "--json", "--parent", str(lasts_with))
     with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(  # noqa: S603 - nothing of it comes from outside
+        process = subprocess.Popen(  # noqa: S603 - no argument comes from outside
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, start_new_session=True, cwd=folder
         )
     assert process.stdout is not None
@@ -98,7 +98,7 @@ def _start(folder: Path, lasts_with: int, fields: Sequence[str] | None) -> Runni
 
 
 def free_base_port() -> int:
-    """A port for ``--base-port``: it and the five others of a cluster could be bound just now."""
+    """Returns a port for ``--base-port``: this port and the five others of a cluster were free just now."""
     for base in random.sample(_BASE_PORTS, len(_BASE_PORTS)):
         with contextlib.ExitStack() as held, contextlib.suppress(OSError):
             for offset in PORT_OFFSETS:
@@ -108,7 +108,7 @@ def free_base_port() -> int:
 
 
 def end(folder: Path) -> None:
-    """Stops the cluster in ``folder`` and removes it all. Does nothing if there is none."""
+    """Stops the cluster in ``folder`` and removes the folder. Does nothing if there is no cluster."""
     state = folder / _STATE
     if state.exists():
         _stop(msgspec.json.decode(state.read_bytes(), type=Running).parent, folder)
@@ -132,13 +132,13 @@ def _stop(process: int, folder: Path) -> None:
 
 
 class VaultCluster(Client):
-    """A client of three real nodes on this machine, whose key may do everything. ``urls``, ``pids`` and ``folder`` say which.
+    """A client of three real nodes on this machine, with a key that may do everything. See ``urls``, ``pids`` and ``folder``.
 
-    Code that makes a client of its own, in this process or another, finds it by ``environment``.
+    Code that makes its own client, in this process or another, finds the cluster by the variables in ``environment``.
     """
 
     def __init__(self, folder: Path, running: Running, policy: ClientPolicy | None = None) -> None:
-        #: Where the nodes' data, configuration and logs are.
+        #: The folder with the nodes' data, configuration and logs.
         self.folder = folder
         #: Process ids by node: n1, n2, n3.
         self.pids = running.pids
@@ -148,12 +148,12 @@ class VaultCluster(Client):
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables by which a client of its own, or the command ``quorumvault``, finds this cluster."""
+        """The environment variables by which another client, or the command ``quorumvault``, finds this cluster."""
         return {"QUORUMVAULT_URL": ",".join(self.urls), "QUORUMVAULT_API_KEY": self.api_key}
 
     @contextlib.contextmanager
     def paused(self, node: str) -> Iterator[None]:
-        """In the block this node hangs, as one whose machine is stopped or cut off; the two others serve."""
+        """For the block, this node hangs, as if its machine were stopped or cut off; the two others serve."""
         os.kill(self.pids[node], signal.SIGSTOP)
         try:
             yield

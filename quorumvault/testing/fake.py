@@ -31,9 +31,9 @@ from quorumvault.testing.memory import MemoryVault
 from quorumvault.testing.serving import served
 
 OWNER: Final = "test"
-#: The same in every run, so that a test may compare a token with one that it has seen: no secret is kept with it.
+#: The same master secret in every run, so that a test may compare a token with a recorded one. It protects nothing.
 _MASTER = bytes(32)
-#: What the nodes of a whole cluster say of themselves.
+#: The report of a node in a healthy cluster.
 HEALTHY: Final = Health(
     status="ok",
     node="n1",
@@ -52,7 +52,7 @@ def sample_fields() -> FieldSet:
 
 
 class FakeNode:
-    """One node, of which a vault in memory is all that there is behind the API. A context manager; inside it has its ``url``."""
+    """One node: the API, with only a vault in memory behind it. A context manager; ``url`` is set inside the block."""
 
     def __init__(self, fields: Sequence[str] | None = None, limits: Limits | None = None) -> None:
         """``fields``: JSONPath expressions; by default those of a new cluster."""
@@ -105,7 +105,7 @@ class FakeNode:
 
 
 class _NoEvents:
-    """Implements EventSink."""
+    """Implements EventSink, and drops all events."""
 
     refuses = None
 
@@ -114,7 +114,7 @@ class _NoEvents:
 
 
 class _OwnTime:
-    """A clock that goes on by its own pauses alone: a client gives up after the same tries as ever, and at once."""
+    """A clock that advances only by its own pauses, so that a client gives up after the usual tries, but at once."""
 
     def __init__(self) -> None:
         self._now = 0.0
@@ -127,20 +127,20 @@ class _OwnTime:
 
 
 class FakeVault(Client):
-    """A client, and behind it the API of a node over a vault in memory. Its key may do everything. Use it as a context manager.
+    """A client and the API of a node over a vault in memory. The client's key may do everything. Use it as a context manager.
 
         with FakeVault() as vault:
             tokens = vault.tokenize(["Ada Lovelace"])
 
-    Requests, refusals, tokens and answers are those of a real vault, since the code is the same; what it lacks is replicas, a
-    disk and an event log. Tokens are the same in every run. Its waits between retries take no time. Code that makes a client of
-    its own, in this process or another, finds it by ``environment``.
+    Requests, errors, tokens and answers are those of a real vault, since the code is the same; only replicas, disk and event log
+    are missing. Tokens are the same in every run. Pauses between retries take no time. Code that makes its own client, in this
+    process or another, finds the vault by the variables in ``environment``.
     """
 
     def __init__(
         self, node: FakeNode | None = None, *, fields: Sequence[str] | None = None, policy: ClientPolicy | None = None
     ) -> None:
-        """``fields``: JSONPath expressions, by default those of a new cluster. ``node``: one that runs, and is told to forget."""
+        """``fields``: JSONPath expressions; by default those of a new cluster. ``node``: a running node, which is reset."""
         self._stack = contextlib.ExitStack()
         self._node = self._stack.enter_context(FakeNode(fields)) if node is None else node
         self._node.begin_again()
@@ -151,19 +151,19 @@ class FakeVault(Client):
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables by which a client of its own, or the command ``quorumvault``, finds this vault."""
+        """The environment variables by which another client, or the command ``quorumvault``, finds this vault."""
         return {"QUORUMVAULT_URL": self._node.url, "QUORUMVAULT_API_KEY": self.api_key}
 
     def another(self, owner: str = OWNER, allow: Iterable[Permission] = DEFAULT_ALLOW) -> Client:
-        """Returns a client with a key of its own: of another owner, or one that may do less. It is closed with this one."""
+        """Returns a client with a new key, of another owner or with fewer permissions. It is closed with this client."""
         own, key = _OwnTime(), self._node.admit(Owner(owner), allow)
         return self._stack.enter_context(Client(self._node.url, api_key=key, clock=own.clock, sleep=own.sleep))
 
     @contextlib.contextmanager
     def failing(self, error: RequestError) -> Iterator[None]:
-        """In the block every operation fails with this error, as in ``failing(NoQuorum("two nodes are gone"))``.
+        """For the block, every operation fails with this error, as in ``failing(NoQuorum("two nodes are gone"))``.
 
-        In that of ``failing(Unreachable())`` nothing is answered at all.
+        With ``failing(Unreachable())`` the node does not answer at all.
         """
         self._node.vault.failure = error
         try:

@@ -12,7 +12,7 @@ from quorumvault.server.coordinator.vault import Missing, Retokenized, Take, Tok
 
 
 class MemoryVault:
-    """Implements Vault. ``failure`` is raised by every operation; None: it goes through."""
+    """Implements Vault. If ``failure`` is not None, every operation raises it."""
 
     def __init__(self, keyring: Keyring) -> None:
         self.failure: Exception | None = None
@@ -21,12 +21,12 @@ class MemoryVault:
         self._epochs: defaultdict[Owner, int] = defaultdict(lambda: FIRST_EPOCH)
 
     def forget(self) -> None:
-        """Begins again: no value, and the first epoch of everybody."""
+        """Starts over: no values, and every owner in the first epoch."""
         self._values.clear()
         self._epochs.clear()
 
     async def begin(self, operation: str, items: Iterable[Any]) -> None:
-        """Comes before anything that an operation does."""
+        """Called at the start of every operation."""
         if self.failure is not None:
             raise self.failure
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from quorumvault.testing import FakeVault, VaultCluster
     from quorumvault.testing.fake import FakeNode
 
-#: Folder of the run's cluster, and the process that the run began with; what pytest-xdist starts is told by that one.
+#: The folder of the run's cluster, and the id of the run's main process, which tells both to the workers of pytest-xdist.
 _RUN = pytest.StashKey[tuple[Path, int]]()
 _FOLDER, _PROCESS = "quorumvault_folder", "quorumvault_process"
 
@@ -31,13 +31,13 @@ def pytest_configure(config: pytest.Config) -> None:
     told = getattr(config, "workerinput", None)
     if told is not None:
         config.stash[_RUN] = Path(told[_FOLDER]), told[_PROCESS]
-    else:  # a name that nobody guesses; the folder is made when it is needed
+    else:  # an unguessable name; the folder is made when it is needed
         config.stash[_RUN] = Path(tempfile.gettempdir(), f"quorumvault-{secrets.token_hex(16)}"), os.getpid()
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """pytest-xdist is about to start a process."""
+    """Called by pytest-xdist before it starts a worker."""
     folder, process = node.config.stash[_RUN]
     node.workerinput |= {_FOLDER: str(folder), _PROCESS: process}
 
@@ -52,7 +52,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def vault_fields() -> Sequence[str] | None:
-    """The fields of records, as JSONPath expressions; None: those of a new cluster. Override it to say others."""
+    """The fields of records, as JSONPath expressions; None: those of a new cluster. Override this fixture to change them."""
     return None
 
 
@@ -77,7 +77,7 @@ def vault(_fake_node: FakeNode) -> Iterator[FakeVault]:
 def vault_cluster(pytestconfig: pytest.Config, vault_fields: Sequence[str] | None) -> Iterator[VaultCluster]:
     """A client of three real nodes, which all tests of the run share: a ``quorumvault.testing.VaultCluster``.
 
-    Values and rotations of one test are there in the next.
+    Values and rotations of one test remain for the next.
     """
     from quorumvault.testing.cluster import VaultCluster, joined
 

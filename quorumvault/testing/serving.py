@@ -12,9 +12,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 @contextlib.contextmanager
 def served(app: ASGIApp, is_away: Callable[[], bool] = lambda: False) -> Iterator[str]:
-    """Yields its URL. Connections are taken from the start; what is under way at the end is finished.
+    """Serves ``app`` for the block, and yields its URL. Requests under way at the end are finished.
 
-    While ``is_away``, connections break as soon as something is sent over them.
+    While ``is_away()``, connections break as soon as something is sent over them.
     """
 
     class Protocol(HttpToolsProtocol):
@@ -27,7 +27,7 @@ def served(app: ASGIApp, is_away: Callable[[], bool] = lambda: False) -> Iterato
     with socket.create_server(("127.0.0.1", 0)) as listener:
         config = uvicorn.Config(app, lifespan="off", http=Protocol, ws="none", log_level="critical", access_log=False)
         server = uvicorn.Server(config)
-        # daemon: a process that forgets to end the block can end
+        # daemon: the process can exit even if it never leaves the block
         thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
         thread.start()
         try:
