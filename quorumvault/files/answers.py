@@ -25,35 +25,36 @@ from quorumvault.files.job import Job
 from quorumvault.files.outcomes import FAULTS, PASSING, CellStatus
 
 MOVED_WORDS: Final = "the epoch was rotated each time that a part was made: go on with --resume when that is over"
-#: KiB of pages in memory.
+#: SQLite's page cache, in KiB.
 _CACHE = 64 << 10
 
 CellValue: TypeAlias = "str | msgspec.Raw"
 
 
 class CellAnswer(NamedTuple):
-    """The answer to one value: a status, and what takes the value's place if the status is ``ok``, or is there already.
+    """The answer to one value: a status, and the replacement if the status is ``ok`` or ``there``.
 
-    The status is None if the value was not asked about, since another one of the call is faulty.
+    The status is None if the vault was not asked about the value, since another value of the call is faulty.
     """
 
     status: CellStatus | None
     replacement: CellValue | None = None
 
     def __repr__(self) -> str:
-        """Without the replacement, which is a value or a token."""
+        """Leaves out the replacement, which is a value or a token."""
         return f"CellAnswer({self.status!r})"
 
 
 class Lookup(Protocol):
     def __call__(self, values: Sequence[CellValue]) -> list[CellAnswer]:
-        """An answer to each value, in order. Called from several threads."""
+        """Returns an answer to each value, in order. Called from several threads."""
 
 
 class VaultLookup:
-    """Asks the vault. ``look_ups`` counts the distinct values of each call, of those calls that had an answer for some value.
+    """Asks the vault. ``look_ups`` adds up the distinct values of all calls that the vault answered.
 
-    What cannot be tokenized gets its fault for an answer; the others of its call are asked about if ``tolerant``.
+    A value that cannot be tokenized gets its fault as the answer. The other values of its call are asked about if the job has a
+    list of rejects.
     """
 
     def __init__(self, job: Job, vault: Client) -> None:
@@ -109,28 +110,28 @@ def _moved(text: str, result: TokenResult) -> CellAnswer:
 
 
 def _texts(values: Sequence[CellValue]) -> list[str]:
-    """Tokens are strings: what is none was not looked up."""
+    """Returns the strings among values: tokens are strings, and no other value is looked up as a token."""
     return [value for value in values if isinstance(value, str)]
 
 
 class AnswerCache(Protocol):
-    """The remembered answers of one run: TextAnswers, or columnar/answers.py for whole columns."""
+    """The cached answers of one run: TextAnswers, or columnar/answers.py for whole columns."""
 
     def forget(self) -> None:
-        """Asks for everything again: what is remembered is of an older epoch."""
+        """Clears the cache, whose tokens are of an older epoch."""
 
     def close(self) -> None: ...
 
 
 class TokenEpoch:
-    """The epoch of the tokens that are remembered, 0 as long as there are none. It only grows, until they are forgotten."""
+    """The epoch of the cached tokens, 0 while there are none. It only grows, until the cache is cleared."""
 
     def __init__(self, forget: Callable[[], None]) -> None:
         self.current = 0
         self._forget = forget
 
     def note(self, token: object) -> None:
-        """Takes note of an answer. Raises EpochMoved for a token of another epoch; a newer one makes all others be forgotten."""
+        """Notes an answer. Raises EpochMoved for a token of another epoch; if that is newer, clears the cache first."""
         parsed = parse_token(token) if isinstance(token, str) else None
         if parsed is None:
             return
@@ -142,9 +143,9 @@ class TokenEpoch:
 
 
 class TextAnswers:
-    """A Lookup that asks another one for what it does not know. A value that one thread asks about, the others wait for.
+    """A Lookup that caches the answers of another one. While one thread asks about a value, other threads wait for its answer.
 
-    With ``one_epoch`` the answers are tokens of one epoch: EpochMoved is raised in each thread that holds some of an older one.
+    With ``one_epoch`` the answers are tokens of one epoch: each thread that holds tokens of an older epoch raises EpochMoved.
     """
 
     def __init__(self, folder: Path, look_up: Lookup, *, one_epoch: bool) -> None:
@@ -159,7 +160,7 @@ class TextAnswers:
         self._con.execute("create table answers (value text primary key, status text, replacement) without rowid")
 
     def close(self) -> None:
-        with self._lock:  # after Ctrl-C, threads may still be at it
+        with self._lock:  # after Ctrl-C, other threads may still use it
             self._con.close()
 
     def forget(self) -> None:
@@ -182,7 +183,7 @@ class TextAnswers:
             promises: dict[str, Future[CellAnswer]] = {key: Future() for key in mine}
             self._asking.update(promises)
         answers.update(self._ask([distinct[key] for key in mine], promises))
-        # One's own first: so no two threads wait for each other.
+        # This thread's own values come first, so that no two threads wait for each other.
         answers.update({key: promise.result() for key, promise in others.items()})
         if self._one_epoch and epoch and epoch != self._epoch.current:
             raise EpochMoved(MOVED_WORDS)
@@ -229,7 +230,7 @@ class TextAnswers:
 
 
 def _key(value: CellValue) -> str:
-    """JSON text: so "1" and 1 are two."""
+    """Returns the key of a value, its JSON text, so that "1" and 1 differ."""
     return (bytes(value) if isinstance(value, msgspec.Raw) else msgspec.json.encode(value)).decode()
 
 

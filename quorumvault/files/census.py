@@ -27,12 +27,12 @@ from quorumvault.formats.lines import Lines, split_end
 if TYPE_CHECKING:
     import pyarrow as pa
 
-#: Texts of a column of a text file that are judged together.
+#: The number of texts of a column of a text file that are checked together.
 _CHUNK: Final = 4096
-#: Places in JSON records in which tokens are found. Records whose names are data have no end of them.
+#: The most places of JSON records to report tokens at: records whose names are data have unboundedly many.
 _PLACES: Final = 1000
 _PREFIX: Final = "qv_"
-#: Numbers are not looked at, and may have more digits than Python converts.
+#: The decoder does not convert numbers: they are not needed, and may have more digits than Python converts.
 _decode = json.JSONDecoder(parse_int=len, parse_float=len).decode
 
 
@@ -49,7 +49,7 @@ class Tally:
         self.no_token += len(texts) - len(epochs)
 
     def add_array(self, texts: pa.Array) -> None:
-        """``texts``: of any type of text, or a dictionary of them."""
+        """Counts ``texts``, an array of any text type or a dictionary of texts."""
         import pyarrow as pa
         import pyarrow.compute as pc
 
@@ -66,10 +66,10 @@ class Tally:
 
 
 def count(source: Source, columns: Sequence[str] = ()) -> dict[str, Tally]:
-    """A tally for each of the columns; without any named, for each that has a token in it, of all columns of text.
+    """Returns a tally for each of ``columns``. If ``columns`` is empty, returns one for each text column with a token in it.
 
-    Columns of JSON Lines are names of top-level members, or paths; those that are found are paths. Of the columns named, those
-    that the source does not have as text are not in the answer. Raises what reading the source raises.
+    Columns of JSON Lines are named by top-level members or by paths; columns found are paths. A named column that the source does
+    not have as text is left out. Raises the errors of reading the source.
     """
     match source.format:
         case "csv":
@@ -107,7 +107,7 @@ def _count_columnar(source: Source, columns: Sequence[str]) -> dict[str, Tally]:
 
 
 def _those_of(present: Iterable[str], columns: Sequence[str]) -> list[str]:
-    """The columns named, or all of them, as the source spells them: Parquet and DuckDB do not tell names apart by case alone."""
+    """Returns the named columns, or all, in the source's spelling: Parquet and DuckDB ignore the case of names."""
     named = {column.lower() for column in columns}
     return [column for column in present if not named or column.lower() in named]
 
@@ -139,7 +139,7 @@ def _places(source: Source) -> list[str]:
 
 
 def _decoded(line: bytes, lines: Lines) -> object:
-    """A line's JSON, None for a blank line."""
+    """Returns the decoded JSON of a line, None for a blank line."""
     text, _ = split_end(line)
     if not text.strip(b" \t"):
         return None
@@ -151,7 +151,7 @@ def _decoded(line: bytes, lines: Lines) -> object:
 
 
 def _in_chunks(texts: Iterable[tuple[int, str]]) -> Iterator[tuple[int, list[str]]]:
-    """Yields the texts in lists of one column each, which are cheaper to judge."""
+    """Yields the texts in lists, each of one column, which are cheaper to check."""
     held: dict[int, list[str]] = {}
     for position, text in texts:
         waiting = held.setdefault(position, [])

@@ -16,7 +16,7 @@ from quorumvault.files.urls import RemoteObject
 
 
 def fetch(remote: RemoteObject, path: Path) -> None:
-    """Makes a synced copy of an object; ``path`` has it whole, or is not there. Raises StoreError, OSError of the disk."""
+    """Makes a synced copy of an object. ``path`` is complete or absent. Raises StoreError, or OSError of the disk."""
     draft = path.with_name(f"{path.name}.part")
     with reading(remote.url) as source, draft.open("wb") as sink:
         shutil.copyfileobj(source, sink, BLOCK_BYTES)
@@ -28,7 +28,7 @@ def fetch(remote: RemoteObject, path: Path) -> None:
 
 
 def fetch_all(objects: Iterable[tuple[RemoteObject, Path]]) -> None:
-    """Makes the copies that are not there, some at once. Raises RunError if the disk has no room for them."""
+    """Makes the missing copies, several at once. Raises RunError if the disk has no room for them."""
     missing = [(remote, path) for remote, path in objects if not path.exists()]
     if not missing:
         return
@@ -48,7 +48,7 @@ def fetch_all(objects: Iterable[tuple[RemoteObject, Path]]) -> None:
 
 @contextlib.contextmanager
 def at_hand(source: Source) -> Iterator[Source]:
-    """A source that can be read: an object has a copy, for this user alone, as long as the block lasts."""
+    """Yields a source that can be read. For an object, this is a copy that only this user can read, removed after the block."""
     if source.remote is None:
         yield source
         return

@@ -8,7 +8,7 @@ import duckdb
 
 from quorumvault.files.columnar.answers import MEMORY_LIMIT
 
-#: Epochs stand in the tokens.
+#: The epochs are parts of the tokens.
 _CROSSWALK = """
     select distinct old_token, new_token,
         cast(split_part(old_token, '_', 2) as uinteger) as old_epoch, cast(split_part(new_token, '_', 2) as uinteger) as new_epoch
@@ -16,10 +16,10 @@ _CROSSWALK = """
 
 
 def write_crosswalk(pairs: Sequence[Path], output: Path, spill: Path) -> None:
-    """``pairs``: files of lines OLD,NEW, some of them in several files."""
+    """Writes ``output``. ``pairs``: files with lines OLD,NEW; a line may be in several files."""
     with duckdb.connect(config={"memory_limit": MEMORY_LIMIT, "temp_directory": str(spill / "crosswalk")}) as con:
         columns = {"old_token": "VARCHAR", "new_token": "VARCHAR"}
-        names: Any = [str(path) for path in pairs]  # one or more: its type says one
+        names: Any = [str(path) for path in pairs]  # several paths, though the parameter's type says one
         lines = con.read_csv(names, header=False, columns=columns, auto_detect=False)
         con.register("pairs", lines)
         con.sql(_CROSSWALK).write_parquet(str(output))

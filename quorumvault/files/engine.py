@@ -11,12 +11,12 @@ from quorumvault.files.part_files import PartFiles
 from quorumvault.files.sources import Source
 from quorumvault.formats.table import RowPlace
 
-#: Told of so many rows more of a part, and bytes of its source.
+#: Called with the number of further rows of a part that are done, and their bytes in the source.
 PartProgress: TypeAlias = Callable[[int, int], None]
 
 
 class ConvertedPart(NamedTuple):
-    """A converted part: where it ends, whether that is the source's end, counts of its cells, the epoch of its tokens or None."""
+    """A converted part: its end, whether that is the source's end, counts of its cells, and the epoch of its tokens or None."""
 
     stop: RowPlace
     is_last: bool
@@ -25,26 +25,26 @@ class ConvertedPart(NamedTuple):
 
 
 class Conversion(Protocol):
-    """Converts one source. That its columns are fit was checked when this was made."""
+    """Converts one source. The constructor has checked its columns."""
 
     @property
     def left_out(self) -> Sequence[str]:
-        """What of the source does not come along because it has values of columns that become tokens."""
+        """The parts of the source that are not copied, since they have values of columns that become tokens."""
 
     @property
     def not_kept(self) -> Sequence[str]:
-        """How the source was laid out where its output, once it was assembled, is not."""
+        """The properties of the source's layout that the assembled output does not have."""
 
     def first_values(self, rows: int) -> dict[str, list[str]]:
-        """Returns the texts of each column in the first rows, in their order, less nulls."""
+        """Returns the texts of each column in the first rows, in order, without nulls."""
 
     def opened(self, output: Path) -> AbstractContextManager[BinaryIO]:
-        """Opens an output that was assembled, to be searched: text as UTF-8 without compression."""
+        """Opens an assembled output to be searched: text as UTF-8 without compression."""
 
     def convert(self, start: RowPlace, stop: RowPlace | None, files: PartFiles, progress: PartProgress) -> ConvertedPart:
-        """Writes the files of the part from ``start`` to ``stop``, or to where the format ends a part. May be repeated.
+        """Writes the files of the part from ``start`` to ``stop``, or to the end that the format chooses. May be repeated.
 
-        Raises EpochMoved if the answers turned out to be of several epochs.
+        Raises EpochMoved if the answers are of several epochs.
         """
 
     def assemble(self, parts: Sequence[PartFiles], output: Path) -> None:
@@ -62,7 +62,7 @@ class Engine(Protocol):
         """The number of texts that were sent to the vault."""
 
     def conversion(self, source: Source) -> Conversion:
-        """Raises ColumnError for columns that the source is known not to have, or that cannot be worked on."""
+        """Makes the conversion of a source. Raises ColumnError for columns that it is known to lack, or that are unfit."""
 
     def explain(self, error: Exception) -> str | None:
-        """Describes an error of a library in words that have no value in them. Returns None for any other error."""
+        """Describes a library's error in words without values. Returns None for any other error."""

@@ -22,39 +22,39 @@ Missing: TypeAlias = Literal["keep", "null", "error"]
 
 
 class Done(NamedTuple):
-    """How far a run is: rows, and bytes of its sources. ``kept``: those of the rows that an earlier run had done."""
+    """The progress of a run: rows, and bytes of its sources. ``kept``: the rows among them that an earlier run had done."""
 
     rows: int
     size: int
     kept: int = 0
 
 
-#: Told each time that more is done, or less, if something has to be done again.
+#: Called each time that more is done, or less, if something has to be done again.
 Progress: TypeAlias = Callable[[Done], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """``output`` is a file for the one source, or a folder in which sources keep their relative paths; None is in place.
+    """``output`` is a file for the only source, or a folder in which sources keep their relative paths; None means in place.
 
     ``table``: the output is a table of the DuckDB file ``output``. ``columns`` empty: the configured fields. ``cast``: columns
-    that are no text and are tokenized as the text that DuckDB, or JSON, writes for them. ``typed``: numbers and booleans of JSON
-    Lines are tokenized with their types, and so get other tokens than their text in other files.
+    of other types than text, tokenized as the text that DuckDB, or JSON, writes for them. ``typed``: numbers and booleans of JSON
+    Lines are tokenized with their types, and so get other tokens than their texts in other files.
 
-    ``keep``: columns that may stay as they are; any other is reported, or with ``only_listed`` is an error. ``if_token`` is
-    for tokenize: what to do with a value that is a token; ``missing`` for the others: what becomes of a token that is not
-    found. ``status``: NAME_status beside each column, of Parquet and DuckDB. ``rejects``: a file (.csv or .jsonl) that lists
-    the cells that cannot be done, which are null then, in place of an error; what is not found is listed there and
-    ``missing`` says what becomes of it.
-    ``restore_types``: detokenized columns get the types that they had before ``cast``, of Parquet and DuckDB.
-    ``allow_plain``: values of the columns may be elsewhere in the output of tokenize, which is not looked through for them.
-    ``crosswalk``: a Parquet file of what retokenize moved: old_token, new_token, old_epoch, new_epoch.
+    ``keep``: columns that may stay as they are; any other column is reported, or is an error with ``only_listed``. ``if_token``,
+    for tokenize: what to do with a value that is a token. ``missing``, for the others: what to do with a token that is not found.
+    ``status``: adds NAME_status beside each column, for Parquet and DuckDB. ``rejects``: a file (.csv or .jsonl) that lists the
+    cells that cannot be done; they become null in place of an error. Tokens that are not found are listed there, and treated as
+    ``missing`` says.
+    ``restore_types``: detokenized columns get their types from before ``cast``, for Parquet and DuckDB.
+    ``allow_plain``: values of the columns may be elsewhere in the output of tokenize, which is not searched for them.
+    ``crosswalk``: a Parquet file of the tokens that retokenize moved: old_token, new_token, old_epoch, new_epoch.
 
-    ``resume`` goes on with what an earlier run left; ``force`` replaces outputs, and throws away what an earlier run left.
-    ``spill``: the folder in which distinct texts and answers are kept on disk meanwhile, else the work folder.
-    ``lake``: the version of a Delta table whose files ``sources`` are; ``output`` is a Delta table then.
-    ``root``: in place, the folder that was named, if not all that it has are sources: an unfinished run is found again by it.
-    ``work``: the folder on a local disk in which a run is kept whose output is none of files, else the current one.
+    ``resume`` continues an earlier run; ``force`` replaces outputs, and discards the state of an earlier run.
+    ``spill``: the folder for distinct texts and answers during the run; by default the work folder.
+    ``lake``: the version of a Delta table whose data files are ``sources``; ``output`` is then a Delta table.
+    ``root``: for a run in place, the named folder, if not all of its files are sources: it identifies an unfinished run.
+    ``work``: the local folder for the run's state if its output is not a file; by default the current folder.
     """
 
     operation: JobOperation
@@ -69,7 +69,7 @@ class Job:
     keep: tuple[str, ...] = ()
     only_listed: bool = False
     allow_plain: bool = False
-    if_token: IfToken = "fail"  # noqa: S105 - no password
+    if_token: IfToken = "fail"  # noqa: S105 - not a password
     missing: Missing = "keep"
     status: bool = False
     restore_types: bool = False
@@ -83,7 +83,7 @@ class Job:
     lake: LakeRead | None = None
 
     def left_of(self, names: Sequence[str], selected: Sequence[str], source: Source) -> list[str]:
-        """The columns of a source that this job leaves as they are and does not name. Raises ColumnError if it may not."""
+        """Returns the columns that this job leaves as they are and does not name. Raises ColumnError if it must not."""
         if self.operation != "tokenize":
             return []
         names = [*names, *(self.lake.partition_by if self.lake is not None else ())]
@@ -91,11 +91,11 @@ class Job:
 
 
 class CellCounts(msgspec.Struct):
-    """Counts of cells: replaced ones for each column, and the others by the reason why they were not replaced.
+    """Counts of cells: replaced cells for each column, and other cells by the reason why they were not replaced.
 
-    ``epochs`` are those of tokens that were written. ``rejected`` counts what went to the list of rejects. ``left``: columns that
-    ``tokenize`` left as they are. ``there`` counts tokens that were of the active epoch, and did not move. ``like_nulls`` counts,
-    for each column, cells that others write for a missing value.
+    ``epochs``: the epochs of the tokens written. ``rejected`` counts cells in the list of rejects. ``left``: columns that
+    ``tokenize`` left as they are. ``there`` counts tokens that were of the active epoch already and did not move. ``like_nulls``
+    counts, for each column, cells with a usual spelling of a missing value.
     """
 
     values: dict[str, int] = {}
@@ -134,9 +134,9 @@ _ADDED = tuple(name for name in CellCounts.__struct_fields__ if name not in ("va
 class Report(CellCounts):
     """The counts of a whole run. ``look_ups``: texts sent to the vault; parts: kept from an earlier run, and made.
 
-    ``left_out``: metadata that had values in it. ``not_kept``: what of the layout of files did not come along. ``in_order``:
-    columns in the order of whose values the rows are. ``untouched``: files in place that had nothing to move. ``still_there``:
-    where the values are still that tokens stand for. Each is there if it has something to tell.
+    ``left_out``: metadata not copied since it had values in it. ``not_kept``: layout properties that outputs lack. ``in_order``:
+    columns by whose values the rows are sorted. ``untouched``: files in place that had nothing to move. ``still_there``: places
+    that still have the tokenized values. Empty lists are left out.
     """
 
     files: int = 0
@@ -156,7 +156,7 @@ class Report(CellCounts):
 
 
 class RunError(QuorumVaultError):
-    """A run was not begun, or not ended. The text says what to do."""
+    """A run did not start, or did not finish. The text says what to do."""
 
 
 def ignore(done: Done) -> None:

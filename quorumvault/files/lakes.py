@@ -24,7 +24,7 @@ class LakeTable(NamedTuple):
 
 
 class LakeRead(NamedTuple):
-    """A version of a Delta table that a run reads. ``partition_by``: columns that are in its log, not in its files."""
+    """A version of a Delta table that a run reads. ``partition_by``: columns that are in the table's log, not in its files."""
 
     table: Path
     version: int
@@ -32,7 +32,7 @@ class LakeRead(NamedTuple):
 
 
 class LakeError(QuorumVaultError):
-    """A file or a folder is a table of a lake, or in one: a mistake in the command."""
+    """A file or a folder is a lake's table, or is in one: a mistake in the command."""
 
 
 _AS_PARQUET: Final = "and write what you read as Parquet"
@@ -43,7 +43,7 @@ _WAYS: Final[dict[LakeFormat, str]] = {
     "Hudi": f"read it with Spark, {_AS_PARQUET}",
 }
 
-#: Delta tables are read where they are files of this machine.
+#: The hint for a Delta table in an object store: runs read Delta tables only from local files.
 _REMOTE_WAY: Final = f"copy it to a folder of this machine, or read it with Spark or the package deltalake, {_AS_PARQUET}"
 
 _READ: Final = "{} is a table of {}, whose metadata says which files are data: {}"
@@ -51,7 +51,7 @@ _WRITTEN: Final = "{} is a table of {}, and a file put into it belongs to nothin
 
 
 def lake_format(folder: Path) -> LakeFormat | None:
-    """Says of which format the table is that has this folder; None if it is no table."""
+    """Returns the format of the table in this folder; None if the folder is not a table."""
     if (folder / "_delta_log").is_dir():
         return "Delta"
     if (folder / ".hoodie").is_dir():
@@ -63,13 +63,13 @@ def lake_format(folder: Path) -> LakeFormat | None:
 
 
 class Lakes:
-    """Looks for tables above files. Each folder is looked at once."""
+    """Looks for tables in the parent folders of files. Each folder is looked at once."""
 
     def __init__(self) -> None:
         self._known: dict[Path, LakeTable | None] = {}
 
     def around(self, path: Path) -> LakeTable | None:
-        """Returns the table that ``path`` is or is in. It need not be there."""
+        """Returns the table that ``path`` is or is in, None if there is none. ``path`` need not exist."""
         path = path.resolve()
         if path not in self._known:
             form = lake_format(path)
@@ -91,7 +91,7 @@ class Lakes:
 
 
 def refuse_objects(read: Iterable[Url], written: Iterable[Url] = ()) -> None:
-    """Raises LakeError if an object to read, or to write, is in a table. Who may not list a bucket is not told."""
+    """Raises LakeError if an object to read or to write is in a table. Finds none in a bucket that the caller may not list."""
     reading, writing = ({folder for url in urls for folder in url.folders()} for urls in (read, written))
     folders = list(reading | writing)
     for folder, form in zip(folders, ask_at_once(_object_format, folders), strict=True):

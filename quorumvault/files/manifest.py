@@ -28,18 +28,18 @@ from quorumvault.formats.table import RowPlace
 
 FORMAT = 1
 _MANIFEST, _PARTS = "manifest.json", "parts.jsonl"
-#: Bytes of the beginning and of the end of a file that its fingerprint covers: headers, and the footer of Parquet.
+#: The number of bytes at each end of a file that its fingerprint covers: headers, and the footer of Parquet.
 _SAMPLED_BYTES = 64 << 10
-#: Suffixes of the logs beside a DuckDB file: they hold committed rows that are not in the file itself yet.
+#: Suffixes of the logs beside a DuckDB file, which hold committed rows that are not in the file yet.
 _DUCKDB_LOGS = (".wal", ".wal.checkpoint", ".wal.recovery")
 
 
 class SourcePlan(msgspec.Struct, frozen=True):
     """A source, and a fingerprint of its file: size, time of the last change (ns), SHA-256 over its beginning and its end.
 
-    The digest is also over all that of the logs of a DuckDB file. Of an object it is what its store has for one; no time.
+    The digest also covers all of this for a DuckDB file's logs. For an object it is the store's stamp, and there is no time.
 
-    ``path`` is for people; ``target`` and the paths in a Plan are quoted as in a URL, since a name may be no text in UTF-8.
+    ``path`` is for people; ``target`` and the paths in a Plan are quoted as in a URL, since names need not be UTF-8.
     """
 
     path: str
@@ -53,7 +53,7 @@ class SourcePlan(msgspec.Struct, frozen=True):
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """Everything that decides what comes out. ``key`` is the public part of the API key: whose tokens they are."""
+    """Everything that determines the outputs. ``key``, the public part of the API key, determines whose tokens they are."""
 
     operation: JobOperation
     columns: tuple[str, ...]
@@ -77,7 +77,7 @@ class Plan(msgspec.Struct, frozen=True):
 class Part(msgspec.Struct, frozen=True):
     """A finished part: rows of a source from ``start`` to ``stop``, about ``size`` bytes of it.
 
-    ``epoch`` is that of its tokens, if it has any.
+    ``epoch`` is the epoch of its tokens, if it has any.
     """
 
     number: int
@@ -94,9 +94,9 @@ class Part(msgspec.Struct, frozen=True):
 class _Manifest(msgspec.Struct, frozen=True):
     format: int
     plan: Plan
-    #: All is made, and is being given its names: what is there of the sources does not count any more.
+    #: True once all outputs are made and get their names: from then on changes of the sources do not matter.
     publishing: bool = False
-    #: True if outputs replace files that are there: the command that made the parts had --force.
+    #: True if outputs may replace existing files: the command that made the parts had --force.
     replacing: bool = False
 
 
@@ -117,7 +117,7 @@ class Manifest:
 
     @classmethod
     def load(cls, folder: Path, name: Path | None = None) -> Manifest | None:
-        """None if there is none. Raises RunError, which calls the folder ``name``, for what is no manifest of this version."""
+        """Loads a manifest; None if there is none. Raises RunError, with ``name`` for the folder, for another version."""
         path, shown = folder / _MANIFEST, name or folder
         try:
             content = msgspec.json.decode(path.read_bytes(), type=_Manifest)
@@ -145,24 +145,24 @@ class Manifest:
 
     @staticmethod
     def discard(folder: Path) -> None:
-        """Durable when it returns. Whatever else is in the folder is nobody's then: it can be removed in any order."""
+        """Removes the manifest, durably. All other files in the folder can then be removed in any order."""
         (folder / _MANIFEST).unlink(missing_ok=True)
         durable.sync_directory(folder)
 
     def publish(self, *, replacing: bool) -> None:
-        """Durable when it returns: from here on a resumed run only gives names."""
+        """Notes, durably, that names are being given: from now on a resumed run only gives names."""
         self._content = _Manifest(FORMAT, self.plan, publishing=True, replacing=replacing)
         self._write()
 
     def add(self, part: Part) -> None:
-        """Durable when it returns."""
+        """Adds a finished part, durably."""
         line = msgspec.json.encode(part) + b"\n"
-        durable.extend(self._folder / _PARTS, self._size, line)  # without what a kill, or a full disk, left of a line
+        durable.extend(self._folder / _PARTS, self._size, line)  # overwrites a partial line that a kill or a full disk left
         self._size += len(line)
         self.parts[part.number] = part
 
     def by_source(self) -> list[list[Part]]:
-        """The parts of each source, in the order of its rows."""
+        """Returns the parts of each source, in row order."""
         found: list[list[Part]] = [[] for _ in self.plan.sources]
         for part in sorted(self.parts.values(), key=lambda part: part.start):
             found[part.source].append(part)
@@ -188,12 +188,12 @@ def path_of(quoted: str) -> Path:
 
 
 def shown(source: Source) -> str:
-    """How a plan names a source."""
+    """Returns the name of a source in a plan."""
     return printable(source.place if isinstance(source.place, Url) else source.place.absolute())
 
 
 def fingerprint(source: Source, target: tuple[Place, str | None]) -> SourcePlan:
-    """Raises OSError if the file cannot be read."""
+    """Returns the plan of a source, with its fingerprint. Raises OSError if the file cannot be read."""
     output, table = _quoted(target[0]), target[1]
     if source.remote is not None:
         size = -1 if source.remote.size is None else source.remote.size
@@ -218,7 +218,7 @@ def _sample(path: Path, sample: hashlib._Hash) -> os.stat_result:
 
 
 def make_plan(job: Job, key: str, configured: tuple[str, ...], targets: Sequence[tuple[Place, str | None]]) -> Plan:
-    """``configured``: the fields that name the columns if the job does not. ``targets``: files, and tables in them."""
+    """Makes a run's plan. ``configured``: fields that name the columns if the job does not. ``targets``: files, with tables."""
     return Plan(
         job.operation,
         job.columns or configured,
@@ -260,7 +260,7 @@ _WORDS = {
 
 
 def difference(old: Plan, new: Plan, *, publishing: bool) -> str | None:
-    """Names the first difference of two plans; None if there is none. Sources may have changed once the run is ``publishing``."""
+    """Names the first difference between two plans; None if they agree. While ``publishing``, sources may have changed."""
     for name, words in _WORDS.items():
         before, after = getattr(old, name), getattr(new, name)
         if before != after:

@@ -8,22 +8,22 @@ from typing import Any, BinaryIO, Final
 from quorumvault.files.object_store import BLOCK_BYTES, StoreError, asking, codes, filesystem, find, path_in
 from quorumvault.files.urls import Url
 
-#: A part of an upload has 5 MiB at least, and there are 10,000 at most.
+#: The most parts of an upload. Stores allow 10,000 parts, of at least 5 MiB each.
 _MOST_PARTS: Final = 9_000
-#: What is sent at once of an object whose length nobody knows: so there may be 640 GB of it.
+#: The bytes to send at once for an object of unknown length, which may so have up to 640 GB.
 _STREAM_BLOCK_BYTES: Final = 64 << 20
-#: What stores answer for a condition that does not hold: an object is there already.
+#: The codes with which stores refuse a conditional write: the object exists already.
 _REFUSED: Final = frozenset(("PreconditionFailed", "412"))
 
 
 class NewObject:
-    """An object on its way: all but its end is sent, and it appears, whole, with its end.
+    """An object on its way: its last piece is held back, and when that is sent the object appears, whole.
 
-    What is not completed has to be discarded: fsspec would complete a file that is forgotten.
+    An object that is not completed must be discarded: fsspec would complete a file that is garbage-collected.
     """
 
     def __init__(self, url: Url, *, exclusive: bool, size: int | None = None) -> None:
-        """``exclusive``: an object that is there stays. ``size``: what it will have, if that is known."""
+        """``exclusive``: an existing object stays. ``size``: the object's final size in bytes, if known."""
         self.url = url
         store = filesystem(url)
         self.block = _STREAM_BLOCK_BYTES if size is None else max(BLOCK_BYTES, (size // _MOST_PARTS >> 20) + 1 << 20)
@@ -35,12 +35,12 @@ class NewObject:
 
     @property
     def upload_id(self) -> str | None:
-        """What S3 calls an upload that is under way."""
+        """S3's id of the upload under way; None if there is none."""
         found = getattr(self._file, "mpu", None)
         return found["UploadId"] if found else None
 
     def begin(self) -> None:
-        """Raises StoreError if nothing can be written there. Sends no byte."""
+        """Begins the upload, without sending a byte. Raises StoreError if the object cannot be written."""
         with asking(self.url):
             self._file.offset = 0
             self._file._initiate_upload()
@@ -50,10 +50,10 @@ class NewObject:
             return int(self._file.write(data))
 
     def complete(self) -> bool:
-        """Returns whether it is there now: not if it is exclusive and another one is there. Durable when it returns."""
+        """Completes the object, durably. Returns False if it is exclusive and another object exists."""
         try:
             if self._exclusive and self._file.tell() == 0 and find(self.url) is not None:
-                return False  # s3fs would write over it, without a byte
+                return False  # s3fs would overwrite it with an empty object
             self._file.autocommit = True
             with asking(self.url):
                 return self._close()
@@ -71,7 +71,7 @@ class NewObject:
         return True
 
     def discard(self) -> None:
-        """Has no effect on what is completed."""
+        """Discards the upload. Has no effect on a completed object."""
         if self._is_open:
             self._is_open = False
             with contextlib.suppress(Exception):
@@ -80,7 +80,7 @@ class NewObject:
 
 
 def require_writable(urls: Iterable[Url]) -> None:
-    """Raises StoreError for a bucket to which nothing can be written: an upload into each is begun, and discarded."""
+    """Raises StoreError for a bucket that is not writable. To find out, begins an upload into each bucket, and discards it."""
     buckets = {(url.scheme, url.rest.partition("/")[0]): url for url in urls}
     for url in buckets.values():
         made = NewObject(url, exclusive=False)
@@ -103,7 +103,7 @@ class _Writer(io.RawIOBase):
 
 @contextlib.contextmanager
 def writing(url: Url, *, exclusive: bool) -> Iterator[BinaryIO]:
-    """An object to write to, that appears when the block ends well. Raises StoreError if it is exclusive and one is there."""
+    """Yields an object to write to, which appears if the block succeeds. Raises StoreError if it is exclusive and exists."""
     made = NewObject(url, exclusive=exclusive)
     try:
         sink = io.BufferedWriter(_Writer(made), 1 << 20)
@@ -116,7 +116,7 @@ def writing(url: Url, *, exclusive: bool) -> Iterator[BinaryIO]:
 
 
 def abandon(url: Url, upload_id: str) -> None:
-    """Discards an upload to S3 of a process that was killed. Raises StoreError, also for what is gone."""
+    """Discards the S3 upload of a killed process. Raises StoreError, also if the upload is gone."""
     store = filesystem(url)
     bucket, _, key = path_in(store, url).partition("/")
     with asking(url):

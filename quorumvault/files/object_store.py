@@ -17,48 +17,49 @@ from quorumvault.errors import QuorumVaultError
 from quorumvault.files.urls import RemoteObject, Url
 
 AnswerT = TypeVar("AnswerT")
-#: What is asked for, and sent, at once.
+#: The bytes to read or send at once.
 BLOCK_BYTES: Final = 16 << 20
-#: Objects that are read or written at once, and asked about at once. Each that is read or written takes up to three blocks.
+#: How many objects are read or written at once, and how many are asked about at once. Reading or writing one takes up to three
+#: blocks of memory.
 AT_ONCE: Final = 4
 _ASKED_AT_ONCE: Final = 16
-#: Seconds without a byte after which a web server is given up.
+#: Seconds without a byte after which a run gives up on a web server.
 _SILENCE: Final = 60.0
 
 
 async def _http_client(**given: Any) -> Any:
-    """A session for downloads that may take hours, as long as bytes come; through proxies of the environment."""
+    """Makes a session whose downloads may take hours, as long as bytes arrive. It uses the environment's proxies."""
     aiohttp = importlib.import_module("aiohttp")
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=_SILENCE, sock_read=_SILENCE)
     return aiohttp.ClientSession(timeout=timeout, trust_env=True, **given)
 
 
-#: The class of each kind of store, and what it is made with. Other writers count, so no listing is kept.
+#: The class of each kind of store, and its arguments. Listings are not cached, since others write to the stores too.
 _CLASSES: Final[dict[str, tuple[str, str, dict[str, Any]]]] = {
     "s3": ("s3fs", "S3FileSystem", {}),
     "gs": ("gcsfs.core", "GCSFileSystem", {}),
     "az": ("adlfs", "AzureBlobFileSystem", {}),
-    # As the URL is spelled, since it may be signed; as long as the object is, without compression on the way.
+    # The URL keeps its spelling, since it may be signed. No compression on the way, so that lengths are those of the objects.
     "https": (
         "fsspec.implementations.http",
         "HTTPFileSystem",
         {"encoded": True, "headers": {"Accept-Encoding": "identity"}, "get_client": _http_client},
     ),
 }
-#: What stores call that which changes with an object.
+#: The stores' names for a stamp that changes with an object.
 _STAMPS: Final = ("ETag", "etag", "generation", "Content-MD5", "Last-Modified")
-#: What a web server says of a file that it does not have, and of one that it does not show.
+#: The statuses of a web server for a file that it does not have, and for a file that it does not show.
 _GONE: Final = {"404", "410"}
 _FORBIDDEN: Final = {"401", "403"}
 _NO_CREDENTIALS: Final = ("NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "DefaultCredentialsError")
 
 
 class StoreError(QuorumVaultError):
-    """A store, or the way to it, failed."""
+    """A store, or the connection to it, failed."""
 
 
 def filesystem(url: Url) -> Any:
-    """The fsspec file system of a URL. Raises ModuleNotFoundError without the extra."""
+    """Returns the fsspec file system of a URL. Raises ModuleNotFoundError without the extra ``cloud``."""
     module, name, _ = _CLASSES[url.scheme]
     kind = getattr(importlib.import_module(module), name)
     account = kind._get_kwargs_from_urls(url.text) if url.scheme == "az" else {}
@@ -74,12 +75,12 @@ def _filesystem(scheme: str, account: str | None) -> Any:
 
 
 def forget() -> None:
-    """The next file systems look for their addresses and credentials again."""
+    """Clears the cached file systems, so that new ones look for addresses and credentials again."""
     _filesystem.cache_clear()
 
 
 def path_in(store: Any, url: Url) -> str:
-    """The name by which a file system knows the object."""
+    """Returns the object's name in its file system."""
     match url.scheme:
         case "az":
             return str(store._strip_protocol(url.text))
@@ -91,7 +92,7 @@ def path_in(store: Any, url: Url) -> str:
 
 @contextlib.contextmanager
 def asking(url: Url) -> Iterator[None]:
-    """Raises StoreError, in words without secrets, for whatever a store or its library raises in the block."""
+    """Turns any error of a store or its library in the block into StoreError, with a message without secrets."""
     try:
         yield
     except (StoreError, ModuleNotFoundError):
@@ -130,7 +131,7 @@ def codes(error: BaseException) -> set[str]:
 
 
 def _code(error: BaseException) -> str | None:
-    """The code that a store gave as its reason: S3's, or an HTTP status."""
+    """Returns the store's error code: S3's, or an HTTP status."""
     answer = getattr(error, "response", None)
     code = answer.get("Error", {}).get("Code") if isinstance(answer, dict) else None
     if isinstance(code, str):
@@ -140,14 +141,14 @@ def _code(error: BaseException) -> str | None:
 
 
 def find(url: Url) -> RemoteObject | None:
-    """None if there is no such object. Raises StoreError."""
+    """Returns an object, None if it does not exist. Raises StoreError."""
     store = filesystem(url)
     with asking(url):
         try:
             found = store.info(path_in(store, url))
         except FileNotFoundError as error:
             if url.scheme == "https" and not codes(error) & _GONE:
-                # fsspec says that there is no file whatever went wrong.
+                # fsspec reports any failure as a missing file.
                 raise StoreError(f"{url}: {_reason(error.__cause__ or error)}") from None
             return None
     return None if found["type"] != "file" else _object(url, found)
@@ -158,7 +159,7 @@ def find_all(urls: Sequence[Url]) -> list[RemoteObject | None]:
 
 
 def ask_at_once(question: Callable[[Url], AnswerT], urls: Sequence[Url]) -> list[AnswerT]:
-    """The answers to one question about each URL, some asked at once."""
+    """Returns the answers to one question about each URL. Asks several at once."""
     if not urls:
         return []
     with ThreadPoolExecutor(_ASKED_AT_ONCE, thread_name_prefix="quorumvault") as pool:
@@ -166,14 +167,14 @@ def ask_at_once(question: Callable[[Url], AnswerT], urls: Sequence[Url]) -> list
 
 
 def has_folder(url: Url) -> bool:
-    """Returns whether there are objects below it. Raises StoreError."""
+    """Returns whether there are objects below a URL. Raises StoreError."""
     store = filesystem(url)
     with asking(url):
         return bool(store.isdir(path_in(store, url)))
 
 
 def in_folder(folder: Url) -> list[RemoteObject]:
-    """All objects below a folder, in the order of their names. Raises StoreError."""
+    """Returns all objects below a folder, sorted by name. Raises StoreError."""
     store = filesystem(folder)
     with asking(folder):
         try:
@@ -184,7 +185,7 @@ def in_folder(folder: Url) -> list[RemoteObject]:
 
 
 def matching(pattern: Url) -> list[RemoteObject]:
-    """The objects that match a glob, in the order of their names. Raises StoreError."""
+    """Returns the objects that match a glob, sorted by name. Raises StoreError."""
     store = filesystem(pattern)
     with asking(pattern):
         found = store.glob(path_in(store, pattern), detail=True)
@@ -192,7 +193,7 @@ def matching(pattern: Url) -> list[RemoteObject]:
 
 
 def root_of_glob(pattern: Url) -> Url:
-    """The folder before the first part that has a wildcard."""
+    """Returns the folder before the first part with a wildcard."""
     parts = pattern.rest.split("/")
     first = next(place for place, part in enumerate(parts) if glob.has_magic(part))
     return Url(pattern.scheme, "/".join(parts[:first]))
@@ -228,9 +229,9 @@ class _Reader(io.RawIOBase):
 
 @contextlib.contextmanager
 def reading(url: Url) -> Iterator[BinaryIO]:
-    """The bytes of an object, from its beginning, a block at a time."""
+    """Yields a reader of an object's bytes, from the beginning, one block at a time."""
     store = filesystem(url)
-    # A web server may know no ranges: what it has is read in one go.
+    # A web server may not support ranges, so its file is read in one request.
     block = 0 if url.scheme == "https" else BLOCK_BYTES
     with asking(url):
         file = store.open(path_in(store, url), "rb", block_size=block, cache_type="none")

@@ -9,25 +9,25 @@ from typing import Final, Literal, NamedTuple, TypeAlias, get_args
 
 from quorumvault.files.job import CellCounts, IfToken, Job, Missing
 
-#: The status of one text: those of the API, and those of values that are not sent since no node would take them.
+#: The status of one text: a status of the API, or one for values that are not sent, since no node would take them.
 CellStatus: TypeAlias = Literal[
     "null",  # there was no text
-    "ok",  # there is something to take its place
+    "ok",  # there is a replacement
     "not_found",
-    "not_token",  # text of another form, which is not sent to be looked up
+    "not_token",  # text of another form, which is not looked up
     "unavailable",
     "collision",
     "already_token",
     "too_large",
     "not_tokenizable",
-    "typed",  # a number or a boolean of JSON, which has another token than its text has in other files
+    "typed",  # a JSON number or boolean, whose token differs from that of its text in other files
     "there",  # retokenize: a token of the active epoch
 ]
-#: In an order that columns of codes rely on: a code is a place in it.
+#: All statuses. Columns of codes rely on the order: a code is a position in this tuple.
 STATUSES: Final[tuple[CellStatus, ...]] = get_args(CellStatus)
-#: What a column of statuses says of each, in the same order: the API says that a token which is there already is ``ok``.
+#: The name of each status in a column of statuses, in the same order. ``there`` is ``ok``, as in the API.
 STATUS_NAMES: Final[tuple[str, ...]] = tuple("ok" if status == "there" else status for status in STATUSES)
-#: Answers that are asked for again in the next batch. All others are remembered as long as the run lasts.
+#: Statuses that are not cached: the next batch asks again. All other answers are cached for the whole run.
 PASSING: Final[frozenset[CellStatus]] = frozenset({"unavailable"})
 
 
@@ -39,11 +39,11 @@ class CellOutcome(Enum):
 
 
 class CellRule(NamedTuple):
-    """A row of the table. It holds for jobs with these options; None is any.
+    """A row of the table. It applies to jobs with these options; None matches any.
 
-    ``counter``: the field of CellCounts that counts such cells (``values`` counts them for each column). ``code``: what a list of
-    rejects says of such a cell, a code of the API where it has one; None if the cell is not listed. ``problem``: why a run ends,
-    with {column} for the column's name.
+    ``counter``: the field of CellCounts that counts such cells (``values`` counts them for each column). ``code``: the code of
+    such a cell in a list of rejects, the API's code if it has one; None if the cell is not listed. ``problem``: the reason why
+    such a cell ends the run, with {column} for the column's name.
     """
 
     status: CellStatus
@@ -93,12 +93,12 @@ TABLE: Final = (
     CellRule("typed", CellOutcome.NULL, code="typed-value", has_rejects=True),
     CellRule("typed", CellOutcome.FAIL, problem=_NO_TEXT, has_rejects=False),
 )
-#: By its code in the API, the status of a value that cannot be tokenized.
+#: The status of a value that cannot be tokenized, by the API's code.
 FAULTS: Final[dict[str, CellStatus]] = {rule.code: rule.status for rule in TABLE if rule.code is not None and rule.has_rejects}
 
 
 def cell_rules(job: Job) -> dict[CellStatus, CellRule]:
-    """The rows of the table that hold for this job: one for each status, without a ``code`` if the job has no list of rejects."""
+    """Returns the rows of the table for a job, one for each status; without a ``code`` if the job has no list of rejects."""
     lists = job.rejects is not None
     return {rule.status: rule if lists else rule._replace(code=None) for rule in TABLE if rule.holds(job)}
 

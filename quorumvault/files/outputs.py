@@ -44,7 +44,7 @@ from quorumvault.ownership import (
 )
 
 _APPEARED: Final = "{} has appeared meanwhile: move it away and --resume, or replace it by --resume --force"
-#: Beside the staged outputs, which are numbered.
+#: The names of other staged files, beside the numbered outputs.
 REJECTS, CROSSWALK, COMMIT = "rejects", "crosswalk", "commit"
 
 
@@ -74,7 +74,7 @@ class _Place(NamedTuple):
         return False
 
     def link(self, made: int) -> bool:
-        """Gives an open file the name. False if there is something of that name, which stays."""
+        """Gives an open file this name. Returns False if the name is taken; what has it stays."""
         try:
             os.link(f"/proc/self/fd/{made}", self.name, dst_dir_fd=self.folder, follow_symlinks=True)
         except FileExistsError:
@@ -83,20 +83,20 @@ class _Place(NamedTuple):
 
 
 class Outputs:
-    """The target of each source, in their order, and lists. ``umask`` is the user's: the run has its own.
+    """The target of each source, in order, and the lists. ``umask`` is the user's; the run has another.
 
-    Raises InputsError for a path that somebody else's link is in.
+    Raises InputsError for a path with another user's symbolic link in it.
     """
 
     def __init__(self, job: Job, umask: int) -> None:
         self.targets = list(_targets(job))
         self._job = job
         self._umask = umask
-        #: Of an object that is read, the copy: it is for nobody else to read, and so is what is made of it.
+        #: The local file of each source. For an object this is its copy, which only this user can read, and so its output too.
         self._sources = {target: source.path for target, source in zip(self.targets, job.sources, strict=True)}
         self._of_copies = {target for target, source in zip(self.targets, job.sources, strict=True) if source.remote is not None}
         self._in_place = job.output is None
-        #: Where values may be still that tokens stand for.
+        #: Places that may still have the tokenized values.
         self.still_there: list[str] = []
         self._lists = {
             name: Target(path) for name, path in ((CROSSWALK, job.crosswalk), (REJECTS, job.rejects)) if path is not None
@@ -107,9 +107,9 @@ class Outputs:
             raise InputsError(str(error)) from None
 
     def check(self) -> None:
-        """Raises InputsError if one would be written over another, over a source, or into a folder that is not there.
+        """Raises InputsError if an output would overwrite another one or a source, or if its folder does not exist.
 
-        Raises LakeError if one would be in a lake's table; OutputExists, unless ``force`` is given.
+        Raises LakeError if an output would be in a lake's table; OutputExists if it exists and ``force`` is not given.
         """
         lakes, lists = Lakes(), set(self._lists.values())
         taken: dict[Hashable, set[str | None]] = {}
@@ -120,7 +120,7 @@ class Outputs:
         for target in new:
             place = self._places[target]
             key, table = _file_key(place), None if isinstance(place, Url) else _table_key(target.table)
-            if isinstance(place, Path) and (self._job.lake is None or target in lists):  # else its folder is a table, or will be
+            if isinstance(place, Path) and (self._job.lake is None or target in lists):  # else its folder is or becomes a table
                 lakes.refuse_output(place)
             self._require_folder(target)
             if _overlap(sources.get(key, set()), table):
@@ -143,7 +143,7 @@ class Outputs:
             raise InputsError(str(error)) from None
 
     def _require_folder(self, target: Target) -> None:
-        """Raises InputsError if the named output is in a folder that is not there: a slip of the pen makes no folders."""
+        """Raises InputsError if the named output's folder does not exist: a typing error must not create folders."""
         named = self._job.output if self._job.is_folder and target not in self._lists.values() else None
         place = named or target.path
         if isinstance(place, Path) and not place.absolute().parent.is_dir():
@@ -161,7 +161,7 @@ class Outputs:
         urls = {place: target for target in new if isinstance(place := self._places[target], Url)}
         refuse_objects((), urls)
         if self._job.force and not any(target.table for target in urls.values()):
-            return  # who may only write need not look
+            return  # needs no permission to read
         for url, found in zip(urls, object_store.find_all(list(urls)), strict=True):
             if found is not None and urls[url].table is not None:
                 raise OutputExists(f"{url} exists, and no table is put into an object that is there: name another one")
@@ -169,7 +169,7 @@ class Outputs:
                 raise OutputExists(f"{url} exists: name another object, or give --force to replace it")
 
     def _require_fit(self, target: Target, place: Path) -> None:
-        """Raises InputsError, or ConfigError, for a DuckDB file that a table may not be put into: the file stays whose it is."""
+        """Raises InputsError, or ConfigError, for a DuckDB file that a table must not go into: the file keeps owner and mode."""
         if not place.exists() or self._sources[target].resolve() == place:
             return
         require_not_planted(place)
@@ -181,9 +181,9 @@ class Outputs:
             raise InputsError(f"{target}: {words}: chmod {after} it first, or name another one")
 
     def require_within_reach(self, work: Path) -> None:
-        """Raises InputsError for a target that what is made in ``work`` cannot be linked to, StoreError for one without uploads.
+        """Raises InputsError for a target to which files in ``work`` cannot be linked, StoreError for one that takes no uploads.
 
-        By trying it: two mounts of one file system are no less two than those of two.
+        It tries each link, since links between two mounts fail even if both are of one file system.
         """
         require_writable(place for place in self._places.values() if isinstance(place, Url))
         probe = work / "probe"
@@ -212,13 +212,13 @@ class Outputs:
         probe.unlink()
 
     def staged(self, folder: Path, number: int) -> Path:
-        """The file in which a source's output is put together. It has the target's suffix, by which DuckDB knows a format."""
+        """Returns the file in which a source's output is assembled. It has the target's suffix, which tells DuckDB the format."""
         target = self.targets[number].path
         return folder / f"{number:06}{known_suffix(target) if isinstance(target, Url) else target.suffix}"
 
     @contextlib.contextmanager
     def uploads(self, folder: Path, *, replacing: bool) -> Iterator[Uploads]:
-        """Those of a run in a work folder. What of them is not complete when the block ends is discarded."""
+        """Yields the uploads of a run in a work folder. Uploads that are incomplete when the block ends are discarded."""
         uploads = Uploads(folder, exclusive=not (replacing or self._in_place))
         try:
             yield uploads
@@ -226,15 +226,15 @@ class Outputs:
             uploads.discard()
 
     def send(self, folder: Path, uploads: Uploads, untouched: Container[int] = ()) -> None:
-        """Sends the staged files that become objects: nothing appears."""
+        """Sends the staged files that become objects, so far invisibly."""
         uploads.send(_outgoing(self._staged(folder, untouched)))
 
     def publish(self, folder: Path, uploads: Uploads, *, replacing: bool, untouched: Container[int] = ()) -> None:
-        """Gives every staged file its name; may be called again after it was interrupted at any instant.
+        """Gives every staged file its name. May be called again after an interruption at any instant.
 
-        ``untouched``: the numbers of sources that stay as they are, of which nothing is staged. Lists come first, since what they
-        say of sources is lost with those. Raises RunError if a staged file is lost, and OutputExists for what appeared meanwhile,
-        unless it is ``replacing``.
+        ``untouched``: the numbers of sources that stay as they are, without a staged file. Lists come first: once sources are
+        replaced, what the lists say about them cannot be recovered. Raises RunError if a staged file is lost, and OutputExists if
+        a target appeared meanwhile, unless ``replacing``.
         """
         staged = self._staged(folder, untouched)
         self.send(folder, uploads, untouched)
@@ -242,7 +242,7 @@ class Outputs:
             self._give_all(part, uploads, replacing or self._in_place)
 
     def _staged(self, folder: Path, untouched: Container[int]) -> list[tuple[Path, Target]]:
-        """Lists first. Raises RunError if a file is lost."""
+        """Returns the staged files and their targets, lists first. Raises RunError if a file is lost."""
         staged = [(folder / name, target) for name, target in self._lists.items()]
         staged += [(self.staged(folder, number), target) for number, target in enumerate(self.targets) if number not in untouched]
         for file, target in staged:
@@ -261,7 +261,7 @@ class Outputs:
             raise OutputExists(_APPEARED.format(url))
 
     def _give(self, staged: Path, target: Target, path: Path, replacing: bool) -> set[Path]:
-        """Returns the folders that have new names in them."""
+        """Gives a staged file its target's name. Returns the folders with new names in them."""
         new = self._make_folders(target, path.parent)
         with opened_folder(path.parent) as folder, _opened(staged) as made:
             place = _Place(folder, path.name)
@@ -290,8 +290,8 @@ class Outputs:
         return put_table(staged, path, target.table, replacing=replacing)
 
     def _make_folders(self, target: Target, parent: Path) -> list[Path]:
-        """Makes the folders of a target, and returns those that were not there."""
-        # Of a folder of outputs, those that are in the source's folder too, from the innermost one on.
+        """Makes the missing folders of a target, and returns them."""
+        # ``depth``: in a folder of outputs, the number of folders that the source's folder has too, from the innermost on.
         source, depth, output = self._sources.get(target), 0, self._job.output
         if source is not None and self._job.is_folder and isinstance(output, Path) and isinstance(target.path, Path):
             depth = len(target.path.parts) - len(output.parts)
@@ -306,13 +306,13 @@ class Outputs:
     def _allow(self, made: int, target: Target, folder: os.stat_result) -> None:
         """Gives a staged file the group and the mode of a new output."""
         if folder.st_mode & stat.S_ISGID:
-            with contextlib.suppress(PermissionError):  # of a group that this user is not in, nor can give a file to
+            with contextlib.suppress(PermissionError):  # this user is not in the group and cannot give a file to it
                 os.fchown(made, -1, folder.st_gid)
         widest = self._widest(target, os.fstat(made).st_gid)
         set_mode(made, new_mode(self._job, widest, self._umask) if target in self._sources else 0o600)
 
     def _widest(self, target: Target, group: int) -> int:
-        """The mode that an output has at most, in a group. Lists have no values."""
+        """Returns the widest mode that an output may have, in a group. Lists have no values, so any mode."""
         source = self._sources.get(target)
         return 0o777 if source is None else _reach(source, group)
 
@@ -320,7 +320,7 @@ class Outputs:
         require_replaceable(path)
         with contextlib.suppress(FileNotFoundError):
             before = os.stat(place.name, dir_fd=place.folder, follow_symlinks=False)
-            if stat.S_ISREG(before.st_mode):  # else somebody has put a link there, which is replaced itself
+            if stat.S_ISREG(before.st_mode):  # else a symbolic link was put there; the link itself is replaced
                 take_after(made, path, before, self._widest(target, before.st_gid))
         second = staged.with_name(f"{staged.name}.second")
         second.unlink(missing_ok=True)
@@ -331,7 +331,7 @@ class Outputs:
 
 @contextlib.contextmanager
 def _opened(staged: Path) -> Iterator[int]:
-    """A descriptor of a file that this run has made."""
+    """Yields a descriptor of a file that this run has made."""
     descriptor = os.open(staged, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         yield descriptor
@@ -342,12 +342,12 @@ def _opened(staged: Path) -> Iterator[int]:
 def _reach(source: Path, group: int) -> int:
     try:
         return reach(source, group)
-    except FileNotFoundError:  # names are given, of a run that was interrupted, and the source has gone meanwhile
+    except FileNotFoundError:  # a resumed run gives names, and the source is gone meanwhile
         return 0o700
 
 
 def new_mode(job: Job, widest: int, umask: int) -> int:
-    """The mode of a new output: values are for nobody else, tokens for whom the umask and the input leave them to."""
+    """Returns the mode of a new output: 0600 for values; for tokens, what the umask and the input allow."""
     return 0o600 if job.operation == "detokenize" else 0o600 | (0o066 & widest & ~umask)
 
 
@@ -371,7 +371,7 @@ def _outgoing(staged: Sequence[tuple[Path, Target]]) -> list[Outgoing]:
 
 
 def _file_key(path: Place) -> Hashable:
-    """Returns an equal key for two names of one file. Of an object, and of what is not there, its name."""
+    """Returns a key that is equal for two names of one file. For an object or a missing file it is the name."""
     if isinstance(path, Url):
         return path
     try:
@@ -382,12 +382,12 @@ def _file_key(path: Place) -> Hashable:
 
 
 def _table_key(table: str | None) -> str | None:
-    """Returns an equal key for two names of one table: DuckDB ignores case, and ``main`` is its default schema."""
+    """Returns a key that is equal for two names of one table: DuckDB ignores case, and ``main`` is its default schema."""
     return None if table is None else ".".join(map(repr, schema_and_name(table.casefold())))
 
 
 def _overlap(tables: set[str | None], table: str | None) -> bool:
-    """Returns whether one more output would touch those in the same file. None is the whole file."""
+    """Returns whether another output would overlap the outputs in the same file. None is the whole file."""
     return bool(tables) and (table is None or None in tables or table in tables)
 
 

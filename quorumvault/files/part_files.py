@@ -19,7 +19,7 @@ REJECTS_HEADER = ("file", "row", "column", "code")
 
 
 class Reject(NamedTuple):
-    """A cell that could not be done: its row, counted from 1, its column, and a code. It never holds the cell's text."""
+    """A cell that failed: its row, counted from 1, its column, and a code. It never holds the cell's text."""
 
     row: int
     column: str
@@ -42,7 +42,7 @@ class PartFiles:
         self.number = number
         self.data = folder / f"{number:06}.data"
         self.rejects = folder / f"{number:06}.rejects"
-        #: The tokens that were moved: a line OLD,NEW for each.
+        #: The moved tokens: one line OLD,NEW for each.
         self.pairs = folder / f"{number:06}.pairs"
 
     def clear(self) -> None:
@@ -98,7 +98,7 @@ class PartLists:
         self._pairs = pairs
 
     def write(self, rejects: Iterable[Reject], pairs: Iterable[str] = ()) -> None:
-        """``pairs``: OLD,NEW for each token that was moved. It is not looked at without a crosswalk."""
+        """Writes the lists. ``pairs``: OLD,NEW for each moved token; unused without a crosswalk."""
         if self._rejects is not None:
             self._rejects.write(rejects)
         if self._pairs is not None:

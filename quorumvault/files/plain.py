@@ -17,17 +17,17 @@ from quorumvault.crypto.tokens import is_token
 from quorumvault.files.engine import Conversion
 from quorumvault.files.job import RunError
 
-#: Rows at the start of a source that are looked at, and values of a column that are looked for.
+#: The sample: the number of rows at the start of a source, and the most values of a column to look for.
 ROWS: Final = 1_000
 _VALUES: Final = 8
-#: Shorter values, dates and plain numbers are met by chance.
+#: Shorter values, dates and plain numbers are not looked for, since they occur by chance.
 _LEAST_BYTES: Final = 8
 _BY_CHANCE: Final = re.compile(r"\d{4}-\d\d-\d\d.*|[-+]?[\d.,:]*", re.DOTALL)
-#: What is read of a file: all of most, and of larger ones both ends. Parquet and DuckDB have their metadata there.
+#: The bytes to read: most files are read whole, larger ones at both ends, where Parquet and DuckDB have their metadata.
 _HEAD_BYTES: Final = 64 << 20
 _TAIL_BYTES: Final = 16 << 20
 _CHUNK_BYTES: Final = 4 << 20
-#: Distinct values from which on their order is no chance.
+#: The number of distinct values from which on a sorted order is no coincidence.
 _IN_ORDER: Final = 20
 
 
@@ -36,11 +36,11 @@ Opened: TypeAlias = Callable[[], AbstractContextManager[BinaryIO]]
 
 
 class InPlain(RunError):
-    """A value of a column that became tokens is in the output."""
+    """A value of a tokenized column is in the output."""
 
 
 def require_no_folder_of(conversion: Conversion, relative: Path) -> None:
-    """Raises InPlain if a Hive partition is named after one of its columns: the values would stay in the paths."""
+    """Raises InPlain if a Hive partition key is a tokenized column: its values would stay in the paths."""
     keys = {unquote(part.partition("=")[0]).casefold() for part in relative.parts[:-1] if "=" in part}
     for column in conversion.first_values(1) if keys else ():
         if column.casefold() in keys:
@@ -48,7 +48,7 @@ def require_no_folder_of(conversion: Conversion, relative: Path) -> None:
 
 
 def require_absent(values: Mapping[str, Sequence[str]], output: Opened, relative: Path, source: str) -> None:
-    """Raises InPlain if one of some values of a column is in a finished output, or in its path below the output folder."""
+    """Raises InPlain if one of the ``values`` of a column is in a finished output, or in its path below the output folder."""
     for column, texts in values.items():
         sample = _sample(texts)
         where = None
@@ -67,7 +67,7 @@ def require_absent(values: Mapping[str, Sequence[str]], output: Opened, relative
 
 
 def is_in_order(texts: Sequence[str]) -> bool:
-    """Return whether rows are in the order of these values, so that each place tells something of its value."""
+    """Returns whether the rows are sorted by these values, so that a row's place reveals something about its value."""
     return len(set(texts)) >= _IN_ORDER and list(texts) in (sorted(texts), sorted(texts, reverse=True))
 
 
@@ -78,14 +78,14 @@ def _sample(texts: Sequence[str]) -> list[str]:
 
 
 def _has_one(content: BinaryIO, sample: Sequence[bytes]) -> bool:
-    """A copy in other case (``upper(name)``) is one, too: of ASCII letters, as bytes have no others."""
+    """Returns whether ``content`` has a text of the sample, ignoring the case of ASCII letters (``upper(name)`` counts)."""
     lowered = [text.lower() for text in sample]
     chunks = (chunk.lower() for chunk in _chunks(content, max(map(len, sample))))
     return any(_is_whole(chunk, text) for chunk in chunks for text in lowered)
 
 
 def _is_whole(chunk: bytes, text: bytes) -> bool:
-    """Return whether ``text`` is in ``chunk``, and is no part of a longer word."""
+    """Returns whether ``text`` is in ``chunk`` and not part of a longer word."""
     start = chunk.find(text)
     while start >= 0:
         around = chunk[max(0, start - 1) : start] + chunk[start + len(text) : start + len(text) + 1]
@@ -96,7 +96,7 @@ def _is_whole(chunk: bytes, text: bytes) -> bool:
 
 
 def _chunks(content: BinaryIO, overlap: int) -> Iterator[bytes]:
-    """Yield the head of what is read, and its tail if it can be sought, in chunks that share ``overlap`` bytes and one."""
+    """Yields the head of the content, and the tail if it can seek, in chunks that overlap by ``overlap`` + 1 bytes."""
     place, held = 0, b""
     while read := content.read(_CHUNK_BYTES):
         yield held + read

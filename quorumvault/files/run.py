@@ -37,13 +37,13 @@ class SourceChanged(RunError):
 
 
 def run(job: Job, vault: Client, progress: Progress = ignore) -> Report:
-    """Does the job. Returns its counts; every output is there then.
+    """Does the job. Returns its counts, once every output has its name.
 
     Raises InputsError, RunError (OutputExists, UnfinishedRun, ManifestMismatch, SourceChanged), ColumnError, InputError, OSError,
-    and what the client raises: then there is no output, and finished parts are kept.
+    and the client's errors: then there is no output, and finished parts are kept.
     """
     job = with_copies(job)
-    with umask(0o077) as users:  # whoever makes a file meanwhile, DuckDB for one: nobody else reads it
+    with umask(0o077) as users:  # no other user may read the files that the run makes, or DuckDB for it
         return _run(job, vault, progress, Outputs(job, users), users)
 
 
@@ -51,7 +51,7 @@ def _run(job: Job, vault: Client, progress: Progress, outputs: Outputs, users: i
     """``users``: the umask for folders of outputs."""
     if job.crosswalk is not None or job.sources[0].format not in TEXT:
         require_utf8(work_path(job), job.crosswalk, job.spill, *(source.path for source in job.sources))
-    if not work_path(job).exists():  # else what is there of an earlier run comes first
+    if not work_path(job).exists():  # else the state of an earlier run comes first
         outputs.check()
     is_named = job.columns or all(source.columns for source in job.sources)
     configured = () if is_named else tuple(vault.fields())
@@ -94,7 +94,7 @@ def _engine(job: Job, vault: Client, configured: Sequence[str], spill: Path) -> 
 
 
 class _Tally:
-    """Counts what is done: of parts that were there when the run began, and of those that it makes, some of them again."""
+    """Counts the work done: on parts that earlier runs made, and on parts that this run makes, perhaps more than once."""
 
     def __init__(self, parts: Mapping[int, Part], progress: Progress) -> None:
         self._progress = progress
@@ -105,7 +105,7 @@ class _Tally:
         self._number = -1
 
     def begin(self, number: int) -> None:
-        """A part is being made, from its first row on."""
+        """Notes that a part is being made, from its first row."""
         self._number = number
         rows, size, kept = self._rows.get(number, 0), self.sizes.get(number, 0), self._kept.pop(number, 0)
         self._done = Done(self._done.rows - rows, self._done.size - size, self._done.kept - kept)
@@ -122,7 +122,7 @@ class _Tally:
 
 
 class _Making:
-    """Makes the parts that the manifest lacks, and puts the outputs together."""
+    """Makes the parts that the manifest lacks, and assembles the outputs."""
 
     _engine: Engine
 
@@ -155,14 +155,14 @@ class _Making:
         return report
 
     def untouched(self) -> set[int]:
-        """The sources that would be replaced by what they are: retokenize in place, and no token of theirs has moved."""
+        """Returns the numbers of sources that need no replacing: retokenize in place, and none of their tokens moved."""
         if self._job.output is not None:
             return set()
         parts = enumerate(self._manifest.by_source())
         return {number for number, made in parts if not any(_has_changed(part.counts, self._job) for part in made)}
 
     def make(self, engine: Engine, outputs: Outputs, spill: Path) -> None:
-        """Makes all parts, and puts all outputs together, without their names."""
+        """Makes all parts, and assembles all outputs, without giving names."""
         self._engine = engine
         try:
             conversions = [engine.conversion(source) for source in self._job.sources]
@@ -195,7 +195,7 @@ class _Making:
         self._look_ups = engine.look_ups
 
     def _stage_commit(self, conversions: Sequence[Conversion], outputs: Outputs) -> None:
-        """Makes the commit of a Delta table, and looks for values in it. Raises InPlain."""
+        """Stages the commit of a Delta table, and searches it for values. Raises InPlain."""
         from quorumvault.files.columnar.delta import stage
 
         staged = self._work.staged
@@ -207,7 +207,7 @@ class _Making:
                 plain.require_absent(values, lambda: (staged / COMMIT).open("rb"), Path(), str(source))
 
     def _look_for_values(self, number: int, conversion: Conversion, staged: Path) -> None:
-        """Looks for values that would leave beside their column. Raises InPlain."""
+        """Searches an output for values outside their column. Raises InPlain."""
         source, values = self._job.sources[number], conversion.first_values(plain.ROWS)
         self._left_out += [f"{source}: {name}" for name in conversion.left_out]
         self._in_order += [f"{source}: {name}" for name, texts in values.items() if plain.is_in_order(texts)]
@@ -225,7 +225,7 @@ class _Making:
                 raise SourceChanged(f"{source} was changed while it was read: begin again with --force")
 
     def _make_damaged(self, conversions: Sequence[Conversion]) -> None:
-        """Makes parts again whose files have changed: a disk lost a write, or somebody edited them."""
+        """Remakes parts whose files have changed: the disk lost a write, or someone edited them."""
         for part in list(self._manifest.parts.values()):
             if not self._work.part_files(part.number).is_whole(part.files):
                 self._make_again(conversions, part)
@@ -240,7 +240,7 @@ class _Making:
                 self._next += 1
 
     def _settle_epoch(self, conversions: Sequence[Conversion]) -> None:
-        """Makes parts of an older epoch again, until all are of the active one. Raises EpochMoved."""
+        """Remakes parts of an older epoch, until all are of the active one. Raises EpochMoved."""
         for _ in range(EPOCH_PASSES):
             parts = [part for part in self._manifest.parts.values() if part.epoch is not None]
             if not parts:
@@ -277,7 +277,7 @@ class _Making:
         return part
 
     def _stage_lists(self, parts: Sequence[PartFiles], spill: Path) -> None:
-        """Puts the list of rejects and the crosswalk together, if the job asks for them."""
+        """Assembles the list of rejects and the crosswalk, if the job asks for them."""
         staged, job = self._work.staged, self._job
         if job.rejects is not None:
             with (staged / REJECTS).open("xb") as sink:
@@ -292,5 +292,5 @@ class _Making:
 
 
 def _has_changed(counts: CellCounts, job: Job) -> bool:
-    """Returns whether a cell of a part is another one than before."""
+    """Returns whether any cell of a part has changed."""
     return any(counts.values.values()) or bool(counts.rejected) or bool(counts.not_found and job.missing == "null")

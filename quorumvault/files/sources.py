@@ -39,24 +39,23 @@ _NOT_READ = {
     **dict.fromkeys((".xlsx", ".xls", ".ods"), "save its sheet as CSV first"),
     ".json": "of JSON, lines with a record each are read: --format jsonl; of an array, jq -c '.[]' makes such lines",
 }
-#: Formats that are rows of text, and need no extra.
+#: Formats of rows of text, which need no extra.
 TEXT: tuple[Format, ...] = ("csv", "jsonl")
 _TABLE_MARK = "::"
-#: No file can be there: what an object has for a path until it is known where its copy goes.
+#: The path of an object until its copy has one: no file can be there.
 _NO_COPY = Path(os.devnull)
 _IDENTIFIER = re.compile(r'"((?:[^"]|"")+)"|([^."]+)')
 
 
 class InputsError(QuorumVaultError):
-    """The named files cannot be worked on together: a mistake in the command."""
+    """The named files cannot be used together: a mistake in the command."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A file, or a table in one. ``relative`` is where its output is below an output folder.
+    """A file, or a table in a file. ``relative`` is the path of its output below an output folder.
 
-    ``columns``, if there are any, are those to work on in place of the job's. Of a ``remote`` object, ``path`` is the local copy,
-    once there is one.
+    ``columns``, if any, replace the job's columns. For a ``remote`` object, ``path`` is the local copy, once there is one.
     """
 
     path: Path
@@ -73,11 +72,11 @@ class Source:
 
     @property
     def root(self) -> Path:
-        """The folder that ``relative`` starts from, of a file."""
+        """The folder that a file's ``relative`` path starts from."""
         return Path(*self.path.parts[: len(self.path.parts) - len(self.relative.parts)])
 
     def size(self) -> int | None:
-        """None if a web server does not tell. Raises OSError."""
+        """The size in bytes; None if a web server does not report it. Raises OSError."""
         return self.path.stat().st_size if self.remote is None else self.remote.size
 
     def __str__(self) -> str:
@@ -85,14 +84,14 @@ class Source:
 
 
 def expand(names: Sequence[str], *, format: Format | None = None, table: str | None = None) -> list[Source]:  # noqa: A002
-    """The files that are meant, each once, those of a folder or a glob sorted by name. Raises InputsError, LakeError.
+    """Returns the named sources, each once; those of a folder or a glob are sorted by name. Raises InputsError, LakeError.
 
-    ``format`` is that of all files, else each one's suffix tells. ``table`` is the one to take of a DuckDB file.
+    ``format``: the format of all files, by default that of each file's suffix. ``table``: the table to read of a DuckDB file.
     """
     sources: dict[tuple[Place, str | None], Source] = {}
     lakes = Lakes()
     for name in names:
-        if Path(name).is_dir():  # which may have no file yet, or only those that were deleted
+        if Path(name).is_dir():  # a table may have no file, or only deleted ones
             lakes.refuse(Path(name))
         for source in _expand(name, format, table):
             if source.remote is None:
@@ -105,7 +104,7 @@ def expand(names: Sequence[str], *, format: Format | None = None, table: str | N
 
 
 def is_single(name: str) -> bool:
-    """Returns whether a name means one file, which has one output. Any other has a folder of outputs."""
+    """Returns whether a name means one file, with one output file. Any other name has a folder of outputs."""
     path, _ = split_table(name)
     if isinstance(path, Url):
         return _is_one_object(path)
@@ -113,16 +112,16 @@ def is_single(name: str) -> bool:
 
 
 def split_table(name: str) -> tuple[Place, str | None]:
-    """FILE.duckdb::TABLE in its parts; of another name, the place. Raises InputsError for a table that no file can have."""
+    """Splits FILE.duckdb::TABLE; the table of any other name is None. Raises InputsError for an impossible table name."""
     path, mark, table = name.partition(_TABLE_MARK)
-    if any(0xD800 <= ord(character) <= 0xDFFF for character in table):  # a byte that is no UTF-8
+    if any(0xD800 <= ord(character) <= 0xDFFF for character in table):  # a byte that is not UTF-8
         raise InputsError(f"{printable(Path(name))}: names of tables are UTF-8")
     has_table = mark and Path(path).suffix.lower() == ".duckdb"
     return (place_of(path), table) if has_table else (place_of(name), None)
 
 
 def place_of(name: str) -> Place:
-    """The file or the object of a name. Raises InputsError for a URL that cannot be worked with."""
+    """Returns the file or the object of a name. Raises InputsError for an unusable URL."""
     try:
         return url_of(name) or Path(name)
     except UrlError as error:
@@ -130,24 +129,24 @@ def place_of(name: str) -> Place:
 
 
 def resolved(place: Place) -> Place:
-    """Equal for two names of one file, or of one object."""
+    """Returns an equal place for two names of one file, or of one object."""
     return place if isinstance(place, Url) else place.resolve()
 
 
 def schema_and_name(table: str) -> tuple[str, str]:
-    """The schema and the name in [SCHEMA.]TABLE, in which parts may be quoted as in SQL: "a.b" is one name."""
+    """Returns the schema and the name in [SCHEMA.]TABLE. Its parts may be quoted as in SQL: "a.b" is one name."""
     parts = [quoted.replace('""', '"') or plain for quoted, plain in _IDENTIFIER.findall(table)]
     return ("main", table) if not parts else ("main", parts[0]) if len(parts) == 1 else (parts[0], ".".join(parts[1:]))
 
 
 def printable(path: Place, table: str | None = None) -> str:
-    """A name as text: of bytes that are no UTF-8, their escapes; of a URL, nothing that is secret."""
+    """Returns a name as text: bytes that are not UTF-8 are escaped, and secret parts of a URL are left out."""
     name = str(path) if isinstance(path, Url) else os.fsencode(path).decode(errors="backslashreplace")
     return name if table is None else f"{name}{_TABLE_MARK}{table}"
 
 
 def require_utf8(*paths: Place | None) -> None:
-    """Raises InputsError for a path with bytes in it that are no UTF-8, or that an ASCII locale hides: DuckDB opens none such."""
+    """Raises InputsError for a path that DuckDB cannot open: it has bytes that are not UTF-8, or that an ASCII locale hides."""
     for path in paths:
         if isinstance(path, Path) and not os.fspath(path.absolute()).isascii():
             try:
@@ -158,7 +157,7 @@ def require_utf8(*paths: Place | None) -> None:
 
 
 def format_of(path: Place) -> Format | None:
-    """By the suffix, without that of a compression, which only text has."""
+    """Returns the format that a suffix tells, None for an unknown one. Text may have the suffix of a compression after it."""
     found = _SUFFIXES.get(_uncompressed_suffix(path))
     return found if found in TEXT or compression_of(path) is None else None
 
@@ -168,7 +167,7 @@ def compression_of(path: Place) -> Compression | None:
 
 
 def delimiter_of(path: Place) -> str:
-    """The delimiter of a text table that has this name."""
+    """Returns the delimiter of a text table with this name."""
     return _DELIMITERS.get(_uncompressed_suffix(path), ",")
 
 
@@ -178,13 +177,13 @@ def _uncompressed_suffix(path: Place) -> str:
 
 
 def known_suffix(place: Place) -> str:
-    """What its name tells of the format, for another file with the same."""
+    """Returns the suffix that tells a place's format, for another file of this format."""
     suffix, packed = _uncompressed_suffix(place), compression_of(place)
     return (suffix if suffix in _SUFFIXES else "") + (place.suffix.lower() if packed is not None else "")
 
 
 def root_of(sources: Sequence[Source]) -> Place:
-    """The folder that all of them are in. Raises InputsError if some are files and some are not, or in several buckets."""
+    """Returns the folder that all sources are in. Raises InputsError for both files and objects, or several buckets."""
     urls = [source.remote.url for source in sources if source.remote is not None]
     if not urls:
         return Path(os.path.commonpath([source.root.absolute() for source in sources]))
@@ -273,7 +272,7 @@ def _format(place: Place, form: Format | None, table: str | None) -> Format:
 
 
 def _root(pattern: str) -> Path:
-    """The folder before the first part of a pattern that has a wildcard."""
+    """Returns the folder before the first part of a pattern with a wildcard."""
     parts = Path(pattern).parts
     first = next(place for place, part in enumerate(parts) if glob.has_magic(part))
     return Path(*parts[:first])

@@ -25,10 +25,10 @@ def pass_through(
     progress: Progress = ignore,
     compressions: tuple[Compression | None, Compression | None] = (None, None),
 ) -> Report:
-    """Equal values are asked about once in each batch of rows. Nothing is written before the first batch was answered.
+    """Converts rows from ``stream`` to ``sink``. Each batch of rows asks about each distinct value once.
 
-    ``job`` says how; its sources and its output do not count. ``compressions``: of the stream, and of the sink. Raises
-    ColumnError, before any output if the table is not long.
+    Nothing is written before the first batch is answered. The sources and output of ``job`` are not used. ``compressions``: of
+    the stream, and of the sink. Raises ColumnError, for a short table before any output.
     """
     configured: Sequence[str] = () if job.columns else vault.fields()
     name = source.name

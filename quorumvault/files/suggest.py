@@ -24,17 +24,17 @@ from quorumvault.formats.json import check_json_text
 from quorumvault.formats.jsonpath import PathStep, column_name, texts_in
 from quorumvault.formats.lines import Lines, split_end
 
-#: Rows that are looked at: enough for shares of a hundredth, and read in a second.
+#: The number of rows to sample: enough for shares of 1 %, and read within a second.
 SAMPLE_ROWS: Final = 10_000
-#: Places of JSON records that are looked at.
+#: The most places of JSON records to look at.
 _PLACES: Final = 1000
-#: The share of values that have to have a form, or to differ.
+#: The share of values that must have a form, or be distinct.
 _MOST: Final = 0.8
 _NEARLY_ALL: Final = 0.9
-#: Values, at least, of which it means something that they differ.
+#: The least number of values for which it means something that they are distinct.
 _ENOUGH: Final = 20
 
-#: Words in names of columns: the identifiers of HIPAA's safe harbour (45 CFR 164.514), as tables call them.
+#: Words in column names: the identifiers of HIPAA's safe harbour (45 CFR 164.514), as tables name them.
 _WORDS: Final = frozenset(
     {
         *("name", "names", "first", "last", "middle", "given", "family", "surname", "forename", "maiden", "username", "login"),
@@ -59,7 +59,7 @@ _WORDS: Final = frozenset(
         *("iban", "account", "card", "vin", "plate", "serial", "photo", "biometric", "fingerprint"),
     }
 )
-#: Those that a longer word may begin with: BIRTHDATE, PATIENTID.
+#: The words with which a longer word may begin: BIRTHDATE, PATIENTID.
 _BEGINNINGS: Final = tuple(word for word in _WORDS if len(word) >= 5)
 _ID_WORDS: Final = frozenset({"id", "ids", "key", "number", "no", "nr", "num", "identifier", "uuid", "guid", "ref"})
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
@@ -74,7 +74,7 @@ _FORMS: Final[Mapping[str, re.Pattern[str]]] = {
     "phone numbers": re.compile(r"(?=(?:\D*\d){7,15}\D*\Z)(?!\d{4}-\d\d-\d\d)(?:\+[\d ()./-]+|\(?\d+[)]?[ ./-][\d ()./-]+)"),
 }
 _INTEGER = re.compile(r"-?\d+")
-#: Numbers with a fraction, dates and times: that they differ means nothing.
+#: Numbers with a fraction, dates and times, which are often distinct without being identifiers.
 _MEASURE = re.compile(
     r"-?\d+[.,]\d+(?:[eE][+-]?\d+)?"
     r"|\d{4}-\d\d-\d\d(?:[T ][\d:.]+(?:Z|[+-]\d\d:?\d\d)?)?"
@@ -84,7 +84,7 @@ _MEASURE = re.compile(
 
 @dataclass(slots=True)
 class Sample:
-    """A column: the texts of its first values. ``is_text``: all of them were strings in the file."""
+    """A column: the texts of its first values. ``is_text``: all values are strings in the file."""
 
     texts: list[str] = field(default_factory=list, repr=False)
     is_text: bool = True
@@ -95,7 +95,7 @@ class Sample:
 
 
 def reasons(name: str, sample: Sample) -> list[str]:
-    """Why a column looks like an identifier; none if it does not."""
+    """Returns the reasons why a column looks like an identifier; an empty list if it does not."""
     words = {word.lower() for word in _WORD.findall(name)}
     telling = sorted(word for word in words if word in _WORDS or word.startswith(_BEGINNINGS))
     found = [f"its name says {', '.join(telling)}"] if telling else []
@@ -116,7 +116,7 @@ def _share(texts: Sequence[str], pattern: re.Pattern[str]) -> float:
 
 
 def sample(source: Source, job: Job) -> dict[str, Sample]:
-    """The columns of a source, or the places of JSON records. ``job`` has the dialect. Raises what reading the source raises."""
+    """Returns samples of a source's columns, or of the places in JSON records. ``job`` has the dialect. Raises read errors."""
     if source.format not in TEXT:
         return _sample_columnar(source)
     with source.path.open("rb") as stream:
@@ -168,7 +168,7 @@ def _sample_records(lines: Lines) -> dict[str, Sample]:
     return {column_name(place): found for place, found in samples.items()}
 
 
-#: Types of DuckDB's whose values are no single text.
+#: DuckDB's types whose values are not single texts.
 _NESTED: Final = ("struct", "list", "array", "map", "union", "blob")
 
 

@@ -24,24 +24,24 @@ _NOTES: Final = "uploads.jsonl"
 
 
 class Outgoing(NamedTuple):
-    """A staged file, and where it goes."""
+    """A staged file and its destination."""
 
     file: Path
     url: Url
 
 
 class _Note(msgspec.Struct, frozen=True):
-    """Of an object: the upload that began, or None: it is there."""
+    """A note about an object: the id of an upload that began, or None if the object appeared."""
 
     url: str
     upload: str | None = None
 
 
 class Uploads:
-    """Those of one run. ``discard`` comes at its end, whatever happened."""
+    """The uploads of one run. Call ``discard`` at its end, whatever happened."""
 
     def __init__(self, folder: Path, *, exclusive: bool) -> None:
-        """``exclusive``: what is there stays."""
+        """``exclusive``: existing objects stay."""
         self._notes = folder / _NOTES
         self._exclusive = exclusive
         self._lock = threading.Lock()
@@ -51,7 +51,7 @@ class Uploads:
         self._is_ending = False
 
     def send(self, outgoing: Sequence[Outgoing]) -> None:
-        """Sends all but the end of each file that is larger than a block. Raises StoreError; nothing appears."""
+        """Sends all but the last piece of each file that is larger than a block. No object appears. Raises StoreError."""
         waiting = [each for each in outgoing if each.url not in self._under_way and each.url.text not in self._done]
         self._at_once(self._send, waiting)
 
@@ -69,7 +69,7 @@ class Uploads:
                 made.write(source.read(made.block))
 
     def complete(self, outgoing: Sequence[Outgoing]) -> list[Url]:
-        """All appear. Returns those in whose place another object is, and stays. May be repeated, after a kill too."""
+        """Completes all objects. Returns those whose name another object has and keeps. May be repeated, even after a kill."""
         refused: list[Url] = []
 
         def complete(each: Outgoing) -> None:
@@ -92,7 +92,7 @@ class Uploads:
     def _note(self, note: _Note) -> None:
         with self._lock:
             line = msgspec.json.encode(note) + b"\n"
-            durable.extend(self._notes, self._size, line)  # without what a kill left of a line
+            durable.extend(self._notes, self._size, line)  # overwrites a partial line that a kill left
             self._size += len(line)
 
     def _at_once(self, work: Callable[[Outgoing], None], outgoing: Sequence[Outgoing]) -> None:
@@ -107,7 +107,7 @@ class Uploads:
             pool.shutdown(cancel_futures=True)
 
     def discard(self) -> None:
-        """Discards what is not complete."""
+        """Discards incomplete uploads."""
         for made in self._under_way.values():
             made.discard()
         self._under_way.clear()
@@ -126,7 +126,7 @@ def _is_same(each: Outgoing) -> bool:
 
 
 def abandon_all(folder: Path) -> None:
-    """Discards the uploads that a killed run has left in a work folder. What fails is left to the store's own rules."""
+    """Discards the uploads noted in a killed run's work folder. Where that fails, the store's own rules have to clean up."""
     notes = _read(folder / _NOTES)[1]
     done = {note.url for note in notes if note.upload is None}
     for note in notes:
@@ -137,7 +137,7 @@ def abandon_all(folder: Path) -> None:
 
 
 def _read(path: Path) -> tuple[int, list[_Note]]:
-    """The bytes of all whole lines, and what they say."""
+    """Returns the number of bytes of all complete lines, and their notes."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:

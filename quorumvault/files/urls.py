@@ -14,30 +14,30 @@ from typing import Final, NamedTuple, TypeAlias
 from quorumvault.errors import QuorumVaultError
 
 _URL: Final = re.compile(r"([a-z][a-z0-9+.-]*)://(.*)", re.IGNORECASE | re.DOTALL)
-#: What others call them.
+#: Other names of the schemes.
 _ALIASES: Final = {"s3a": "s3", "s3n": "s3", "gcs": "gs", "abfs": "az", "abfss": "az"}
 _SCHEMES: Final = ("s3", "gs", "az", "https")
 
 
 class UrlError(QuorumVaultError):
-    """A name looks like a URL and cannot be worked with: a mistake in the command."""
+    """A name looks like a URL but is unusable: a mistake in the command."""
 
 
 @dataclass(frozen=True, slots=True)
 class Url:
-    """An object, or a folder of objects. Equal for equal names of one object: ``s3a://b/k`` is ``s3://b/k``."""
+    """An object, or a folder of objects. Two names of one object are equal: ``s3a://b/k`` and ``s3://b/k``."""
 
     scheme: str
-    #: What comes behind ``://``.
+    #: The text after ``://``.
     rest: str = field(repr=False)
 
     @property
     def text(self) -> str:
-        """All of it, for requests alone."""
+        """The whole URL, only for requests."""
         return f"{self.scheme}://{self.rest}"
 
     def __str__(self) -> str:
-        """For people, logs, reports and manifests."""
+        """The URL without secrets, for people, logs, reports and manifests."""
         if self.scheme != "https":
             return self.text
         shown = re.split(r"[?#]", self.rest, maxsplit=1)[0]
@@ -46,7 +46,7 @@ class Url:
 
     @property
     def name(self) -> str:
-        """What is behind the last slash. It has the extension that tells the format."""
+        """The text after the last slash, with the suffix that tells the format."""
         return str(self).rpartition("/")[2] if "/" in self.rest else ""
 
     @property
@@ -55,7 +55,7 @@ class Url:
 
     @property
     def is_folder(self) -> bool:
-        """Returns whether it cannot be one object: a bucket, or a name that ends with a slash."""
+        """Returns whether the URL cannot be one object: it is a bucket, or ends with a slash."""
         return not self.name
 
     @property
@@ -63,28 +63,28 @@ class Url:
         return self.scheme != "https"
 
     def below(self, *names: str) -> "Url":
-        """The object of this name in this folder."""
+        """Returns the object of this name in this folder."""
         return Url(self.scheme, f"{self.rest}{'' if self.rest.endswith('/') else '/'}{'/'.join(names)}")
 
     def folders(self) -> "list[Url]":
-        """The folders that it is in, the bucket too. A web server has none."""
+        """Returns the folders around the object, including the bucket. A web server has none."""
         parts = [] if self.scheme == "https" else self.rest.split("/")[:-1]
         return [Url(self.scheme, "/".join(parts[:count])) for count in range(1, len(parts) + 1)]
 
     @property
     def digest(self) -> str:
-        """Tells two objects of the same name apart, in the name of a file."""
+        """A digest that tells two objects of the same name apart in a file name."""
         return hashlib.sha256(str(self).encode()).hexdigest()[:12]
 
 
-#: Where something is read from, or goes to.
+#: The place of an input or an output.
 Place: TypeAlias = Path | Url
 
 
 class RemoteObject(NamedTuple):
-    """An object as its store tells of it. ``stamp`` is another one when the object is: its ETag, or what the store has like it.
+    """An object as its store reports it. ``stamp`` changes with the object: its ETag, or the store's equivalent.
 
-    Some web servers tell neither: ``size`` is None then, and ``stamp`` is empty.
+    If a web server reports neither, ``size`` is None and ``stamp`` is empty.
     """
 
     url: Url
@@ -93,7 +93,7 @@ class RemoteObject(NamedTuple):
 
 
 def url_of(name: str) -> Url | None:
-    """None if it is the name of a file. Raises UrlError for a URL that cannot be worked with."""
+    """Returns the URL of a name, None for the name of a file. Raises UrlError for an unusable URL."""
     found = _URL.fullmatch(name)
     if found is None:
         return None
@@ -119,10 +119,10 @@ def url_of(name: str) -> Url | None:
 
 
 def name_of(place: Place) -> PurePosixPath:
-    """The last part of a name, as a path that has its suffixes."""
+    """Returns the last part of a name, as a path with the same suffixes."""
     return PurePosixPath(place.name)
 
 
 def is_plain(relative: str) -> bool:
-    """Returns whether the name of an object below a folder is one of a file, too, and leads nowhere else."""
+    """Returns whether an object's name below a folder is also a file's name that stays below its folder."""
     return all(part not in ("", ".", "..") and "\0" not in part for part in relative.split("/"))

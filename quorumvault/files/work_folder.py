@@ -33,16 +33,16 @@ from quorumvault.files.urls import Url
 from quorumvault.ownership import user_name
 
 _SPILL_PREFIX = "quorumvault-spill-"
-#: Names the spill folder if that is elsewhere, so that what a killed run left of it can be found.
+#: The file that names a spill folder elsewhere, so that a later run can find what a killed run left there.
 _SPILL_NOTE = "spill-folder"
 _FETCHED = "fetched"
-#: Most characters of an object's name in that of a folder: a file's has 255 bytes at most.
+#: The most characters of an object's name in the folder's name: file names have at most 255 bytes.
 _NAME_LENGTH = 40
 _REMOVE_IT = "a run is kept in a folder of that name, which is for you alone; remove what is there, or name another output"
 
 
 class RunRefused(RunError):
-    """A run was not begun, because of something that an earlier run left."""
+    """A run did not start because of the state of an earlier run."""
 
 
 class UnfinishedRun(RunRefused):
@@ -58,17 +58,17 @@ _held: set[Path] = set()
 
 
 class Kept(NamedTuple):
-    """What an unfinished run has left."""
+    """The state that an unfinished run has left."""
 
     folder: Path
     parts: int
     rows: int
-    #: All is made, and some of it may have its name already.
+    #: All outputs are made, and some may have their names already.
     is_made: bool
 
 
 def work_path(job: Job) -> Path:
-    """Returns the folder of a job's run. It is on the output's file system: what is made there gets its name by a link."""
+    """Returns the work folder of a job. It is on the output's file system, since outputs get their names by hard links."""
     place = job.output
     if place is None:
         place = job.root or (job.sources[0].place if len(job.sources) == 1 else root_of(job.sources))
@@ -82,7 +82,7 @@ def work_path(job: Job) -> Path:
 
 
 def kept(job: Job) -> Kept | None:
-    """Returns what there is for --resume to go on with. Raises RunError for what is no manifest of this version."""
+    """Returns the state that --resume can continue from. Raises RunError for a manifest of another version."""
     path = work_path(job)
     found = Manifest.load(path)
     if found is None:
@@ -91,7 +91,7 @@ def kept(job: Job) -> Kept | None:
 
 
 def cut_off(job: Job) -> Kept | None:
-    """Ends a run in place of the thread that is at it, right before the process ends. Returns what is kept."""
+    """Ends a run in place of its thread, right before the process ends. Returns the state that is kept."""
     path = work_path(job)
     if path not in _held:
         return None
@@ -106,7 +106,7 @@ def cut_off(job: Job) -> Kept | None:
 
 
 def with_copies(job: Job) -> Job:
-    """The job with the paths at which its run has copies of objects."""
+    """Returns the job with the paths of its run's copies of objects."""
     if all(source.remote is None for source in job.sources):
         return job
     folder = work_path(job) / _FETCHED
@@ -118,12 +118,12 @@ def with_copies(job: Job) -> Job:
 
 
 def has_unfinished(job: Job) -> bool:
-    """Returns whether an earlier run to the same output left parts to resume with."""
+    """Returns whether an earlier run to the same output left a state to resume from."""
     return Manifest.load(work_path(job)) is not None
 
 
 class WorkFolder:
-    """``path`` leads through the descriptor, ``name`` is for people."""
+    """An open work folder. ``path`` leads through its descriptor; ``name`` is for people."""
 
     def __init__(self, name: Path, descriptor: int, manifest: Manifest) -> None:
         self.name = name
@@ -137,13 +137,13 @@ class WorkFolder:
         return PartFiles(self.path, number)
 
     def clear_staged(self) -> None:
-        """Whatever was put together of the parts is put together again: only the parts count."""
+        """Removes assembled outputs, which are assembled again: only the parts count."""
         self._require_there()
         shutil.rmtree(self.staged, ignore_errors=True)
         self.staged.mkdir(mode=0o700)
 
     def fetch(self, sources: Sequence[Source]) -> None:
-        """Makes the copies of objects that are not there. Raises RunError, StoreError."""
+        """Makes the missing copies of objects. Raises RunError, StoreError."""
         self._require_there()
         objects = [(source.remote, source.path) for source in sources if source.remote is not None]
         if objects:
@@ -163,7 +163,7 @@ class WorkFolder:
 
     @contextlib.contextmanager
     def spill(self, parent: Path | None) -> Iterator[Path]:
-        """A folder of mode 0700 for values, gone when the block ends."""
+        """Yields a folder of mode 0700 for values, removed when the block ends."""
         folder = Path(tempfile.mkdtemp(prefix=_SPILL_PREFIX, dir=self.path if parent is None else parent))
         if parent is not None:
             (self.path / _SPILL_NOTE).write_bytes(os.fsencode(folder.absolute()))
@@ -176,7 +176,7 @@ class WorkFolder:
 
 
 def _clear_spill(path: Path) -> None:
-    """Removes the spill folders of a killed run: they hold values."""
+    """Removes the spill folders of a killed run, since they hold values."""
     for folder in path.glob(f"{_SPILL_PREFIX}*"):
         _remove_spill(folder)
     note = path / _SPILL_NOTE
@@ -186,7 +186,7 @@ def _clear_spill(path: Path) -> None:
 
 
 def _remove_spill(folder: Path) -> None:
-    """Removes a spill folder, unless it is gone, or its name belongs to somebody else's folder now."""
+    """Removes a spill folder, unless it is gone or another user's folder now has its name."""
     with contextlib.suppress(FileNotFoundError, RunRefused):
         descriptor = _open_own(folder)
         try:
@@ -196,7 +196,7 @@ def _remove_spill(folder: Path) -> None:
 
 
 def _empty(descriptor: int) -> None:
-    """Empties an open folder. Follows no link."""
+    """Empties an open folder. Follows no symbolic link."""
     for name in os.listdir(descriptor):
         try:
             os.unlink(name, dir_fd=descriptor)
@@ -212,9 +212,9 @@ def plan_under_way(job: Job) -> Plan | None:
 
 @contextlib.contextmanager
 def opened(job: Job, plan: Plan) -> Iterator[WorkFolder]:
-    """The folder of a new run, or of the one that is to be resumed; it is gone at the end, unless parts are left to go on with.
+    """Yields the folder of a new run, or of the run to resume. Removes it at the end, unless finished parts are left.
 
-    With nothing to resume one begins. Raises UnfinishedRun, ManifestMismatch.
+    If there is nothing to resume, a new run begins. Raises UnfinishedRun, ManifestMismatch.
     """
     path = work_path(job)
     with _locked(path) as descriptor:
@@ -234,12 +234,12 @@ def opened(job: Job, plan: Plan) -> Iterator[WorkFolder]:
 
 
 def _through(descriptor: int) -> Path:
-    """A path to an open folder that no rename changes (proc_pid_fd(5))."""
+    """Returns a path to an open folder that stays valid after a rename (proc_pid_fd(5))."""
     return Path(f"/proc/self/fd/{descriptor}")
 
 
 def _remove(path: Path, descriptor: int) -> None:
-    """Removes an open folder. Anything else that has its name by now stays."""
+    """Removes an open folder. Anything else that now has its name stays."""
     _empty(descriptor)
     if _is_there(path, descriptor):
         path.rmdir()
@@ -266,7 +266,7 @@ def _manifest(path: Path, descriptor: int, job: Job, plan: Plan) -> Manifest:
 
 
 def _fresh(descriptor: int, plan: Plan) -> Manifest:
-    """Begins a new run in a folder that an earlier one may have left things in."""
+    """Begins a new run in a folder in which an earlier run may have left files."""
     path = _through(descriptor)
     _clear_spill(path)
     abandon_all(path)
@@ -277,7 +277,7 @@ def _fresh(descriptor: int, plan: Plan) -> Manifest:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[int]:
-    """Yields a descriptor of the folder, which is made if it is not there."""
+    """Yields a descriptor of the locked folder, which is made if it does not exist."""
     while (descriptor := _lock(path)) is None:
         pass
     _held.add(path)
@@ -289,7 +289,7 @@ def _locked(path: Path) -> Iterator[int]:
 
 
 def _lock(path: Path) -> int | None:
-    """None if the process that had the folder ended, and removed it, before it could be locked. Raises RunRefused."""
+    """Locks the folder. Returns None if its former process removed it before it was locked. Raises RunRefused."""
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(FileExistsError):
             path.mkdir(mode=0o700)
@@ -316,7 +316,7 @@ def _is_there(path: Path, descriptor: int) -> bool:
 
 
 def _open_own(path: Path) -> int:
-    """A descriptor of a folder that this user has made and nobody else can open. Raises RunRefused, FileNotFoundError."""
+    """Opens a folder that this user made and nobody else can open. Raises RunRefused, FileNotFoundError."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:

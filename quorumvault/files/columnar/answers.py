@@ -23,9 +23,9 @@ from quorumvault.files.answers import TokenEpoch
 from quorumvault.files.job import CellCounts, Job
 from quorumvault.files.outcomes import FAULTS, PASSING, STATUSES
 
-#: Unknown texts that are asked about together: objects of Python's are made of them, and they take a request each 10,000.
+#: The most unknown texts to ask about together: they become Python objects, and each 10,000 take a request.
 _ASK_ROWS: Final = 200_000
-#: Memory that DuckDB may take. The rest of the process works on one chunk of a column at a time.
+#: DuckDB's memory limit. The rest of the process works on one chunk of a column at a time.
 MEMORY_LIMIT: Final = "256MB"
 CODE: Final = {status: code for code, status in enumerate(STATUSES)}
 _PASSING: Final = pa.array([CODE[status] for status in PASSING], pa.uint8())
@@ -33,14 +33,14 @@ _NAMES: Final = pa.array(STATUSES)
 
 
 class ColumnAnswer(NamedTuple):
-    """Answers to texts: results (large_utf8, null unless the status is ``ok``), and codes (uint8, places in STATUSES)."""
+    """Answers to texts: results (large_utf8, null unless the status is ``ok``), and codes (uint8, positions in STATUSES)."""
 
     results: Any
     codes: Any
 
 
 def connect(spill: Path) -> duckdb.DuckDBPyConnection:
-    """A database of the run's own, which writes nothing elsewhere."""
+    """Opens a database of the run's own, which writes nowhere else."""
     settings: dict[str, Any] = {
         "memory_limit": MEMORY_LIMIT,
         "temp_directory": str(spill / "duckdb"),
@@ -51,7 +51,7 @@ def connect(spill: Path) -> duckdb.DuckDBPyConnection:
 
 
 class ColumnAnswers:
-    """The answers of one run, used by one thread. Tokens among them are of one epoch: TokenEpoch raises EpochMoved."""
+    """The answers of one run, used by one thread. Their tokens have one epoch: TokenEpoch raises EpochMoved."""
 
     def __init__(self, job: Job, vault: Client, con: duckdb.DuckDBPyConnection) -> None:
         self._operation = job.operation
@@ -103,7 +103,7 @@ class ColumnAnswers:
         return answered
 
     def _tokenize(self, texts: Any) -> ColumnAnswer:
-        """Values that no node would take are not sent. A node's faults are left out when the rest is sent again."""
+        """Tokenizes texts. Leaves out values that no node would take, and resends the rest without values that a node refused."""
         is_token = np.array([parsed is not None for parsed in parse_tokens(texts.to_pylist())], bool)
         too_large = pc.greater(pc.binary_length(texts), self._vault.limits().value_bytes).to_numpy(zero_copy_only=False)
         codes = np.where(is_token, CODE["already_token"], np.where(too_large, CODE["too_large"], CODE["ok"])).astype(np.uint8)
@@ -126,7 +126,7 @@ class ColumnAnswers:
         untexted = np.nonzero(answered.codes.to_numpy(zero_copy_only=False) == len(STATUSES))[0]
         if not len(untexted):
             return answered
-        # Numbers and booleans are not in columns of text: JSON has them, and they are written as JSON writes them.
+        # A column of text has no place for numbers and booleans, so their JSON texts are written.
         places = pa.array(untexted)
         found = self._vault.detokenize(texts.take(places).to_pylist())
         values = [result.json.decode() if result.found else None for result in found]
@@ -165,7 +165,7 @@ _NOTHING: Final = ColumnAnswer(pa.array([], pa.large_utf8()), pa.array([], pa.ui
 
 @contextlib.contextmanager
 def registered(con: duckdb.DuckDBPyConnection, name: str, table: Any) -> Iterator[None]:
-    """An Arrow table under a name of the connection's, as long as the block lasts."""
+    """Registers an Arrow table with the connection under a name, for the block."""
     con.register(name, table)
     try:
         yield

@@ -24,12 +24,12 @@ _KEY: Final = b"quorumvault.types"
 _COMMENT: Final = "quorumvault.type="
 _DUCKDB: Final = re.compile(r"([A-Z_]+)(\(\d{1,2}, ?\d{1,2}\))?")
 _DECIMAL: Final = re.compile(r"decimal(32|64|128|256)\((\d{1,2}), (\d{1,2})\)")
-#: In the names of integers of 128 bits, and of what has them in it.
+#: Part of the names of 128-bit integer types, and of types that contain them.
 _HUGE: Final = "HUGEINT"
 
 
 class CastType(msgspec.Struct, frozen=True):
-    """DuckDB's name of a type, and for a Parquet file Arrow's, which tells more of what is in the file."""
+    """DuckDB's name of a type, and for a Parquet file Arrow's, which says more about the type in the file."""
 
     duckdb: str
     arrow: str | None = None
@@ -52,13 +52,13 @@ def in_metadata(metadata: Mapping[bytes, bytes] | None) -> Notes:
 
 
 def with_notes(metadata: Mapping[bytes, bytes] | None, notes: Notes) -> dict[bytes, bytes] | None:
-    """Returns metadata of a Parquet file with these notes, and no others."""
+    """Returns a Parquet file's metadata with these notes in place of any others."""
     kept = {key: value for key, value in (metadata or {}).items() if key != _KEY}
     return kept | ({_KEY: msgspec.json.encode(notes)} if notes else {}) or None
 
 
 def kv_metadata(notes: Notes) -> str:
-    """Returns the option of DuckDB's COPY that writes the notes; nothing if there are none."""
+    """Returns the option of DuckDB's COPY that writes the notes; an empty string if there are none."""
     literal = msgspec.json.encode(notes).decode().replace("'", "''")
     return f", kv_metadata {{'{_KEY.decode()}': '{literal}'}}" if notes else ""
 
@@ -72,13 +72,13 @@ def in_comments(con: duckdb.DuckDBPyConnection, place: Sequence[str]) -> Notes:
 
 
 def comment(con: duckdb.DuckDBPyConnection, table: str, notes: Notes) -> None:
-    """Writes the notes onto the columns of a table, whose name is SQL."""
+    """Writes the notes as comments on the columns of a table. ``table`` is SQL."""
     for name, kind in notes.items():
         con.execute(f"comment on column {table}.{quoted(name)} is '{_COMMENT}{kind.duckdb}'")
 
 
 def of_columns(kinds: Mapping[str, Any], schema: Any, cast: Collection[str]) -> Notes:
-    """Returns notes of the columns that are cast. ``kinds``: DuckDB's types; ``schema``: of a Parquet file, or None."""
+    """Returns notes for the columns to cast. ``kinds``: DuckDB's types; ``schema``: that of a Parquet file, or None."""
     return {
         name: CastType(str(kinds[name]), None if schema is None else str(schema.field(name).type))
         for name in cast
@@ -87,7 +87,7 @@ def of_columns(kinds: Mapping[str, Any], schema: Any, cast: Collection[str]) -> 
 
 
 def to_restore(notes: Notes, columns: Sequence[str], source: Source) -> Notes:
-    """Returns the notes of those columns that have one. Raises ColumnError if none has."""
+    """Returns the notes of the columns that have one. Raises ColumnError if no column has one."""
     found = {name: notes[name] for name in columns if name in notes}
     if not found:
         raise ColumnError(
@@ -108,7 +108,7 @@ def arrow_type(kind: CastType, name: str, source: Source) -> Any:
 
 
 def require_in_parquet(kinds: Mapping[str, str], source: Source) -> None:
-    """Raises ColumnError for a column with integers that Parquet has no type for: DuckDB would write floating-point numbers."""
+    """Raises ColumnError for a column of integers for which Parquet has no type: DuckDB would write floating-point numbers."""
     for name, kind in kinds.items():
         if _HUGE in kind:
             raise ColumnError(
@@ -129,16 +129,16 @@ def _arrow_type(text: str) -> Any:
 
 
 def cast_back(cell: str, kind: CastType) -> str:
-    """SQL of a cell as the type that it had: null for a text that DuckDB does not write for any value of that type.
+    """Returns SQL that casts a cell back to its former type: null for a text that DuckDB writes for no value of the type.
 
-    DuckDB reads more than it writes: 007 as the integer 7, 1.5 as 2, the day of a time as a date.
+    DuckDB reads more texts than it writes: 007 as the integer 7, 1.5 as 2, the day of a time as a date.
     """
     value = f"try_cast({cell} as {kind.duckdb})"
     return f"case when cast({value} as varchar) = {cell} then {value} end"
 
 
 def restored(con: duckdb.DuckDBPyConnection, texts: Any, kind: CastType, to: Any, where: str) -> Any:
-    """Returns a column of texts (large_utf8) as the type that it had. Raises RunError, which begins with ``where``."""
+    """Returns a column of texts (large_utf8) cast back to its former type. Raises RunError, which begins with ``where``."""
     cast = cast_back("cell", kind)
     with registered(con, "restored", pa.table({"cell": texts})):
         lost = con.sql(f"select count(*) from restored where cell is not null and {cast} is null").fetchall()
@@ -152,7 +152,7 @@ def restored(con: duckdb.DuckDBPyConnection, texts: Any, kind: CastType, to: Any
 
 
 def require_all(lost: int, kind: CastType, where: str) -> None:
-    """Raises RunError if texts of a column have no place in the type that it had."""
+    """Raises RunError if ``lost`` texts of a column are not values of its former type."""
     if lost:
         raise RunError(
             f"{where}: {lost:,} cells have a text that DuckDB writes for no {kind.duckdb}. Tokens that are not found stay as "

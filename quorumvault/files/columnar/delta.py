@@ -31,14 +31,14 @@ from quorumvault.files.lakes import LakeError, LakeRead
 from quorumvault.files.sources import Source
 from quorumvault.ownership import umask
 
-#: What a reader has to know of: of tables with anything else, deltalake's own readers would give other rows than there are.
+#: The reader features that this module supports: for tables with any other, deltalake's readers would return wrong rows.
 _FEATURES: Final = {"deletionVectors", "timestampNtz", "v2Checkpoint", "vacuumProtocolCheck"}
 _PARTITIONS: Final = ("string", "long", "integer", "short", "byte", "boolean", "date")
 _GENERATED: Final = "delta.generationExpression"
 
 
 class StagedCommit(msgspec.Struct, frozen=True):
-    """What a commit is made of. ``adds`` are the files, as they are in the log."""
+    """The content of a commit. ``adds``: the files, as in the log."""
 
     schema: str
     partition_by: list[str]
@@ -46,7 +46,7 @@ class StagedCommit(msgspec.Struct, frozen=True):
 
 
 class DeltaVersion:
-    """A table at a version: its latest one if ``version`` is None. Raises LakeError if it cannot be read."""
+    """A table at a version, the latest if ``version`` is None. Raises LakeError if it cannot be read."""
 
     def __init__(self, table: Path, version: int | None) -> None:
         self.path = table
@@ -65,7 +65,7 @@ class DeltaVersion:
         self._kept = self._deletions()
 
     def _require_known(self) -> None:
-        """Raises LakeError for a table that says more than this reads."""
+        """Raises LakeError for a table with features that this module does not support."""
         protocol = self._table.protocol()
         unknown = sorted(set(protocol.reader_features or ()) - _FEATURES)
         if self._configuration.get("delta.columnMapping.mode", "none") != "none":
@@ -90,7 +90,7 @@ class DeltaVersion:
         return path
 
     def _deletions(self) -> dict[Path, Any]:
-        """For each file with deleted rows, which rows are left."""
+        """Returns, for each file with deleted rows, which rows are left."""
         if "deletionVectors" not in (self._table.protocol().reader_features or ()):
             return {}
         found = pa.table(self._table.deletion_vectors().read_all())
@@ -101,7 +101,7 @@ class DeltaVersion:
         return {known[Path(place).resolve()]: found["selection_vector"][row].values for row, place in enumerate(places)}
 
     def require_columns(self, job: Job) -> None:
-        """Raises ColumnError for a column that is in the log, or of which another one is made."""
+        """Raises ColumnError for a partition column, or a column from which another one is generated."""
         for name in job.columns:
             if name in self.partition_by:
                 raise ColumnError(
@@ -114,7 +114,7 @@ class DeltaVersion:
                 raise ColumnError(f"{self.path}: column {field.name} is generated from one that becomes tokens: name it too")
 
     def prepared(self, source: Source, spill: Path) -> Path:
-        """Returns the file of a source, or a copy that has the table's rows and columns where the file has others."""
+        """Returns a source's file. If its rows or columns differ from the table's, returns a copy with the table's."""
         fields = [field for field in pa.schema(self.schema) if field.name not in self.partition_by]
         left = self._kept.get(source.path)
         with pq.ParquetFile(source.path) as file:
@@ -134,14 +134,14 @@ class DeltaVersion:
         return copy
 
     def staged(self, job: Job, outputs: Sequence[Path]) -> StagedCommit:
-        """Returns the commit of outputs that are made, in the order of the job's sources."""
+        """Returns the commit of finished outputs, in the order of the job's sources."""
         schema = pq.read_schema(outputs[0]) if outputs else None
         fields = [self._output_field(field, schema, job) for field in self.schema.fields]
         adds = [self._add(source, output, job) for source, output in zip(job.sources, outputs, strict=True)]
         return StagedCommit(Schema(fields).to_json(), self.partition_by, adds)
 
     def _output_field(self, field: Field, schema: Any, job: Job) -> Field:
-        """A column without its metadata, as text if it is text now."""
+        """Returns a column without its metadata, with the type text if the output has text."""
         if field.name not in job.columns or schema is None:
             return Field(field.name, field.type, nullable=field.nullable)
         (made,) = Schema.from_arrow(pa.schema([schema.field(field.name).remove_metadata()])).fields
@@ -163,7 +163,7 @@ class DeltaVersion:
         }
 
     def not_kept(self) -> list[str]:
-        """Names what of the table's metadata does not come along."""
+        """Names the table's metadata that is not copied."""
         metadata = self._table.metadata()
         found = [f"property {name}" for name in sorted(self._configuration)]
         found += [what for what, said in (("name", metadata.name), ("description", metadata.description)) if said]
@@ -171,12 +171,12 @@ class DeltaVersion:
 
 
 def _kind(error: Exception) -> str:
-    """An error of deltalake without its words, which may quote a value of the table."""
+    """Returns the class name of a deltalake error: its message may quote a value of the table."""
     return type(error).__name__
 
 
 def _statistics(logged: Mapping[str, Any], replaced: Collection[str]) -> Iterator[tuple[str, Any]]:
-    """Yields what the log says of columns that were not replaced, if JSON has one way to write it."""
+    """Yields the log's statistics of columns that were not replaced, if their values have only one JSON spelling."""
     for name, value in logged.items():
         if name in replaced or value is None or isinstance(value, dict):
             continue
@@ -191,7 +191,7 @@ def _partition_text(value: Any) -> str | None:
 
 
 def read(table: Path, version: int | None, output: Path, job: Job, names: Sequence[str]) -> tuple[tuple[Source, ...], LakeRead]:
-    """Returns the data files of a version as sources, and what is read. ``names``: of outputs, if an earlier run has given some.
+    """Returns a version's data files as sources, and the version. ``names``: the outputs' names from an earlier run, if any.
 
     Raises LakeError and ColumnError.
     """
@@ -212,7 +212,7 @@ def read(table: Path, version: int | None, output: Path, job: Job, names: Sequen
 
 
 def stage(job: Job, outputs: Sequence[Path], commit_file: Path) -> list[str]:
-    """Writes what a commit of these outputs is made of. Returns what of the source table's metadata does not come along."""
+    """Writes the content of the commit of these outputs. Returns the source table's metadata that is not copied."""
     assert job.lake is not None
     table = DeltaVersion(job.lake.table, job.lake.version)
     commit_file.write_bytes(msgspec.json.encode(table.staged(job, outputs)))
@@ -220,9 +220,9 @@ def stage(job: Job, outputs: Sequence[Path], commit_file: Path) -> list[str]:
 
 
 def commit(job: Job, source: LakeRead, commit_file: Path) -> list[str]:
-    """Commits outputs that have their names, in place of the files that the table has. May be called again.
+    """Commits outputs that have their names, in place of the table's former files. May be called again.
 
-    Returns what earlier versions still have. Raises RunError if the commit is refused: what was made is there still.
+    Returns messages about data in earlier versions. Raises RunError if the commit is refused; the outputs are kept.
     """
     assert isinstance(job.output, Path)
     staged, output = msgspec.json.decode(commit_file.read_bytes(), type=StagedCommit), job.output.resolve()
@@ -230,7 +230,7 @@ def commit(job: Job, source: LakeRead, commit_file: Path) -> list[str]:
     for add in staged.adds:
         widest &= (output / add["path"]).stat().st_mode
     folders = widest | (widest & 0o444) >> 2
-    with umask(0o777 & ~(0o700 | folders)):  # the log says what the files do not, and is for those who may read them
+    with umask(0o777 & ~(0o700 | folders)):  # the log describes the files' rows, so only readers of the files may read it
         try:
             version = _commit(output, staged, job.operation)
         except DeltaError as error:

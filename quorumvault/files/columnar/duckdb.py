@@ -31,14 +31,14 @@ from quorumvault.files.part_files import PartFiles, part_lists
 from quorumvault.files.sources import Source, schema_and_name
 from quorumvault.formats.table import RowPlace
 
-#: As much as a kill costs, and what is sorted at once.
+#: Rows of a part: what a kill costs, and what is sorted at once.
 PART_ROWS = 500_000
 _numbers = itertools.count(1)
 
 
 @contextlib.contextmanager
 def attached(con: duckdb.DuckDBPyConnection, path: Path, *, read_only: bool) -> Iterator[str]:
-    """A DuckDB file under a name of the connection's, as long as the block lasts. Raises RunError if it cannot be opened."""
+    """Attaches a DuckDB file to the connection for the block, and yields its name. Raises RunError if it cannot be opened."""
     name = f"file_{next(_numbers)}"
     literal = "'" + str(path).replace("'", "''") + "'"
     try:
@@ -49,20 +49,20 @@ def attached(con: duckdb.DuckDBPyConnection, path: Path, *, read_only: bool) -> 
     try:
         yield name
         if not read_only:
-            con.execute(f"checkpoint {name}")  # or rows stay in a second file, beside it
+            con.execute(f"checkpoint {name}")  # else rows stay in a second file beside it
     finally:
         con.execute(f"detach {name}")
 
 
 def qualified(database: str, table: str) -> str:
-    """[SCHEMA.]TABLE in an attached file, as SQL has it."""
+    """Returns [SCHEMA.]TABLE in an attached file as SQL."""
     return ".".join([database, *map(quoted, schema_and_name(table))])
 
 
 class TableReader:
-    """A table or a view in a DuckDB file. Raises RunError if there is none.
+    """A table or a view in a DuckDB file. Raises RunError if it does not exist.
 
-    The rows of a view have no ids and no order to go on from, so a copy of them is made for the run, and they are one part.
+    The rows of a view have no ids and no fixed order to resume from, so the run copies them, and they are one part.
     """
 
     def __init__(self, source: Source, table: str, con: duckdb.DuckDBPyConnection) -> None:
@@ -80,13 +80,13 @@ class TableReader:
             self.notes = cast_types.in_comments(con, place)
         if any(name.lower() == "rowid" for name in self.types()):
             raise ColumnError(f"{source} has a column rowid, which hides the ids that rows have: give it another name")
-        #: One more than the last row's id: ids have gaps where rows were deleted.
+        #: The last row's id plus one. Ids have gaps where rows were deleted.
         self.end = 0
         if not self.is_view:
             self._count()
 
     def copy_view(self) -> None:
-        """Makes the copy of a view's rows, in the connection's database. Does nothing for a table."""
+        """Copies a view's rows into the connection's database. Does nothing for a table."""
         if self.is_view and self._copy is None:
             name = f"view_{next(_numbers)}"
             with self.rows() as rows:
@@ -101,7 +101,7 @@ class TableReader:
 
     @contextlib.contextmanager
     def rows(self) -> Iterator[str]:
-        """The table's name in SQL, as long as the block lasts."""
+        """Yields the table's name in SQL, valid for the block."""
         if self._copy is not None:
             yield self._copy
             return
@@ -109,7 +109,7 @@ class TableReader:
             if not self.is_view:
                 yield qualified(database, self._table)
                 return
-            self.con.execute(f"use {database}")  # where the names are that the view has
+            self.con.execute(f"use {database}")  # the view's names are resolved there
             try:
                 yield qualified(database, self._table)
             except duckdb.Error as error:
@@ -118,7 +118,7 @@ class TableReader:
                 self.con.execute(f"use {self._home}")
 
     def require_plain(self) -> None:
-        """Raises RunError for a table of which more than rows would be lost if another one took its place, and for a view."""
+        """Raises RunError for a view, or a table with constraints or indexes, which replacing the table would lose."""
         if self.is_view:
             raise RunError(f"{self._source} is a view: write to a table")
         with attached(self.con, self._source.path, read_only=True) as database:
@@ -129,13 +129,13 @@ class TableReader:
             raise RunError(f"{self._source} has constraints or indexes, which would be lost in place: write to another table")
 
     def require_no_other_made_of(self, columns: Sequence[str]) -> None:
-        """Raises ColumnError for a generated column that is none of these and is made of one: it would come out with values."""
+        """Raises ColumnError for a generated column outside ``columns`` that is made of one of them: it would show values."""
         with attached(self.con, self._source.path, read_only=True) as database:
             place = [database, *schema_and_name(self._table)]
             query = f"select column_name, generation_expression from duckdb_columns() where is_generated and {_PLACE}"
             generated = {name: str(made).casefold() for name, made in self.con.execute(query, place).fetchall()}
         made_of = {name.casefold() for name in columns}
-        for _ in generated:  # one may be made of another
+        for _ in generated:  # generated columns may depend on each other
             made_of |= {name.casefold() for name, made in generated.items() if any(_names(each, made) for each in made_of)}
         for name in generated:
             if name.casefold() in made_of and name not in columns:
@@ -175,7 +175,7 @@ class TableConversion:
         self._con = reader.con
         names = " ".join(f"when {code} then '{name}'" for code, name in enumerate(STATUS_NAMES))
         self._status = f"case coalesce({{answer}}.code, {CODE['null']}) {names} end" if job.status else None
-        #: A table is made anew of rows: nothing of the old one's catalog comes along.
+        #: A table is made anew from rows, and nothing of the old table's catalog is copied.
         self.left_out: list[str] = []
         self.not_kept: list[str] = []
         if job.output is None:
@@ -222,7 +222,7 @@ class TableConversion:
         return ConvertedPart(RowPlace(start.row + counts.rows, end), end == self._reader.end, counts, epoch)
 
     def _look_up(self, join: AnswerJoin, stack: contextlib.ExitStack) -> Iterator[str]:
-        """Registers the answers of ``join``: for each distinct text, what takes its place. Returns lines OLD,NEW."""
+        """Registers the answers of ``join``: the replacement of each distinct text. Returns lines OLD,NEW."""
         texts = join.distinct()
         answered = self._answers.of(texts)
         replaced = replacements(self._rules, texts, answered)
@@ -231,7 +231,7 @@ class TableConversion:
         return moved_pairs(texts, answered)
 
     def _codes(self, join: AnswerJoin, name: str) -> Any:
-        """The code of each row's text in a column, in the order of the rows."""
+        """Returns the code of each row's text in a column, in row order."""
         joined = f"from {join.rows} i left join {join.answers} a on {text_of(name)} = a.text"
         query = f"select coalesce(a.code, {CODE['null']})::utinyint as code {joined} order by i.{join.order}"
         return self._con.sql(query).fetchnumpy()["code"]
@@ -259,7 +259,7 @@ class TableConversion:
         return self._job.table is not None or self._job.output is None or self._job.is_folder
 
     def _restoring(self, part: str) -> str:
-        """SQL of the rows of a part, with the columns in it that become again what they were. Raises RunError."""
+        """Returns SQL for the rows of a part, with restored columns cast back to their former types. Raises RunError."""
         casts = {name: cast_types.cast_back(quoted(name), kind) for name, kind in self._restored.items()}
         for name, cast in casts.items():
             lost = number(self._con, f"select count(*) from {part}.rows where {quoted(name)} is not null and {cast} is null")
@@ -269,14 +269,15 @@ class TableConversion:
 
 
 def _names(column: str, expression: str) -> bool:
-    """Return whether an expression has the name of a column in it; both in lower case."""
+    """Returns whether an expression contains the name of a column; both are in lower case."""
     return re.search(rf"(?<!\w){re.escape(column)}(?!\w)", expression) is not None
 
 
 def put_table(staged: Path, path: Path, table: str, *, replacing: bool) -> bool:
-    """Puts a table into a file that exists, in one transaction. Spills beside ``staged``.
+    """Puts a table into an existing file, in one transaction. Spills beside ``staged``.
 
-    One of that name is replaced if that is wished. Else it stays, and the answer is whether it is the same, row by row.
+    With ``replacing``, replaces a table of that name. Else such a table stays, and the function returns whether it is identical,
+    row by row.
     """
     settings: dict[str, Any] = {"memory_limit": MEMORY_LIMIT, "temp_directory": str(staged.with_suffix(".spill"))}
     with contextlib.ExitStack() as stack:
@@ -300,14 +301,14 @@ def put_table(staged: Path, path: Path, table: str, *, replacing: bool) -> bool:
 
 
 def _summary(con: duckdb.DuckDBPyConnection, table: str) -> tuple[object, ...]:
-    """Summarizes a table: its names and types, and a hash over its rows and their order. Equal tables have equal summaries."""
+    """Returns a table's column names and types, and a hash of its rows and their order. Equal tables have equal summaries."""
     relation = con.sql(f"from {table}")
     (found,) = con.execute(f"select count(*), bit_xor(hash(rowid, *columns(*))) from {table}").fetchall()
     return (relation.columns, relation.types, found)
 
 
 def has_table(path: Path, table: str) -> bool:
-    """Raises RunError if a view has the name: a table cannot take its place."""
+    """Returns whether the file has the table. Raises RunError if a view has the name, since a table cannot replace a view."""
     with duckdb.connect() as con, attached(con, path, read_only=True) as database:
         place = [database, *schema_and_name(table)]
         if _is_view(con, place):

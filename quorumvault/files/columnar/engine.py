@@ -41,7 +41,7 @@ class ColumnarEngine:
         return self.answers.look_ups
 
     def explain(self, error: Exception) -> str | None:
-        """Quotes only errors about files and memory: DuckDB's other errors may have a value in their text."""
+        """Quotes only errors about files and memory: the text of DuckDB's other errors may contain a value."""
         if isinstance(error, (duckdb.IOException, duckdb.OutOfMemoryException)):
             return str(error).splitlines()[0]
         if isinstance(error, duckdb.Error | pa.ArrowException) or (isinstance(error, OSError) and error.errno is None):
@@ -66,7 +66,7 @@ def _delta_version(lake: LakeRead) -> DeltaVersion:
 def open_source(source: Source, con: duckdb.DuckDBPyConnection, path: Path | None = None) -> ParquetReader | TableReader:
     """Opens a source, or a copy of its Parquet file at ``path``.
 
-    Raises RunError if it cannot be read as what it is called, InputsError for a name that DuckDB cannot open.
+    Raises RunError if the file cannot be read in its format, InputsError for a name that DuckDB cannot open.
     """
     require_utf8(source.path)
     if source.format == "parquet":
@@ -77,7 +77,7 @@ def open_source(source: Source, con: duckdb.DuckDBPyConnection, path: Path | Non
 
 
 def fit_columns(job: Job, source: Source, types: dict[str, Any], configured: Sequence[str]) -> list[str]:
-    """The columns to work on, once all are known to be fit for it. Raises ColumnError that names the source."""
+    """Returns the columns to work on, after checking that all are fit. Raises ColumnError, which names the source."""
     names, wanted = list(types), source.columns or job.columns
     if wanted:
         require_named(wanted, names, str(source))
@@ -86,7 +86,7 @@ def fit_columns(job: Job, source: Source, types: dict[str, Any], configured: Seq
     if job.status:
         require_status_free(str(source), columns, names)
     for name in columns:
-        if types[name].id == "null":  # what pandas writes for a column without any value
+        if types[name].id == "null":  # pandas writes this type for a column without values
             continue
         try:
             require_text(name, types[name], may_cast=job.operation == "tokenize", cast=name in job.cast)
@@ -96,7 +96,7 @@ def fit_columns(job: Job, source: Source, types: dict[str, Any], configured: Seq
 
 
 def text_columns(source: Source) -> list[str]:
-    """The columns of a Parquet or DuckDB source that are text."""
+    """Returns the text columns of a Parquet or DuckDB source."""
     with duckdb.connect() as con:
         types = open_source(source, con).types()
     found = []
@@ -110,6 +110,6 @@ def text_columns(source: Source) -> list[str]:
 
 
 def read_texts(source: Source, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """The texts in columns of a Parquet or DuckDB source, in chunks of bounded size, in the order of the rows: pyarrow arrays."""
+    """Yields the texts in columns of a Parquet or DuckDB source as pyarrow arrays, in row order, in chunks of bounded size."""
     with duckdb.connect() as con:
         yield from open_source(source, con).texts(columns)

@@ -15,14 +15,14 @@ import pyarrow.parquet as pq
 from quorumvault.errors import ColumnError
 from quorumvault.files.sources import Source
 
-#: For pyarrow's reader.
+#: The unit for pyarrow's reader.
 UNIT: Final = "us"
 _ROWS: Final = 1 << 16
 _PARTS: Final = 1000
 
 
 def require_whole_microseconds(path: Path, columns: Sequence[str], source: Source) -> None:
-    """Raises ColumnError if a column has a time with parts of a microsecond. ``columns`` are those with INT96 in them."""
+    """Raises ColumnError if a column has a time with fractions of a microsecond. ``columns``: those that contain INT96."""
     if not columns:
         return
     with pq.ParquetFile(path, coerce_int96_timestamp_unit=UNIT) as coarse, pq.ParquetFile(path) as fine:
@@ -38,7 +38,7 @@ def require_whole_microseconds(path: Path, columns: Sequence[str], source: Sourc
 
 
 def _has_parts(microseconds: Any, nanoseconds: Any) -> bool:
-    """Whether some are no whole microseconds. Where nanoseconds do not fit into 64 bits, they tell of another time."""
+    """Returns whether some times have fractions of a microsecond. Nanoseconds that overflow 64 bits are another time."""
     return bool(((nanoseconds // _PARTS == microseconds) & (nanoseconds % _PARTS != 0)).any())
 
 

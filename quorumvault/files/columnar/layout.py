@@ -20,13 +20,13 @@ import pyarrow.parquet as pq
 from quorumvault.files.columnar.part_rows import Numbers, damaged
 from quorumvault.files.sources import Source
 
-#: Codecs whose names pyarrow's writer spells in another way than the file.
+#: Codecs that pyarrow's writer names otherwise than the file.
 _CODECS: Final = {"UNCOMPRESSED": "NONE", "LZ4_RAW": "LZ4", "UNKNOWN": "SNAPPY"}
-#: How often a filter says of what is not there that it may be. pyarrow's default; a file does not tell.
+#: The false-positive rate of Bloom filters: pyarrow's default, since a file does not record it.
 _FALSE_POSITIVES: Final = 0.05
-#: Bits of a filter for each distinct value, at that rate (Putze et al., Cache-, Hash- and Space-Efficient Bloom Filters, 2009).
+#: Bits of a filter per distinct value at that rate (Putze et al., Cache-, Hash- and Space-Efficient Bloom Filters, 2009).
 _FILTER_BITS: Final = -8 / math.log(1 - _FALSE_POSITIVES ** (1 / 8))
-#: The number of the footer's bytes, and PAR1.
+#: The bytes after the footer: its length, and PAR1.
 _FILE_END: Final = 8
 _CHUNKS: Final = """
     select row_group_id, column_id, compression, type, total_uncompressed_size as size, bloom_filter_length as filter,
@@ -39,21 +39,21 @@ _CHUNKS: Final = """
 
 
 class Leaf(NamedTuple):
-    """A column that Parquet stores: a column of the table, or one of its members. ``path`` has dots between names."""
+    """A column that Parquet stores: a column of the table, or a member of one. ``path`` has dots between names."""
 
     column: str
     path: str
 
 
 class Layout:
-    """What the footer of a file at ``path`` says. Raises RunError, and pyarrow's and DuckDB's errors, for a damaged one."""
+    """The layout in the footer of the file at ``path``. For a damaged file, raises RunError or errors of pyarrow and DuckDB."""
 
     def __init__(self, source: Source, path: Path, metadata: Any, schema: Any, con: duckdb.DuckDBPyConnection) -> None:
         self._metadata = metadata
         found = con.execute(_CHUNKS, [glob.escape(str(path))]).fetchnumpy()
         places = found["row_group_id"], found["column_id"]
         shape = metadata.num_row_groups, metadata.num_columns
-        #: Bytes before compression: a row for each row group, with a number for each leaf.
+        #: Bytes before compression, shape (row groups, leaves).
         self.sizes: Numbers = np.zeros(shape, np.int64)
         self.sizes[places] = found["size"]
         self._codecs = np.full(shape, "", object)
@@ -72,7 +72,7 @@ class Layout:
         self.leaves = [
             Leaf(name, metadata.schema.column(place).path) for place, name in zip(range(shape[1]), _columns(schema), strict=False)
         ]
-        #: By which leaves the rows of a group are in order. All groups of most files say the same.
+        #: The sorting columns of the row groups; in most files they are the same for all groups.
         self._orders = {metadata.row_group(group).sorting_columns for group in range(metadata.num_row_groups)}
         if any(not 0 <= each.column_index < len(self.leaves) for order in self._orders for each in order):
             raise damaged(source)
@@ -83,13 +83,13 @@ class Layout:
 
     @property
     def prefixed(self) -> set[str]:
-        """The columns with DELTA_BYTE_ARRAY, which pyarrow does not read as dictionaries."""
+        """Returns the columns encoded with DELTA_BYTE_ARRAY, which pyarrow does not read as dictionaries."""
         return {leaf.column for leaf, groups in zip(self.leaves, self._has_prefixes.T, strict=True) if groups.any()}
 
     def writer_options(self, schema: Any, replaced: Collection[str]) -> dict[str, Any]:
         """Returns options of pyarrow's writer for an output of this ``schema``, with other texts in the columns ``replaced``.
 
-        Decimals are as they are in the file.
+        Decimals keep the file's representation.
         """
         if not self._metadata.num_row_groups:
             return {}
@@ -110,17 +110,17 @@ class Layout:
         }
 
     def with_dictionary(self, schema: Any, repeated: Collection[str]) -> list[str]:
-        """Returns the leaves of an output of this ``schema`` that get dictionaries: all but those of columns that have none.
+        """Returns the leaves of an output of this ``schema`` that get dictionaries: those of columns with one in the source.
 
-        Whoever wrote a column without one found that it has few texts twice, or wants none, and trying costs more than all else.
-        Columns that are ``repeated`` get one: what is in them now need not be as it was.
+        A source column without a dictionary has few repeated texts, or its writer wanted none, and trying costs more than all
+        other work. ``repeated`` columns get a dictionary in any case, since their new texts may repeat more than the old ones.
         """
         coded = {leaf.column for leaf, groups in zip(self.leaves, self._is_plain.T, strict=True) if not groups.all()}
         plain = {leaf.column for leaf in self.leaves} - coded - set(repeated)
         return [path for path, name in zip(_paths(schema), _columns(schema), strict=True) if name not in plain]
 
     def not_kept(self, replaced: Collection[str]) -> list[str]:
-        """Names what no option of the writer brings back."""
+        """Names the properties that no option of the writer can reproduce."""
         found = []
         if not self._metadata.num_row_groups:
             return []
@@ -146,17 +146,17 @@ class Layout:
         return max(1, *rows)
 
     def _unfiltered(self) -> list[Leaf]:
-        """The leaves whose filters pyarrow cannot make."""
+        """Returns the leaves whose filters pyarrow cannot make."""
         types = zip(self.leaves, self._filters.max(axis=0), self._types[0], strict=True)
         return [leaf for leaf, size, kind in types if size and kind == "BOOLEAN"]
 
     def _sorted(self, replaced: Collection[str]) -> list[Any]:
-        """The sorting columns of all row groups, up to one that is replaced: tokens are in another order than values."""
+        """Returns the sorting columns of all row groups before the first replaced one: tokens sort differently from values."""
         (order,) = self._orders if len(self._orders) == 1 else ((),)
         return list(takewhile(lambda each: self.leaves[each.column_index].column not in replaced, order))
 
     def _sorting(self, schema: Any, replaced: Collection[str]) -> list[Any]:
-        """The same for an output, in which the leaves may have other numbers."""
+        """Returns the same sorting columns for an output, in which leaves may have other numbers."""
         columns = list(_columns(schema))
         made = []
         for each in self._sorted(replaced):
@@ -167,18 +167,18 @@ class Layout:
 
 
 def _is_timestamp(leaf: Any) -> bool:
-    """Whether a leaf of Parquet has times that are no INT96."""
+    """Returns whether a leaf has timestamps of another type than INT96."""
     return bool(leaf.logical_type.type == "TIMESTAMP" and leaf.physical_type != "INT96")
 
 
 def _columns(schema: Any) -> Iterator[str]:
-    """Yields the name of the column that each leaf belongs to. Paths do not tell: a name may have a dot in it."""
+    """Yields the name of each leaf's column. Paths do not determine it, since a name may contain a dot."""
     for field in schema:
         yield from [field.name] * _leaves(field.type)
 
 
 def _paths(schema: Any) -> list[str]:
-    """Returns how pyarrow's writer calls the leaves: those of lists have other names in files of other writers."""
+    """Returns the paths of the leaves as pyarrow's writer names them: other writers name the leaves of lists differently."""
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(sink, schema):
         pass
@@ -194,15 +194,15 @@ def _leaves(kind: Any) -> int:
 def _distinct(size: int) -> int:
     """Returns the number of distinct values for which the writer makes a filter of ``size`` bytes.
 
-    Sizes of filters are powers of two. The header, which ``size`` counts too, is smaller than any filter.
+    Filter sizes are powers of two. The header, which ``size`` includes, is smaller than any filter.
     """
     return max(1, int(0.9 * 8 * 2 ** int(math.log2(size)) / _FILTER_BITS))
 
 
 def _has_more(path: Path, end: int) -> bool:
-    """Returns whether there is something between the last chunk, or filter, and the footer: page indexes, and nothing else.
+    """Returns whether there are bytes between the last chunk, or filter, and the footer: these can only be page indexes.
 
-    If an older writer did not say how long its filters are, they are taken for one: an index too many does no harm.
+    Filters of unknown length, from older writers, count as an index: a superfluous index does no harm.
     """
     with path.open("rb") as file:
         size = file.seek(0, 2)
@@ -212,5 +212,5 @@ def _has_more(path: Path, end: int) -> bool:
 
 
 def row_groups_cut(before: int, after: int) -> Sequence[str]:
-    """Names what became of row groups that were too large to be written as they were."""
+    """Names the change if row groups were too large to be written whole."""
     return [f"row groups: {before} became {after}, since some were larger than a run holds in memory"] if after > before else []

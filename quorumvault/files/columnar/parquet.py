@@ -36,29 +36,29 @@ from quorumvault.files.part_files import PartFiles, PartLists, Reject, part_list
 from quorumvault.files.sources import Source
 from quorumvault.formats.table import RowPlace
 
-#: As much as a kill costs: a few seconds of work, and row groups are not cut. Each part begins with an empty pipeline.
+#: Rows of a part, which is what a kill costs: a few seconds of work. Row groups are not cut. Each part starts an empty pipeline.
 PART_ROWS = 4_000_000
-#: Most rows, and bytes before compression, of the replaced columns in memory at once.
+#: The most rows, and bytes before compression, of the replaced columns in memory at once.
 CHUNK_ROWS = 1 << 20
 CHUNK_BYTES = 32 << 20
 _BATCH_ROWS: Final = 1 << 17
-#: Bytes for a row up to which a column must be a dictionary and places in it, and is read as such. pyarrow would make one of any
-#: column, which grows from row group to row group.
+#: A column with up to this many bytes per row must consist of a dictionary and indices, and is read as such. For any other column
+#: pyarrow would build a dictionary, which grows from row group to row group.
 _CODED_BYTES: Final = 8
-#: A row group that has more bytes is read, and written, in pieces.
+#: A row group with more bytes is read and written in pieces.
 _GROUP_BYTES: Final = 128 << 20
-#: Bytes of a column of utf8 up to which its dictionary surely is one of utf8, too: it ends at 2 GiB.
+#: A utf8 column with fewer bytes surely has a dictionary that fits into utf8, which ends at 2 GiB.
 _UTF8_BYTES: Final = 1 << 30
-#: Bytes of texts from the vault in a row group that is put together while the one before is written.
+#: A row group with fewer bytes of texts from the vault is assembled while the one before is written.
 _AHEAD_BYTES: Final = 64 << 20
 _BUFFER_BYTES: Final = 1 << 20
 ItemT = TypeVar("ItemT")
-#: Distinct texts of a column, and for each row the place among them, -1 for a null.
+#: The distinct texts of a column, and for each row the index into them, -1 for a null.
 Encoded: TypeAlias = "tuple[Any, Numbers]"
 
 
 class ParquetReader:
-    """A Parquet file: that of a source, or a copy of it at ``path``. Raises RunError if it is none."""
+    """A Parquet file: that of a source, or a copy of it at ``path``. Raises RunError if it is not Parquet."""
 
     def __init__(self, source: Source, con: duckdb.DuckDBPyConnection, path: Path | None = None) -> None:
         self._source = source
@@ -72,14 +72,14 @@ class ParquetReader:
             self.layout = Layout(source, self.path, self.metadata, self.schema, con)
 
     def sizes(self, groups: slice) -> dict[str, int]:
-        """Bytes of each column in these row groups, before compression."""
+        """Returns the bytes of each column in these row groups, before compression."""
         sizes = dict.fromkeys(self.schema.names, 0)
         for leaf, size in zip(self.layout.leaves, self.layout.sizes[groups].sum(axis=0).tolist(), strict=True):
             sizes[leaf.column] += size
         return sizes
 
     def open(self, coded: Sequence[str] = ()) -> Any:
-        """A pyarrow.parquet.ParquetFile. Columns that are ``coded`` come as the dictionaries that the file has of them."""
+        """Opens a pyarrow.parquet.ParquetFile. ``coded`` columns are read as the dictionaries in the file."""
         with _reading(self._source):
             return pq.ParquetFile(
                 self.path,
@@ -94,7 +94,7 @@ class ParquetReader:
         return duckdb_types(self.con, self.path, self.schema.names)
 
     def chunks(self, columns: Sequence[str], start: int, stop: int) -> Iterator[Any]:
-        """Tables of these columns, of row groups ``start`` to ``stop``, in order."""
+        """Yields tables of these columns, from row groups ``start`` to ``stop``, in order."""
         groups = list(range(start, stop))
         total = sum(self.metadata.row_group(group).num_rows for group in groups)
         sizes = self.sizes(slice(start, stop))
@@ -121,7 +121,7 @@ class ParquetReader:
             group = end
 
     def part_end(self, group: int) -> int:
-        """The row group at which a part that begins with this one ends."""
+        """Returns the row group at which a part that begins with ``group`` ends."""
         rows = 0
         while group < self.metadata.num_row_groups and rows < PART_ROWS:
             rows += self.metadata.row_group(group).num_rows
@@ -133,14 +133,14 @@ class ParquetReader:
 def _reading(source: Source) -> Iterator[None]:
     try:
         yield
-    except (pa.ArrowException, UnicodeDecodeError, OSError) as error:  # the second: of the name of a column
+    except (pa.ArrowException, UnicodeDecodeError, OSError) as error:  # UnicodeDecodeError: a column's name
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise damaged(source) from None
 
 
 def _require_told_apart(names: Sequence[str], source: Source) -> None:
-    """Raises ColumnError for names that DuckDB, and most who read the file, cannot tell apart."""
+    """Raises ColumnError for names that DuckDB, and most other readers, cannot tell apart."""
     seen: dict[str, str] = {}
     for name in names:
         other = seen.get(name.casefold())
@@ -152,7 +152,7 @@ def _require_told_apart(names: Sequence[str], source: Source) -> None:
 
 
 def duckdb_types(con: duckdb.DuckDBPyConnection, path: Path, names: Sequence[str]) -> dict[str, Any]:
-    """Returns DuckDB's type of each column of a Parquet file, by ``names``: the file's own, some of which DuckDB changes."""
+    """Returns DuckDB's type of each column of a Parquet file, by the file's own ``names``, some of which DuckDB changes."""
     relation = con.read_parquet(glob.escape(str(path)), hive_partitioning=False)
     return dict(zip(names, relation.types, strict=True))
 
@@ -215,7 +215,7 @@ class ParquetConversion:
             pa.OSFile(str(files.data), "wb") as sink,
             pa.ipc.new_stream(sink, self._part_schema()) as writer,
         ):
-            # Three steps at a time: a chunk is read while the one before is encoded, and the one before that is answered.
+            # A pipeline of three stages: reads a chunk, encodes the one before, and asks about the one before that.
             chunks = _ahead(self._reader.chunks(self._columns, start.offset, end))
             for encoded in _ahead(map(self._encode, chunks)):
                 batch = self._convert(encoded, row, counts, lists)
@@ -254,13 +254,13 @@ class ParquetConversion:
 
     def _texts(self, column: Any, name: str) -> Encoded:
         if name in self._job.cast:
-            # A connection of its own: this is not the thread that asks for answers.
+            # A separate cursor, since another thread asks for answers.
             with self._con.cursor() as con, registered(con, "chunk", pa.table({"cell": column})):
                 column = con.sql("select cast(cell as varchar) as text from chunk").to_arrow_table().column("text")
         if not pa.types.is_dictionary(column.type):
-            fits = column.type == pa.utf8() and column.nbytes < _UTF8_BYTES  # a copy of where each text ends takes its time
+            fits = column.type == pa.utf8() and column.nbytes < _UTF8_BYTES  # copying the offsets takes time
             column = (column if fits else column.cast(pa.large_utf8())).dictionary_encode()
-        for chunk in column.chunks:  # pyarrow follows them without a look
+        for chunk in column.chunks:  # pyarrow does not check the indices
             lowest, highest = pc.min_max(chunk.indices).as_py().values()
             if highest is not None and not 0 <= lowest <= highest < len(chunk.dictionary):
                 raise damaged(self._source)
@@ -271,7 +271,7 @@ class ParquetConversion:
         except pa.ArrowException:
             raise RunError(f"{self._source}: {name}: a text that is not UTF-8") from None
         indices = encoded.indices.cast(pa.int64()).fill_null(-1).to_numpy()
-        # A dictionary may have texts that no row has: they are nobody's business.
+        # A dictionary may have texts that no row has, which must not be looked up.
         used = np.zeros(len(texts) + 1, bool)
         used[indices] = True
         if used[:-1].all():
@@ -296,13 +296,13 @@ class ParquetConversion:
         return PartRows([files.data for files in parts], self._part_schema(), self._source)
 
     def _repeated(self, parts: Sequence[PartFiles]) -> set[str]:
-        """The replaced columns of whose texts many are there more than once, by the first row group."""
+        """Returns the replaced columns with many repeated texts, judged by the first row group."""
         metadata = self._reader.metadata
         first = min(metadata.row_group(0).num_rows, CHUNK_ROWS) if metadata.num_row_groups else 0
         return repeated(self._rows(parts).take(first)[0])
 
     def _pieces(self, rows: PartRows) -> Iterator[Any]:
-        """The output, a table for each row group to write; two halves of one that is too large to have the next beside it."""
+        """Yields a table for each row group to write. For a row group too large to assemble ahead, yields its two halves."""
         for others in self._others():
             replaced, sizes = rows.take(len(others))
             start = 0
@@ -312,7 +312,7 @@ class ParquetConversion:
                 start = stop
 
     def _others(self) -> Iterator[Any]:
-        """The columns that stay as they are, a table for each row group to write."""
+        """Yields the columns that stay as they are, as a table for each row group to write."""
         metadata = self._reader.metadata
         others = [name for name in self._reader.schema.names if name not in self._columns]
         with _reading(self._source), self._reader.open() as file:
@@ -350,9 +350,9 @@ _STATUS_NAMES: Final = pa.array(STATUS_NAMES, pa.utf8())
 
 
 def _output_schema(job: Job, schema: Any, columns: Sequence[str], restored: dict[str, Any]) -> Any:
-    """The source's, with text where something is cast or DuckDB alone knows that it is text, and with columns of statuses.
+    """Returns the source's schema, with text for cast columns and for columns that only DuckDB knows as text, and with statuses.
 
-    ``restored``: the types of columns that become again what they were.
+    ``restored``: the types of columns that get their former types back.
     """
     fields = []
     for field in schema:
@@ -375,7 +375,7 @@ def _output_schema(job: Job, schema: Any, columns: Sequence[str], restored: dict
 def _require_kept(
     reader: ParquetReader, schema: Any, options: dict[str, Any], replaced: Sequence[str], source: Source, spill: Path
 ) -> None:
-    """Raises ColumnError for a column that would come out as another type than it is in the file."""
+    """Raises ColumnError for a column that would get another type than it has in the file."""
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(sink, schema, **options):
         pass
@@ -388,7 +388,7 @@ def _require_kept(
 
 
 def _ahead(items: Iterator[ItemT]) -> Iterator[ItemT]:
-    """Yields the items, and makes the next one in a thread meanwhile."""
+    """Yields the items, and makes the next one in a thread at the same time."""
     with ThreadPoolExecutor(1, thread_name_prefix="quorumvault") as pool:
         following = pool.submit(next, items, None)
         while (item := following.result()) is not None:

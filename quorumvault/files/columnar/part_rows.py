@@ -14,7 +14,7 @@ from quorumvault.files.job import RunError
 from quorumvault.files.sources import Source
 
 Numbers: TypeAlias = "np.ndarray[Any, Any]"
-#: A row group that has more bytes of texts from the vault is written in pieces. A million rows have 54 MB of tokens in a column.
+#: A row group with more bytes of texts from the vault is written in pieces. A million rows have 54 MB of tokens in a column.
 _TEXT_BYTES: Final = 256 << 20
 
 
@@ -25,15 +25,15 @@ def damaged(source: Source) -> RunError:
 def cuts(sizes: Numbers) -> Iterator[int]:
     """Yields the rows at which to cut a row group, its end included, so that no piece has much more than _TEXT_BYTES of text.
 
-    Distinct texts may be few when what is made of them is not: one value of 64 KiB in each of 34,000 rows is more than a column
-    of Arrow's utf8 can have.
+    Few distinct texts can still make a large column: one value of 64 KiB in each of 34,000 rows is more than an Arrow utf8 column
+    can hold.
     """
     yield from (np.flatnonzero(np.diff(np.cumsum(sizes) // _TEXT_BYTES)) + 1).tolist()
     yield len(sizes)
 
 
 def repeated(rows: Any) -> set[str]:
-    """Returns the columns of texts of which each once has at most half of the bytes that all rows have."""
+    """Returns the text columns whose distinct texts have at most half as many bytes as all their rows."""
     found = set()
     for name, column in zip(rows.column_names, rows.columns, strict=True):
         if not pa.types.is_dictionary(column.type):
@@ -50,9 +50,9 @@ def repeated(rows: Any) -> set[str]:
 
 
 class PartRows:
-    """Rows of Arrow streams, one after the other, as many at a time as are asked for, and the bytes of each row's texts.
+    """Rows of consecutive Arrow streams, as many at a time as the caller asks for, with the bytes of each row's texts.
 
-    They were read from one column of ``source`` each. In a damaged file the columns are not all as long as it says they are.
+    Each column of the streams comes from one column of ``source``. In a damaged file, columns may be shorter than it claims.
     """
 
     def __init__(self, paths: Sequence[Path], schema: Any, source: Source) -> None:
@@ -62,7 +62,7 @@ class PartRows:
         self._rest: tuple[Any, Numbers] | None = None
 
     def take(self, count: int) -> tuple[Any, Numbers]:
-        """Raises RunError if there are fewer."""
+        """Returns the next ``count`` rows, and the bytes of each row's texts. Raises RunError if fewer rows are left."""
         taken: list[Any] = []
         sizes = [np.zeros(0, np.int64)]
         while count:
@@ -77,7 +77,7 @@ class PartRows:
         return pa.Table.from_batches(taken, self._schema), np.concatenate(sizes)
 
     def left(self) -> bool:
-        """Returns whether rows are left that were not taken."""
+        """Returns whether any rows are left."""
         return self._rest is not None or any(len(batch) for batch, _ in self._batches)
 
 
@@ -88,7 +88,7 @@ def _stream(path: Path) -> Iterator[tuple[Any, Numbers]]:
 
 
 def _text_bytes(batch: Any) -> Numbers:
-    """Returns for each row the bytes of its texts in all columns together."""
+    """Returns, for each row, the bytes of its texts in all columns together."""
     total = np.zeros(len(batch), np.int64)
     for column in batch.columns:
         if pa.types.is_dictionary(column.type):

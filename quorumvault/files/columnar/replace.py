@@ -14,19 +14,19 @@ from quorumvault.files.job import CellCounts, RunError
 from quorumvault.files.outcomes import STATUSES, CellOutcome, CellRule, CellStatus, count
 from quorumvault.files.part_files import Reject
 
-#: Rows that an error names.
+#: The most rows that an error names.
 _ROWS_SHOWN: Final = 5
 
 
 def replacements(rules: dict[CellStatus, CellRule], texts: Any, answered: ColumnAnswer) -> Any:
-    """Returns what takes the place of each distinct text (large_utf8): itself, the answer, or null."""
+    """Returns the replacement of each distinct text (large_utf8): the text itself, the answer, or null."""
     kept = [CODE[status] for status, rule in rules.items() if rule.outcome is CellOutcome.KEEP]
     stays = pc.is_in(answered.codes, pa.array(kept, pa.uint8()))
     return pc.if_else(stays, texts, answered.results)
 
 
 def moved_pairs(texts: Any, answered: ColumnAnswer) -> Iterator[str]:
-    """TEXT,TOKEN for each text that has a token in its place."""
+    """Yields TEXT,TOKEN for each text that a token replaces."""
     moved = pc.equal(answered.codes, CODE["ok"])
     lines = pc.binary_join_element_wise(texts.filter(moved), answered.results.filter(moved), pa.scalar(",", pa.large_utf8()))
     yield from lines.to_pylist()
@@ -35,7 +35,7 @@ def moved_pairs(texts: Any, answered: ColumnAnswer) -> Iterator[str]:
 def settle_rows(
     rules: dict[CellStatus, CellRule], source: str, column: str, codes: np.ndarray[Any, Any], first: int, totals: CellCounts
 ) -> list[Reject]:
-    """Adds the rows of a column, given by their codes, to ``totals``. Returns those to list if the job has a list of rejects.
+    """Adds the rows of a column, given by their codes, to ``totals``. Returns the rejects, if the job lists them.
 
     ``first`` is the number of the first row. Raises RunError for rows that end the run.
     """

@@ -23,14 +23,14 @@ from quorumvault.formats.json_lines import JsonLinesTable
 from quorumvault.formats.lines import Lines
 from quorumvault.formats.table import RowPlace, Table
 
-#: As much as a kill costs: some seconds of work.
+#: Rows of a part, which is what a kill costs: a few seconds of work.
 PART_ROWS = 200_000
 PART_BYTES = 64 << 20
 _IsEnd: TypeAlias = Callable[[RowPlace], bool]
 
 
 class TextSource(NamedTuple):
-    """What a table is read from: its name, its format, and its delimiter, if it is CSV and the job does not say."""
+    """The source of a table: its name, its format, and, for CSV, its delimiter if the job has none."""
 
     name: str
     format: Format
@@ -38,7 +38,7 @@ class TextSource(NamedTuple):
 
 
 def open_table(job: Job, stream: BinaryIO, source: TextSource, columns: Sequence[str], configured: Sequence[str]) -> Table:
-    """Opens a table and selects the named columns, or else the configured ones. Raises ColumnError, InputError."""
+    """Opens a table and selects the named columns, or the configured ones if none are named. Raises ColumnError, InputError."""
     lines, dialect = Lines(stream, source.name), job.dialect
     table: Table
     if source.format == "csv":
@@ -75,7 +75,7 @@ class TextEngine:
 
 
 class TextConversion:
-    """Implements Conversion. Raises ColumnError for columns that the file is known not to have."""
+    """Implements Conversion. Raises ColumnError for columns that the file is known to lack."""
 
     def __init__(self, job: Job, source: Source, configured: Sequence[str], look_up: Lookup) -> None:
         self._job = job
@@ -90,7 +90,7 @@ class TextConversion:
 
     @contextlib.contextmanager
     def _table(self) -> Iterator[tuple[Table, _IsEnd]]:
-        """The table, and whether a place is its end."""
+        """Yields the table, and a function that tells whether a place is its end."""
         path, name = self._source.path, str(self._source)
         with path.open("rb") as stream:
             given = TextInput(stream, name, compression_of(path), self._job.dialect.encoding)

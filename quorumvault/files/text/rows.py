@@ -21,18 +21,18 @@ from quorumvault.files.part_files import Reject
 from quorumvault.formats.dialect import USUAL_NULLS
 from quorumvault.formats.table import Cell, Row, RowPlace, Table, UnwritableValue
 
-#: A batch: enough rows for full requests, since equal values of a batch are sent once, and a bound on the memory they take.
+#: Rows of a batch: enough to fill requests, though each distinct value is sent once, and few enough to bound memory.
 BATCH_ROWS = 10_000
 BATCH_SIZE = 4 << 20
-#: One for each node.
+#: Batches under way at once: one for each node.
 IN_FLIGHT = 3
-#: JSON that has one text in all files: an integer or a boolean. Of a number with a fraction, writers make several.
+#: JSON values with the same text in all files: integers and booleans. Writers spell numbers with a fraction in several ways.
 _HAS_TEXT = re.compile(rb"-?\d+|true|false")
 
 
 @dataclass(slots=True)
 class Converted:
-    """The outcome of a batch of rows: counts, rejects, and (of retokenize, with a crosswalk) a line OLD,NEW for each token."""
+    """The outcome of a batch of rows: counts, rejects, and (retokenize with a crosswalk) a line OLD,NEW for each token."""
 
     counts: CellCounts
     rejects: list[Reject] = field(default_factory=list)
@@ -40,7 +40,7 @@ class Converted:
 
 
 class Converter:
-    """Replaces cells, as the table of outcomes says for the job."""
+    """Replaces cells by the job's table of outcomes."""
 
     def __init__(self, job: Job, table: Table, source: str, look_up: Lookup) -> None:
         self._is_tokenize = job.operation == "tokenize"
@@ -50,7 +50,7 @@ class Converter:
         self._columns = table.columns
         self._typed = job.typed
         self._nulls = frozenset(job.dialect.nulls)
-        #: Texts that are looked at: nulls, and what looks like one.
+        #: Texts to check: nulls, and for tokenize also texts that look like nulls.
         self._watched = self._nulls | USUAL_NULLS if self._is_tokenize else self._nulls
         self._cast = table.positions(job.cast)
         self._source = source
@@ -60,7 +60,7 @@ class Converter:
         return CellCounts(dict.fromkeys(self._columns, 0))
 
     def convert(self, rows: Sequence[Row], first: int) -> Converted:
-        """Replaces cells in a batch of rows, the first of which has the number ``first``. May be called from several threads.
+        """Replaces cells in a batch of rows. ``first`` is the number of the first row. May be called from several threads.
 
         Raises InputError for a cell that ends the run.
         """
@@ -83,7 +83,7 @@ class Converter:
                     elif not self._typed:
                         self._settle(number, row, cell, CellAnswer("typed"), done)
                         continue
-                if (isinstance(value, str) and is_token(value)) == is_tokenize:  # not asked about
+                if (isinstance(value, str) and is_token(value)) == is_tokenize:  # the vault is not asked
                     self._settle(number, row, cell, CellAnswer("already_token" if is_tokenize else "not_token"), done)
                 else:
                     asked.append((number, row, cell))
@@ -100,7 +100,7 @@ class Converter:
         return done
 
     def _settle(self, number: int, row: Row, cell: Cell, answer: CellAnswer, done: Converted) -> None:
-        if answer.status is None:  # another value of its request ends the run: this one does not appear until then
+        if answer.status is None:  # another value of its request ends the run before this one is written
             cell.replace(None)
             return
         rule, column, counts = self._rules[answer.status], self._columns[cell.column], done.counts
@@ -115,7 +115,7 @@ class Converter:
             case CellOutcome.FAIL:
                 raise InputError(self._source, row.line, rule.problem_at(column))
         if self._makes_tokens and not counts.epochs and isinstance(answer.replacement, str):
-            # One call of the client gives tokens of one epoch.
+            # All tokens of one client call have one epoch.
             counts.epochs = [epoch for epoch, _ in filter(None, [parse_token(answer.replacement)])]
         count(counts, column, rule)
         if rule.code is not None:
@@ -124,7 +124,7 @@ class Converter:
 
 
 class Batch(NamedTuple):
-    """Rows that were converted, the line of the first one, and where they end."""
+    """Converted rows, the line of the first row, and their end."""
 
     text: bytes
     line: int
@@ -134,7 +134,7 @@ class Batch(NamedTuple):
 
 
 def convert_rows(table: Table, converter: Converter, start: RowPlace, is_enough: Callable[[RowPlace], bool]) -> Iterator[Batch]:
-    """Yields the table's rows from ``start`` on, converted, to its end or to the first place after a batch that ``is_enough``."""
+    """Yields the table's converted rows from ``start`` to the end, or to the end of the first batch where ``is_enough`` holds."""
     waiting: deque[tuple[list[Row], RowPlace, Future[Converted]]] = deque()
     with threads(IN_FLIGHT) as pool:
         first = start.row + 1

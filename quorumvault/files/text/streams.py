@@ -23,7 +23,7 @@ from quorumvault.files.sources import Compression
 from quorumvault.formats.dialect import Encoding
 
 _CHUNK: Final = 256 << 10
-#: How Python calls them. UTF-16 whose mark does not say so is as Windows writes it.
+#: Python's names of the encodings. UTF-16 without a byte order mark is little-endian, as Windows writes it.
 _CODECS: Final[dict[Encoding, str]] = {
     "utf-16": "utf-16-le",
     "utf-16-le": "utf-16-le",
@@ -34,7 +34,7 @@ _CODECS: Final[dict[Encoding, str]] = {
 _MARKS: Final = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
 
 
-#: How files begin that are no text, and what to do with them.
+#: The first bytes of files that are not text, and what to do with such files.
 _NO_TEXT: Final = (
     (re.compile(rb"\x1f\x8b"), "is compressed with gzip: unpack it first, or let its name end with .gz"),
     (re.compile(rb"\x28\xb5\x2f\xfd"), "is compressed with Zstandard: unpack it first, or let its name end with .zst"),
@@ -49,9 +49,9 @@ _LONGEST_BEGINNING: Final = 16
 
 
 class TextInput:
-    """The UTF-8 of a file or a pipe. ``codec`` is that of its encoding, None for UTF-8. Does not close what it reads from.
+    """A file or a pipe as UTF-8. ``codec``: the codec of its encoding, None for UTF-8. Does not close the file.
 
-    Raises RunError for what begins as other files do.
+    Raises RunError if the file begins like one that is not text.
     """
 
     def __init__(self, stream: BinaryIO, name: str, compression: Compression | None, encoding: Encoding | None) -> None:
@@ -65,7 +65,7 @@ class TextInput:
             self.stream = io.BufferedReader(_Decoded(self.stream.read, name, self.codec), _CHUNK)
 
     def is_at_end(self) -> bool:
-        """Of a layered input: whether all was read."""
+        """Returns whether a layered input has been read to its end."""
         return isinstance(self.stream, io.BufferedReader) and not self.stream.peek(1)
 
 
@@ -82,7 +82,7 @@ def _codec(stream: BinaryIO, encoding: Encoding | None) -> str | None:
 
 
 class _Layer(io.RawIOBase):
-    """What ``read`` returns, as a stream. Raises InputError where a compressed file is damaged."""
+    """A stream of the bytes that ``read`` returns. Raises InputError where a compressed file is damaged."""
 
     def __init__(self, read: Callable[[int], bytes], name: str, layer: str) -> None:
         self._read = read
@@ -101,7 +101,7 @@ class _Layer(io.RawIOBase):
         return len(part)
 
     def _next(self) -> bytes:
-        """The next bytes; none at the end."""
+        """Returns the next bytes; b"" at the end."""
         try:
             return bytes(self._read(_CHUNK))
         except (EOFError, zlib.error, OSError) as error:
@@ -111,7 +111,7 @@ class _Layer(io.RawIOBase):
 
 
 class _Decoded(_Layer):
-    """Text in another encoding, as UTF-8. Raises InputError for what is no text in it."""
+    """Converts text in another encoding to UTF-8. Raises InputError for bytes that are not text in the encoding."""
 
     def __init__(self, read: Callable[[int], bytes], name: str, codec: str) -> None:
         super().__init__(read, name, codec)
@@ -155,16 +155,16 @@ class TextOutput:
         self._decode = codecs.getincrementaldecoder("utf-8")().decode
 
     def write(self, text: bytes) -> None:
-        """Raises UnicodeEncodeError for what the encoding does not have."""
+        """Writes text. Raises UnicodeEncodeError for a character that the encoding does not have."""
         self._sink.write(text if self._codec is None else self._decode(text).encode(self._codec))
 
 
 @contextlib.contextmanager
 def text_output(sink: BinaryIO, compression: Compression | None, codec: str | None) -> Iterator[TextOutput]:
-    """Writes the end of what is compressed when the block ends, and leaves ``sink`` open."""
+    """Yields an output. When the block ends, it finishes the compressed stream and leaves ``sink`` open."""
     if compression is None:
         yield TextOutput(sink, codec)
-    elif compression == "gzip":  # without a time: equal rows make equal bytes
+    elif compression == "gzip":  # without a time, so that equal rows make equal bytes
         with gzip.GzipFile(filename="", fileobj=sink, mode="wb", compresslevel=6, mtime=0) as packed:
             yield TextOutput(packed, codec)
     else:
