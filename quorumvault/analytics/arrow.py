@@ -26,24 +26,24 @@ from quorumvault.client.policy import EPOCH_PASSES
 from quorumvault.client.threads import threads
 from quorumvault.crypto.tokens import parse_alike, parse_tokens
 
-#: Rows that are looked at together: some 60 MB of tokens. More would find more repeats, and less would keep fewer requests busy.
+#: Rows of a window: about 60 MB of tokens. A larger window would find more repeats; a smaller one would fill fewer requests.
 WINDOW_ROWS: Final = 500_000
-#: Requests under way at once: two for each node of a cluster, so that none waits for the client. A node takes 64.
+#: Requests under way at once: two for each node of a cluster, so that no node waits for the client. A node takes 64.
 IN_FLIGHT: Final = 6
-#: The column that is sent, and the one that comes back.
+#: The column to send, and the column of the answer.
 _COLUMNS: dict[ArrowOperation, tuple[str, str]] = {
     "tokenize": ("value", "token"),
     "detokenize": ("token", "value"),
     "retokenize": ("token", "token"),
 }
-#: Bytes of an Arrow stream around its batch (schema, envelope), and bytes for each row beside its text.
+#: Bytes of an Arrow stream around its batch (schema, envelope), and bytes of each row beside its text.
 _STREAM_BYTES, _ROW_BYTES = 2048, 9
 _ANSWERED: Final = pa.schema([("text", pa.large_utf8()), ("result", pa.large_utf8()), ("status", pa.utf8())])
 
-#: By where a run starts: the run, and the answer to it.
+#: Each run and its answer, by the run's start.
 _Columns: TypeAlias = dict[int, tuple[slice, Column]]
 
-#: Statuses of texts that are no answer: nothing is known of them, or neither of two values is given out.
+#: Statuses without an answer: the value could not be determined, or two values collide and neither is returned.
 _FAILURES: dict[str, tuple[type[errors.RequestError], str]] = {
     "unavailable": (errors.NoQuorum, "a token's value could not be told, though the others of its request could: ask again"),
     "collision": (errors.TokenCollision, "two values met in a token: neither is given out"),
@@ -71,28 +71,28 @@ def look_up(
 ) -> Iterator[Any]:
     """Looks up pyarrow arrays of text. Yields record batches ``text``, ``result``, ``status``, a row for each text, in order.
 
-    ``arrays`` may be as long or as short as they come. ``result`` is the value or the token, null unless ``status`` is ``ok``:
+    ``arrays`` may have any lengths. ``result`` is the value or the token, null unless ``status`` is ``ok``:
 
-        null       there was no text          not_found  no value of this owner's has this token
+        null       there was no text          not_found  no value of this owner has this token
         not_token  text of another form       not_text   the value is a number or a boolean: use Client.detokenize
 
-    Raises what the client raises; NoQuorum and TokenCollision if one token alone could not be told, which are the statuses
-    ``unavailable`` and ``collision`` instead if it is not to be ``strict``; of values that cannot be
-    tokenized the error lists the rows, counted through all arrays. EpochMoved: the owner's epoch was rotated after some batches
-    were yielded; whoever has them begins again.
+    Raises the client's errors. If the value of a single token cannot be determined, raises NoQuorum or TokenCollision; without
+    ``strict`` its status is ``unavailable`` or ``collision`` instead. An error about values that cannot be tokenized lists their
+    rows, counted over all arrays. Raises EpochMoved if the owner's epoch was rotated after some batches were yielded; the caller
+    then has to start again.
     """
     with passage(vault, operation, strict=strict, in_flight=in_flight) as way:
         yield from way.batches(arrays, window_rows)
 
 
 def _ignore(texts: int) -> None:
-    """No progress is shown."""
+    """Shows no progress."""
 
 
 def look_up_distinct(vault: ArrowVault, operation: ArrowOperation, texts: Any) -> Any:
-    """Looks up an array of texts, none of them twice, all of one epoch. Returns the table of what ``look_up`` yields.
+    """Looks up an array of distinct texts, all in one epoch. Returns a table of the batches of ``look_up``.
 
-    A notebook shows how far it is. Raises EpochMoved if the owner's epoch was rotated again and again meanwhile.
+    A notebook shows a progress bar. Raises EpochMoved if the owner's epoch was rotated repeatedly meanwhile.
     """
     for _ in range(EPOCH_PASSES):
         with (
@@ -105,7 +105,7 @@ def look_up_distinct(vault: ArrowVault, operation: ArrowOperation, texts: Any) -
 
 
 def nothing(texts: Any) -> Any:
-    """Returns what is told of no texts."""
+    """Returns the empty answer, for no texts."""
     return _ANSWERED.empty_table()
 
 
@@ -118,7 +118,7 @@ def passage(
     in_flight: int = IN_FLIGHT,
     progress: Callable[[int], None] = _ignore,
 ) -> Iterator["Passage"]:
-    """Yields a way through the vault. ``progress`` is called with the number of texts answered since it was called before."""
+    """Yields a Passage. ``progress`` is called with the number of texts answered since its last call."""
     with threads(in_flight) as pool:
         yield Passage(vault, operation, strict, pool, progress)
 
@@ -175,12 +175,12 @@ class Passage:
         if self._asks == "value":
             return pa.repeat(True, len(texts))
         listed = texts.to_pylist()
-        if parse_alike(listed) is not None:  # nearly always, and in half the time
+        if parse_alike(listed) is not None:  # nearly always true, and takes half the time
             return pa.repeat(True, len(texts))
         return pa.array([parsed is not None for parsed in parse_tokens(listed)], pa.bool_())
 
     def _ask(self, texts: Any) -> tuple[Any, Any]:
-        """Results and statuses of distinct texts, all of which are sent."""
+        """Sends distinct texts. Returns their results and statuses."""
         stale = _cut(texts, self._vault.limits())
         if not stale:
             return pa.array([], pa.large_utf8()), pa.array([], pa.utf8())
@@ -194,7 +194,7 @@ class Passage:
         raise errors.EpochMoved
 
     def _exchange(self, texts: Any, runs: list[slice]) -> list[tuple[slice, Column]]:
-        """The answers to these runs, several to one that was asked for in parts."""
+        """Returns the answers to these runs; a run that was sent in parts has several."""
 
         def exchange(run: slice) -> list[tuple[slice, Column]]:
             def body(part: slice) -> bytes:
@@ -216,7 +216,7 @@ class Passage:
         return answers
 
     def _stale(self, columns: _Columns) -> list[slice]:
-        """The runs that a rotation has overtaken."""
+        """Returns the runs whose tokens have an older epoch."""
         if self._answers == "value":
             return []
         newest = max(column.epoch or 0 for _, column in columns.values())
@@ -246,13 +246,13 @@ def _windows(arrays: Iterable[Any], rows: int) -> Iterator[Any]:
 
 
 def _cut(texts: Any, limits: Limits) -> list[slice]:
-    """Runs of texts, each for one request."""
+    """Cuts texts into runs, each for one request."""
     weights = ((length + _ROW_BYTES, 0) for length in pc.binary_length(texts).to_pylist())
     return list(batches.runs(weights, limits, limits.body_bytes - _STREAM_BYTES))
 
 
 def _joined(columns: list[Column], strict: bool) -> tuple[Any, Any]:
-    """Results and statuses of all runs. If ``strict``, raises for a token that could not be told."""
+    """Returns results and statuses of all runs. If ``strict``, raises for a token whose value could not be determined."""
     results = pa.concat_arrays([column.texts for column in columns])
     if columns[0].statuses is None:
         return results, pa.repeat("ok", len(results))
@@ -264,5 +264,5 @@ def _joined(columns: list[Column], strict: bool) -> tuple[Any, Any]:
 
 
 def _in_rows(error: errors.RequestError, indices: Any, sent: Any) -> errors.RequestError:
-    """An error about texts that were sent, as one about the rows that have them first."""
+    """Turns an error about the texts sent into one about the first rows that have them."""
     return batches.about(error, lambda index: pc.index(indices, sent[index].as_py()).as_py() if 0 <= index < len(sent) else None)

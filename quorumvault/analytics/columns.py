@@ -8,16 +8,16 @@ from typing import Any, Literal, TypeAlias
 
 from quorumvault.errors import ColumnError, ItemError, RequestError
 
-#: Operations on tables. Retokenizing is one on files.
+#: Operations on tables. Only files can be retokenized.
 TableOperation: TypeAlias = Literal["tokenize", "detokenize"]
 
-#: Rows that an error names.
+#: The most rows that an error names.
 ROWS_SHOWN = 5
 
-#: "null" is the type of a column of nothing, which has no other text in it.
+#: "null" is the type of a column of nulls, which has no text to look up.
 _TEXT = ("varchar", "enum", "null")
 _INEXACT = ("float", "double")
-#: Types that DuckDB writes as text in only one way, whatever its settings.
+#: Types whose text in DuckDB does not depend on settings.
 CASTABLE = (
     *("boolean", "tinyint", "smallint", "integer", "bigint", "hugeint", "decimal", "uuid"),
     *("utinyint", "usmallint", "uinteger", "ubigint", "uhugeint"),
@@ -43,12 +43,12 @@ def require_text(name: str, kind: Any, *, may_cast: bool, cast: bool) -> None:
 
 
 def listed(names: Any) -> list[Any]:
-    """One name, or several. A tuple is several: of a hierarchy of columns ``[("a", "b")]`` is one."""
+    """Returns one name or several as a list. A tuple means several; ``[("a", "b")]`` is one name in a hierarchy of columns."""
     return [names] if isinstance(names, str) or not hasattr(names, "__iter__") else list(names)
 
 
 def in_rows(error: RequestError, place: Callable[[int], tuple[int, str] | None]) -> RequestError:
-    """An error about distinct texts, as one about the rows and columns that have them first, which ``place`` knows."""
+    """Turns an error about distinct texts into one about the first rows and columns that have them, by ``place``."""
     placed = []
     for item in error.errors[:ROWS_SHOWN]:
         where = place(item.index)
@@ -64,12 +64,12 @@ def in_rows(error: RequestError, place: Callable[[int], tuple[int, str] | None])
 
 
 def status_name(name: Any) -> Any:
-    """The column for the status of another; in a hierarchy of columns, beside it in the lowest level."""
+    """Returns the name of a column's status column; in a hierarchy of columns, it differs in the lowest level."""
     return (*name[:-1], status_name(name[-1])) if isinstance(name, tuple) else f"{name}_status"
 
 
 def require_status_free(whose: str, columns: Iterable[Any], names: Iterable[Any]) -> None:
-    """Raises ColumnError if one of ``names``, whatever its case, stands where the status of one of the columns goes."""
+    """Raises ColumnError if one of ``names`` is the name of a status column of ``columns``, ignoring case."""
     taken = {str(name).casefold() for name in names}
     for name in columns:
         where = status_name(name)
@@ -82,7 +82,7 @@ def quoted(name: str) -> str:
 
 
 def unlike(name: str, names: Sequence[str]) -> str:
-    """A name that none of these is, whatever its case, quoted."""
+    """Returns a quoted name that differs from all ``names``, ignoring case."""
     taken = {each.casefold() for each in names}
     while name in taken:
         name += "_"

@@ -19,10 +19,10 @@ from quorumvault.errors import ConfigError
 
 
 class Plugin(BasePlugin):  # type: ignore[misc] # dbt has no types
-    """dbt-duckdb makes one for each profile that names this module, and calls it for each connection that it opens."""
+    """The plugin. dbt-duckdb makes one for each profile that names this module, and calls it for each connection it opens."""
 
     def initialize(self, plugin_config: dict[str, str]) -> None:
-        """Raises ConfigError. DuckDB's ``settings`` of the profile are among the configuration: what is unknown is left alone."""
+        """Reads the configuration. Ignores unknown entries, since DuckDB's ``settings`` are among them. Raises ConfigError."""
         if "api_key" in plugin_config:
             raise ConfigError("profiles.yml", "api_key", "keys do not go into profiles: use key_file, or QUORUMVAULT_API_KEY")
         key_file = plugin_config.get("key_file")
@@ -35,5 +35,5 @@ class Plugin(BasePlugin):  # type: ignore[misc] # dbt has no types
         )
 
     def configure_connection(self, conn: duckdb.DuckDBPyConnection) -> None:
-        """The functions are there on this connection and on its cursors, of which dbt has one for each of its threads."""
+        """Registers the functions for this connection and its cursors; dbt has a cursor for each of its threads."""
         register(conn, self._client)

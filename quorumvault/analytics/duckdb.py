@@ -45,7 +45,7 @@ _numbers = itertools.count(1)
 
 
 def of_query(con: Connection, source: TableSource, request: Request, client: Client | None) -> duckdb.DuckDBPyRelation:
-    """``quorumvault.tokenize`` and ``detokenize`` (tables.py) of a query, or of a relation of the connection."""
+    """Runs ``quorumvault.tokenize`` or ``detokenize`` (tables.py) for a query, or for a relation of the connection."""
     wanted: list[str] = listed(request.columns)
     casts: list[str] = wanted if request.casts is True else listed(request.casts)
     with (
@@ -59,16 +59,16 @@ def of_query(con: Connection, source: TableSource, request: Request, client: Cli
 def register(con: duckdb.DuckDBPyConnection, client: Client | None = None) -> Client:
     """Makes SQL functions ``detokenize(token)`` and ``tokenize(value)``, VARCHAR to VARCHAR, for a connection and its cursors.
 
-    For queries typed by hand: they ask for each 2,048 rows anew, where ``quorumvault.detokenize`` asks once for each text. Tokens
-    of such a batch are of one epoch: a rotation in the middle of a query leaves two in its column, ``quorumvault.tokenize`` one.
-    NULL for NULL, for a token that is not found, and for text that is no token; whatever else is in the way raises
-    duckdb.InvalidInputException with the error's code in its text, and the error itself is then in ``client.last_error``.
-    A second call replaces the functions. Returns the client, which must live as long as they do.
+    They are for queries typed by hand: they ask anew for each 2,048 rows, while ``quorumvault.detokenize`` asks once for each
+    text. The tokens of such a batch have one epoch. After a rotation during a query its column has two epochs; a column of
+    ``quorumvault.tokenize`` has one. The result is NULL for NULL, for a token that is not found, and for text that is not a
+    token. Any error raises duckdb.InvalidInputException with the error's code in its text, and ``client.last_error`` has the
+    error itself. A second call replaces the functions. Returns the client, which must live as long as the functions.
     """
     vault = Client() if client is None else client
     operations: tuple[TableOperation, ...] = ("tokenize", "detokenize")
     for operation in operations:
-        with contextlib.suppress(duckdb.InvalidInputException):  # there was none to replace
+        with contextlib.suppress(duckdb.InvalidInputException):  # there was no function to replace
             con.remove_function(operation)
         function: Any = _scalar(vault, operation)
         con.create_function(
@@ -79,10 +79,10 @@ def register(con: duckdb.DuckDBPyConnection, client: Client | None = None) -> Cl
 
 @dataclass(frozen=True, slots=True)
 class _Input:
-    """The rows that a source gave, in a temporary table; ``number`` tells the names of this call from those of others.
+    """The rows of a source, in a temporary table. ``number`` makes the names of this call unique.
 
-    ``row`` is a column of their numbers, from 0, in SQL. DuckDB's own are hidden by a column ``rowid``, which may have anything
-    in it, and are others until a transaction is committed.
+    ``row`` is SQL for a column with the row numbers, from 0. DuckDB's own row ids are hidden by any column ``rowid``, and change
+    when a transaction is committed.
     """
 
     con: Connection
@@ -113,7 +113,7 @@ class _Input:
 def _input(
     con: Connection, source: TableSource, columns: Sequence[str], casts: Sequence[str], statuses: bool
 ) -> Iterator[_Input]:
-    """Evaluates a source, once its columns are known to be fit for it."""
+    """Evaluates a source, after checking its columns."""
     relation = _query(con, source) if isinstance(source, str) else source
     row = unlike("row", relation.columns)
     replaced = _fit_columns(relation, columns, casts, statuses)
@@ -135,16 +135,16 @@ def _query(con: Connection, query: str) -> duckdb.DuckDBPyRelation:
     assert isinstance(con, duckdb.DuckDBPyConnection)
     if [statement.type for statement in con.extract_statements(query)] != [duckdb.StatementType.SELECT]:
         raise ValueError("source is one query that reads rows, such as \"from 'claims.parquet'\", or a relation")
-    # DuckDB looks for frames among the variables of whoever calls it: that is to be our caller.
+    # DuckDB looks for frames among its caller's variables. These must be the variables of this package's caller.
     names = _callers_names()
     names |= {word: _readable(names[word]) for word in re.findall(r"\w+", query) if word in names}
     names |= {"_quorumvault_sql": con.sql, "_quorumvault_query": query}
-    found: duckdb.DuckDBPyRelation = eval("_quorumvault_sql(_quorumvault_query)", names)  # noqa: S307 - a text of its own
+    found: duckdb.DuckDBPyRelation = eval("_quorumvault_sql(_quorumvault_query)", names)  # noqa: S307 - a constant text
     return found
 
 
 def _readable(frame: Any) -> Any:
-    """A frame of pandas whose nulls are such that DuckDB takes all of them for NULL, and none for the text ``nan``."""
+    """Returns a pandas frame whose nulls DuckDB all reads as NULL, and none as the text ``nan``."""
     pandas: Any = sys.modules.get("pandas")
     if pandas is None or not isinstance(frame, pandas.DataFrame):
         return frame
@@ -159,7 +159,7 @@ def _readable(frame: Any) -> Any:
 
 
 def _callers_names() -> dict[str, Any]:
-    """The variables that the function which called into this package sees."""
+    """Returns the variables visible to the function that called into this package."""
     frame = sys._getframe()
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in ("quorumvault", "contextlib"):
         frame = frame.f_back
@@ -167,7 +167,7 @@ def _callers_names() -> dict[str, Any]:
 
 
 def _fit_columns(relation: duckdb.DuckDBPyRelation, wanted: Sequence[str], casts: Sequence[str], statuses: bool) -> list[str]:
-    """The wanted columns as the source spells them: DuckDB does not tell names apart by case alone. Raises ColumnError."""
+    """Returns the wanted columns in the source's spelling, since DuckDB ignores the case of names. Raises ColumnError."""
     kinds = dict(zip((name.lower() for name in relation.columns), relation.types, strict=True))
     if len(kinds) < len(relation.columns):
         raise ColumnError("two columns of the source have one name: give one of them another in the query")
@@ -188,7 +188,7 @@ def _fit_columns(relation: duckdb.DuckDBPyRelation, wanted: Sequence[str], casts
 
 @contextlib.contextmanager
 def _looked_up(table: _Input, vault: Client, operation: TableOperation) -> Iterator[None]:
-    """Registers ``table.lookup`` with the connection: a row for each distinct text."""
+    """Registers ``table.lookup`` with the connection for the block: one row for each distinct text."""
     texts = table.join.distinct()
     try:
         found = look_up_distinct(vault, operation, texts)
@@ -203,7 +203,7 @@ def _looked_up(table: _Input, vault: Client, operation: TableOperation) -> Itera
 
 
 def _result(table: _Input, what: str, strict: bool) -> duckdb.DuckDBPyRelation:
-    """The joined rows, in a table of their own. If ``strict``, raises TokensNotFound for a token that has no value."""
+    """Returns the joined rows, in a table of their own. If ``strict``, raises TokensNotFound for a token without a value."""
     name = f"qv_{what}_{table.number}"
     try:
         table.con.execute(f"create temp table {name} as {table.join.query()}")
@@ -219,7 +219,7 @@ def _result(table: _Input, what: str, strict: bool) -> duckdb.DuckDBPyRelation:
 
 
 def _require_whole(table: _Input, name: str) -> None:
-    """Raises QuorumVaultError if the join lost a row or an answer, as a collation or a view of the user's could make it do."""
+    """Raises QuorumVaultError if the join lost a row or an answer, which a collation or a view of the user could cause."""
     whole = number(table.con, f"select count(*) from temp.{name}") == table.count("count(*)")
     for column in table.replaced:
         filled = quoted(status_name(column) if table.statuses else column)
@@ -241,7 +241,7 @@ def _require_found(table: _Input, column: str) -> None:
 
 
 def _place(table: _Input, text: Any) -> tuple[int, str] | None:
-    """The first row of the source that has this text, and in which column."""
+    """Returns the first row of the source with this text, and its column."""
     refused = f"qv_refused_{table.number}"
     table.con.register(refused, pa.table({"text": pa.array([text.as_py()], pa.large_utf8())}))
     try:
@@ -256,7 +256,7 @@ def _place(table: _Input, text: Any) -> tuple[int, str] | None:
 
 
 def _scalar(vault: Client, operation: TableOperation) -> Callable[[Any], Any]:
-    """A SQL function over Arrow. DuckDB calls it in several threads, and passes on no more of an error than its text."""
+    """Returns a SQL function over Arrow. DuckDB calls it in several threads, and passes on only the text of an error."""
 
     def function(texts: Any) -> Any:
         arrays = texts.chunks if isinstance(texts, pa.ChunkedArray) else [texts]
@@ -279,7 +279,7 @@ class _InSql(Exception):
 
 
 class ConnectionOf:
-    """The connection of a relation, which does not show it: statements go by way of the relation."""
+    """The connection of a relation. The relation does not expose it, so statements run through the relation."""
 
     def __init__(self, relation: duckdb.DuckDBPyRelation) -> None:
         self._relation = relation
@@ -293,13 +293,13 @@ class ConnectionOf:
         return self.sql(f"from {name}")
 
     def register(self, name: str, rows: Any, /) -> None:
-        self._relation.query(f"qv_way_{next(_numbers)}", f"create temp table {name} as from rows")  # which DuckDB finds here
+        self._relation.query(f"qv_way_{next(_numbers)}", f"create temp table {name} as from rows")  # DuckDB finds ``rows`` here
 
     def unregister(self, name: str, /) -> None:
         self.sql(f"drop table {name}")
 
 
 def _drop(con: Connection, table: str) -> None:
-    """Whatever state the connection is in: an error that is under way matters more."""
+    """Drops a table. Ignores errors, whatever the connection's state: an error already under way matters more."""
     with contextlib.suppress(duckdb.Error):
         con.execute(f"drop table if exists {table}")

@@ -18,9 +18,9 @@ from quorumvault.analytics.columns import ROWS_SHOWN, TableOperation, in_rows, l
 from quorumvault.analytics.texts import texts_of
 from quorumvault.errors import ColumnError, NotText, RequestError, TokensNotFound
 
-#: Columns by name; of an array or a series, which is one column, None.
+#: Columns by name; None for an array or a series, which is one column.
 Columns: TypeAlias = "Hashable | Sequence[Hashable] | None"
-#: Columns whose numbers, dates and booleans are taken as the text that DuckDB writes; True: all.
+#: Columns whose numbers, dates and booleans are converted to DuckDB's text; True: all.
 Casts: TypeAlias = "Hashable | Sequence[Hashable] | Literal[True]"
 #: Looks up distinct texts. Returns a table of ``text``, ``result``, ``status``.
 LookUp: TypeAlias = "Callable[[Any], Any]"
@@ -28,9 +28,9 @@ LookUp: TypeAlias = "Callable[[Any], Any]"
 
 @dataclass(frozen=True, slots=True)
 class Replaced:
-    """What becomes of a column: its texts, what stands for them (large_utf8), and of values how that came (utf8).
+    """A replaced column: its texts, their replacements (large_utf8), and for values their statuses (utf8).
 
-    ``result`` is null where there was no text, and where the status says that there is no value.
+    ``result`` is null where there was no text, or where the status says that there is no value.
     """
 
     name: Any
@@ -40,7 +40,7 @@ class Replaced:
 
 
 class Frame(Protocol):
-    """A frame of some kind. ``names`` are its columns in order; of an array, which is one column, the one name is its own."""
+    """A frame of any kind. ``names``: its columns in order; for an array, which is one column, the array's own name."""
 
     @property
     def names(self) -> Sequence[Any]: ...
@@ -48,15 +48,15 @@ class Frame(Protocol):
     is_array: ClassVar[bool]
 
     def column(self, name: Any, *, cast: bool) -> Any:
-        """The column as a chunked array, in which nulls of every kind are null. Raises ColumnError."""
+        """Returns the column as a chunked array, with nulls of every kind as null. Raises ColumnError."""
 
     def replaced(self, columns: Sequence[Replaced]) -> Any:
-        """A frame of the same kind with these columns, each in its place, and NAME_status behind those that have a status."""
+        """Returns a frame of the same kind with these columns in place, and NAME_status after each that has a status."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is asked for: an operation on columns. ``strict``: a token without a value is an error."""
+    """A request: an operation on columns. ``strict``: a token without a value is an error."""
 
     operation: TableOperation
     columns: Columns
@@ -65,11 +65,11 @@ class Request:
 
     @property
     def tells(self) -> bool:
-        """Whether it gives values."""
+        """Whether the operation returns values."""
         return self.operation == "detokenize"
 
     def wanted(self, frame: Frame) -> list[Any]:
-        """The columns to replace. Raises ColumnError."""
+        """Returns the columns to replace. Raises ColumnError."""
         names = list(frame.names)
         if len(set(names)) < len(names):
             raise ColumnError("two columns of the frame have one name: give one of them another")
@@ -90,7 +90,7 @@ class Request:
         return wanted
 
     def cast(self, wanted: Sequence[Any]) -> set[Any]:
-        """Those of the columns that may be no text. Raises ColumnError for others."""
+        """Returns the columns that need not be text. Raises ColumnError if a cast names a column outside ``wanted``."""
         casts = set(wanted if self.casts is True else listed(self.casts))
         if casts - set(wanted):
             strays = ", ".join(sorted(map(str, casts - set(wanted))))
@@ -99,9 +99,9 @@ class Request:
 
 
 def replaced(frame: Frame, request: Request, look_up: LookUp, first_row: int = 0) -> Any:
-    """Return a frame of the same kind with what was asked for in its columns. Errors count rows from ``first_row``.
+    """Returns a frame of the same kind with the requested columns replaced. Errors count rows from ``first_row``.
 
-    Raises ColumnError, TokensNotFound and what ``look_up`` raises.
+    Raises ColumnError, TokensNotFound and the errors of ``look_up``.
     """
     wanted = request.wanted(frame)
     casts = request.cast(wanted)
@@ -134,12 +134,12 @@ def replaced(frame: Frame, request: Request, look_up: LookUp, first_row: int = 0
 
 
 def replaced_at_once(frame: Frame, request: Request, vault: ArrowVault) -> Any:
-    """``replaced``, all of it in one epoch, whatever rotations come meanwhile."""
+    """As ``replaced``, with all tokens of one epoch, even if rotations come meanwhile."""
     return replaced(frame, request, partial(look_up_distinct, vault, request.operation))
 
 
 def _require_told(told: Replaced, strict: bool, is_array: bool, first_row: int) -> None:
-    """Raises TokensNotFound if ``strict`` and a token has no value; NotText for a value that is no text in an array."""
+    """Raises TokensNotFound if ``strict`` and a token has no value; NotText if an array has a value that is not text."""
     if is_array and pc.any(pc.equal(told.status, "not_text")).as_py():
         raise NotText("a value is a number or a boolean, which no array of text can have: use Client.detokenize")
     if strict:

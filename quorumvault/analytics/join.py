@@ -13,7 +13,7 @@ from quorumvault.analytics.columns import quoted, status_name
 
 
 class Connection(Protocol):
-    """What is used here, and in duckdb.py, of a duckdb.DuckDBPyConnection."""
+    """The part of duckdb.DuckDBPyConnection that this module and duckdb.py use."""
 
     def execute(self, query: str, /) -> Any: ...
 
@@ -28,11 +28,11 @@ class Connection(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class AnswerJoin:
-    """``rows`` and ``order`` are SQL: a table, or a query in brackets, and the column of it that numbers the rows.
+    """``rows`` and ``order`` are SQL: a table or a query in brackets, and its column that numbers the rows.
 
-    ``replaced`` are those of ``columns`` whose texts are looked up. ``answers`` is a table of one row for each distinct text,
-    with columns ``text`` and ``result``. ``status``, if there is to be a column NAME_status beside each one replaced, is its SQL,
-    with ``{own}`` for the column and ``{answer}`` for the row of the answer.
+    ``replaced``: the columns among ``columns`` whose texts are looked up. ``answers``: a table with one row for each distinct
+    text, with columns ``text`` and ``result``. ``status``: SQL for a column NAME_status beside each replaced column, with
+    ``{own}`` for the column and ``{answer}`` for the row of the answer, or None for no such columns.
     """
 
     con: Connection
@@ -44,13 +44,13 @@ class AnswerJoin:
     status: str | None
 
     def distinct(self) -> Any:
-        """The distinct texts of all replaced columns: a pyarrow array of large_utf8, without nulls."""
+        """Returns the distinct texts of all replaced columns: a pyarrow array of large_utf8, without nulls."""
         every = " union all ".join(f"select {text_of(name)} as text from {self.rows} i" for name in self.replaced)
         texts = self.con.sql(f"select distinct text from ({every}) where text is not null").to_arrow_table().column("text")
         return pa.concat_arrays([pa.array([], pa.large_utf8()), *texts.cast(pa.large_utf8()).chunks])
 
     def query(self) -> str:
-        """SQL of the rows in their order, with answers in place of the texts."""
+        """Returns SQL for the rows in order, with answers in place of the texts."""
         joins = (
             f"left join {self.answers} a{place} on {text_of(name)} = a{place}.text" for place, name in enumerate(self.replaced)
         )
@@ -69,11 +69,11 @@ class AnswerJoin:
 
 
 def text_of(name: str) -> str:
-    """SQL of a column's text in the rows ``i``. Texts are compared byte by byte, whatever collation the column has."""
+    """Returns SQL for a column's text in the rows ``i``. Texts are compared byte by byte, whatever collation it has."""
     return f"cast(i.{quoted(name)} as varchar) collate c"
 
 
 def number(con: Connection, query: str) -> int:
-    """The one number that a query gives."""
-    ((found,),) = con.execute(query).fetchall()  # all: a result that is not fetched to its end keeps the connection busy
+    """Returns the single number that a query selects."""
+    ((found,),) = con.execute(query).fetchall()  # fetchall: a result that is not read to its end keeps the connection busy
     return int(found)

@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 _WORDS: Final = re.compile(r"[^\s,;|\"'=:\[\]{}()<>]+")
-#: Shorter words, such as the 0 at which an index starts, say nothing of a value.
+#: Shorter words, such as the 0 at which an index starts, reveal nothing about a value.
 _LEAST: Final = 4
-#: What pandas and Spark say of any frame: a value of a column is looked for among other words only.
+#: The words that pandas and Spark write for any frame. Only other words are compared with the values.
 _USUAL: Final = frozenset(
     """
     RangeIndex range None null true false struct name type fields nullable metadata string integer long short byte
@@ -28,9 +28,9 @@ _USUAL: Final = frozenset(
 
 
 def without_values(schema: Any, values: Callable[[], Iterable[Any]]) -> tuple[Any, list[str]]:
-    """Return ``schema`` less the entries of its metadata, and of its fields', that have one of the values; and their keys.
+    """Returns ``schema`` without the metadata entries, its own and its fields', that contain a value; and their keys.
 
-    ``values``: arrays of text, or dictionaries of text, with all values. It is called if something in the metadata may be one.
+    ``values`` returns arrays of text, or dictionaries of text, with all values. It is called if the metadata may contain one.
     """
     said: dict[str, set[str]] = {}
     for key, text in _entries(schema):
@@ -56,7 +56,7 @@ def _kept(metadata: Any, prefix: str, left_out: set[str]) -> Any:
 
 
 def _parts(text: str) -> Iterator[str]:
-    """Yield the text, its words, and, of JSON, the texts in it and theirs."""
+    """Yields the text, its words and, if it is JSON, the texts in it and their words."""
     yield text
     try:
         read = json.loads(text)
@@ -83,7 +83,7 @@ def _texts_of(read: Any) -> Iterator[str]:
 
 
 def _found(values: Iterable[Any], asked: set[str]) -> set[str]:
-    """Return those of ``asked`` that are among the values."""
+    """Returns the texts of ``asked`` that are among the values."""
     wanted = pa.array(sorted(asked), pa.large_utf8())
     found: set[str] = set()
     for column in values:

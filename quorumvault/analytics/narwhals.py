@@ -13,7 +13,7 @@ from quorumvault.analytics.frames import Frame, Replaced
 
 @dataclass(frozen=True, slots=True)
 class NarwhalsFrame:
-    """A frame that narwhals has taken for a DataFrame."""
+    """A frame that narwhals recognizes as a DataFrame."""
 
     frame: Any = field(repr=False)
     is_array: ClassVar = False
@@ -38,7 +38,7 @@ class NarwhalsFrame:
 
 @dataclass(frozen=True, slots=True)
 class NarwhalsSeries:
-    """A series that narwhals has taken for one."""
+    """A series that narwhals recognizes as a Series."""
 
     series: Any = field(repr=False)
     is_array: ClassVar = True
@@ -57,7 +57,7 @@ class NarwhalsSeries:
 
 
 def of_narwhals(data: Any) -> Frame | None:
-    """What narwhals takes it for; None for what it does not know, or does not have in memory."""
+    """Returns ``data`` as a frame; None if narwhals does not know it, or it is not in memory."""
     known = nw.from_native(data, eager_only=True, allow_series=True, pass_through=True)
     if isinstance(known, nw.DataFrame):
         return NarwhalsFrame(known)

@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-#: Seconds before a bar appears, and between two looks of it: a cell that is done at once stays as it is.
+#: Seconds before a bar appears, and between two updates: a quick cell shows no bar.
 _PATIENCE: Final = 0.5
 _INTERVAL: Final = 0.2
 
 
 @contextlib.contextmanager
 def progress_of(operation: str, total: int, clock: Callable[[], float] = time.monotonic) -> Iterator[Callable[[int], None]]:
-    """Yield a function to call with the number of texts that are done since the last call. The bar vanishes at the end."""
+    """Yields a function to call with the number of texts done since its last call. The bar disappears at the end."""
     display = _display()
     if display is None:
         yield lambda texts: None
@@ -37,7 +37,7 @@ def progress_of(operation: str, total: int, clock: Callable[[], float] = time.mo
 
 
 def _display() -> Callable[..., Any] | None:
-    """IPython's ``display`` if this is the process of a notebook."""
+    """Returns IPython's ``display`` in a notebook's process, else None."""
     ipython = sys.modules.get("IPython")
     shell = None if ipython is None else ipython.get_ipython()
     if shell is None or not hasattr(shell, "kernel"):
@@ -48,7 +48,7 @@ def _display() -> Callable[..., Any] | None:
 
 @dataclass(slots=True)
 class _Bar:
-    """``due``: when it is to be shown next."""
+    """A progress bar. ``due``: the time of its next update."""
 
     operation: str
     total: int

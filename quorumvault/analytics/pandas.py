@@ -39,7 +39,7 @@ class PandasFrame:
         return _arrow(name, self.frame[name], cast)
 
     def replaced(self, columns: Sequence[Replaced]) -> Any:
-        found = self.frame.assign()  # which copies no more than this pandas has to
+        found = self.frame.assign()  # copies no more than this version of pandas requires
         for each in columns:
             place = found.columns.get_loc(each.name)
             found.isetitem(place, _like(self.frame[each.name], each))
@@ -71,7 +71,7 @@ class PandasSeries:
 
 
 def _arrow(name: Any, series: Any, cast: bool) -> Any:
-    """A series in Arrow; of type null if there is nothing but nulls, which pandas gives any type."""
+    """Returns a series in Arrow. A series of nulls, to which pandas gives any type, has the type null."""
     if series.isna().all():
         return pa.chunked_array([pa.nulls(len(series))])
     if isinstance(series.dtype, pd.CategoricalDtype):
@@ -97,12 +97,12 @@ def _arrow(name: Any, series: Any, cast: bool) -> Any:
 
 
 def _is_uniform(found: Any) -> bool:
-    """Whether the objects are all text, or all of another kind: pyarrow takes text among bytes for bytes."""
+    """Returns whether all objects are text, or all of another kind: pyarrow converts text among bytes to bytes."""
     return not (pa.types.is_binary(found.type) or pa.types.is_large_binary(found.type))
 
 
 def _require_one_form(name: Any, series: Any) -> None:
-    """Raises ColumnError for objects that Arrow would make others of: a date of a time beside a date, 2.50 of 2.5 beside 1.10."""
+    """Raises ColumnError for objects that Arrow would change: a time beside a date to a date, 2.5 beside 1.10 to 2.50."""
     forms: dict[Any, int] = {}
     for row, value in enumerate(map(plain, series)):
         if value is not None:
@@ -117,7 +117,7 @@ def _require_one_form(name: Any, series: Any) -> None:
 
 
 def _of_objects(name: Any, series: Any, cast: bool) -> Any:
-    """Objects of several kinds as texts. Raises ColumnError for one that is no text, nor made one."""
+    """Returns objects of several kinds as texts. Raises ColumnError for one that is neither text nor cast to text."""
     texts: list[str | None] = []
     for row, value in enumerate(map(plain, series)):
         if isinstance(value, str):
@@ -140,7 +140,7 @@ def _require_unicode(name: Any, row: int, text: str) -> None:
 
 
 def _like(own: Any, each: Replaced) -> Any:
-    """What replaces a series, with its index and, as far as it was text, its type."""
+    """Returns the replacement of a series, with the same index and, if its type is one of text, the same type."""
     if each.texts.null_count == len(each.texts) and not _has_categories(own.dtype):
         return own
     if isinstance(own.dtype, pd.CategoricalDtype):
@@ -155,13 +155,13 @@ def _like(own: Any, each: Replaced) -> Any:
 
 
 def _has_categories(kind: Any) -> bool:
-    """Whether the type may list values that are in no row."""
+    """Returns whether the type may list values that are in no row."""
     of_arrow = isinstance(kind, pd.ArrowDtype) and pa.types.is_dictionary(kind.pyarrow_dtype)
     return of_arrow or isinstance(kind, pd.CategoricalDtype)
 
 
 def _categorical(kind: Any, result: Any) -> Any:
-    """In the order of the tokens or values: another one would tell that of those that they replace."""
+    """Returns a categorical with its categories sorted: any other order could reveal the order of the replaced texts."""
     encoded = result.dictionary_encode()
     order = pc.array_sort_indices(encoded.dictionary)
     categories = _of_dtype(kind, encoded.dictionary.take(order))
@@ -172,7 +172,7 @@ def _categorical(kind: Any, result: Any) -> Any:
 
 
 def _of_dtype(kind: Any, result: Any) -> Any:
-    """An array of a type of pandas: ``kind`` if that is one of text, else that of the same family."""
+    """Returns an array of a pandas type: ``kind`` if it is a type of text, else the text type of the same family."""
     if isinstance(kind, pd.ArrowDtype):
         chunks = of_type(result, kind.pyarrow_dtype)
         return pd.ArrowDtype(chunks.type).__from_arrow__(chunks)
@@ -186,7 +186,7 @@ def _of_dtype(kind: Any, result: Any) -> Any:
 
 
 def _leave_out(own: Any, found: Any, columns: Sequence[Replaced]) -> None:
-    """Leave out of ``attrs`` what has one of the values that became tokens. Raises ColumnError if the index has one."""
+    """Removes from ``attrs`` the entries that contain a tokenized value. Raises ColumnError if the index contains one."""
     values = [chunk for each in columns if each.status is None for chunk in each.texts.chunks]
     for level in range(own.index.nlevels):
         labels = [label for label in own.index.unique(level) if isinstance(label, str)]
@@ -200,7 +200,7 @@ def _leave_out(own: Any, found: Any, columns: Sequence[Replaced]) -> None:
 
 
 def _said(value: Any) -> str:
-    """The words of an attribute, in which values are looked for."""
+    """Returns the text of an attribute, to search for values."""
     try:
         return json.dumps(value, default=str)
     except (TypeError, ValueError, RecursionError):

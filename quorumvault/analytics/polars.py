@@ -61,9 +61,9 @@ class PolarsSeries:
 
 
 def lazily(lazy: Any, request: Request, at_once: Callable[[PolarsFrame], Any]) -> Any:
-    """Return the LazyFrame that is ``at_once`` of its frame when it is evaluated. Raises ColumnError now."""
+    """Returns a LazyFrame that applies ``at_once`` when it is evaluated. Raises ColumnError at once."""
     schema = replaced(PolarsFrame(lazy.collect_schema().to_frame()), request, nothing).schema
-    # What comes behind must not be asked of what comes before: a filter on tokens would meet values.
+    # No later step may be pushed down before this one: a filter on tokens would be applied to values.
     return lazy.map_batches(
         lambda frame: at_once(PolarsFrame(frame)), predicate_pushdown=False, projection_pushdown=False, schema=schema
     )
@@ -72,7 +72,7 @@ def lazily(lazy: Any, request: Request, at_once: Callable[[PolarsFrame], Any]) -
 def _arrow(series: Any) -> Any:
     try:
         return pa.chunked_array([series.to_arrow()])
-    except (pa.ArrowException, pl.exceptions.PolarsError):  # Int128, which Arrow does not have
+    except (pa.ArrowException, pl.exceptions.PolarsError):  # Arrow has no Int128
         raise ColumnError(f"column {series.name} is {series.dtype}: only text can be tokenized") from None
 
 

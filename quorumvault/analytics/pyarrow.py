@@ -14,13 +14,13 @@ from quorumvault.analytics.metadata import without_values
 from quorumvault.analytics.texts import of_type
 from quorumvault.errors import ColumnError
 
-#: Rows of a reader that are looked up together: more find more repeats, and fewer take less memory.
+#: Rows of a reader to look up together: more rows find more repeats; fewer rows take less memory.
 _WINDOW_ROWS: Final = 200_000
 
 
 @dataclass(frozen=True, slots=True)
 class ArrowTable:
-    """A pyarrow.Table. Metadata that has one of the values of a column is left out; the rest of it stays."""
+    """A pyarrow.Table. Metadata that contains a value of a replaced column is left out; other metadata stays."""
 
     table: Any = field(repr=False)
     is_array: ClassVar = False
@@ -94,15 +94,15 @@ class ArrowArray:
 
 
 def like(column: Any, each: Replaced) -> Any:
-    """What replaces a column: of its type, if that is null or one of text, else of large_utf8."""
+    """Returns a column's replacement: of the same type if that is null or text, else of large_utf8."""
     return pa.chunked_array([column]) if pa.types.is_null(column.type) else of_type(each.result, column.type)
 
 
 def through_reader(reader: Any, request: Request, open_vault: Callable[[], AbstractContextManager[ArrowVault]]) -> Any:
-    """A pyarrow.RecordBatchReader that replaces the columns of another while it is read, all in one epoch.
+    """Returns a pyarrow.RecordBatchReader that replaces the columns of another one while it is read, all in one epoch.
 
-    The columns are judged now. EpochMoved while it is read: the epoch was rotated after a part of it, so whoever reads begins
-    again.
+    The columns are checked now. If the epoch is rotated after a part was read, reading raises EpochMoved, and the caller has to
+    start again.
     """
     schema = replaced(ArrowTable(reader.schema.empty_table()), request, nothing).schema
 
@@ -120,11 +120,11 @@ def through_reader(reader: Any, request: Request, open_vault: Callable[[], Abstr
 
 
 def of_capsule(data: Any) -> ArrowTable | ArrowArray | ArrowBatch | None:
-    """What has ``__arrow_c_stream__`` or ``__arrow_c_array__``, as what pyarrow makes of it."""
+    """Converts an object with ``__arrow_c_stream__`` or ``__arrow_c_array__`` to pyarrow's. Returns None for any other."""
     if hasattr(data, "__arrow_c_stream__"):
         try:
             return ArrowTable(pa.table(data))
-        except (pa.ArrowInvalid, TypeError):  # a stream of arrays, which are no rows
+        except (pa.ArrowInvalid, TypeError):  # a stream of arrays, not of rows
             return ArrowArray(pa.chunked_array(data))
     if hasattr(data, "__arrow_c_array__"):
         array = pa.array(data)
@@ -144,7 +144,7 @@ def _windows(reader: Any) -> Iterator[Any]:
 
 
 def _whole(column: Any) -> Any:
-    """One array of a column. Raises ColumnError if its text is more than its type can hold in one."""
+    """Returns a column as one array. Raises ColumnError if its text is more than one array of its type can hold."""
     if column.num_chunks < 2:
         return column.chunk(0) if column.num_chunks else pa.array([], column.type)
     try:

@@ -26,7 +26,7 @@ from typing import Any
 import pyarrow as pa
 from pyspark.errors import PythonException
 from pyspark.sql import Column, DataFrame
-from pyspark.sql import functions as F  # noqa: N812 - as everybody calls it
+from pyspark.sql import functions as F  # noqa: N812 - the customary name
 from pyspark.sql.pandas.types import from_arrow_schema
 from pyspark.sql.types import StringType
 
@@ -38,16 +38,16 @@ from quorumvault.client.policy import EPOCH_PASSES
 from quorumvault.client.settings import read_key
 from quorumvault.errors import ColumnError, EpochMoved, QuorumVaultError
 
-#: Partitions that ask at once, six requests each (arrow.py): three nodes take 64 each, and are busy with much fewer.
+#: Partitions that ask at once, with six requests each (arrow.py). Three nodes take 64 each, and far fewer keep them busy.
 WORKERS = 8
-#: Distinct texts that a worker holds at once: each of its requests has as many as a node takes, with some to spare.
+#: Distinct texts that a worker holds at once: enough to fill each of its requests to a node's limit.
 _WINDOW_ROWS = 100_000
-#: Rows of a batch on its way out: values of the largest size that is allowed, 64 KiB, fit below the 2 GiB of Arrow's utf8.
+#: Rows of an output batch: values of the largest size, 64 KiB, stay below the 2 GiB of Arrow's utf8.
 _BATCH_ROWS = 10_000
 _SCHEMA = pa.schema([("text", pa.utf8()), ("result", pa.utf8()), ("status", pa.utf8())])
-#: The last line of the traceback of an error of ours: Spark passes on its text alone. Rows of a DataFrame have no numbers.
+#: The last line of a traceback of this package's errors: Spark passes on only text. Rows of a DataFrame have no numbers.
 _OUR_ERROR = re.compile(r"^quorumvault\.errors\.(\w+): (?:item \d+: )?(.*)$", re.MULTILINE)
-#: Errors that are raised again by their class; the others have no constructor that takes words alone.
+#: Errors that are raised again by class; other classes have no constructor that takes only a text.
 _PASSED_ON: dict[str, type[QuorumVaultError]] = {
     kind.__name__: kind
     for kind in (
@@ -77,7 +77,7 @@ def detokenize(
     ``purpose``, ``cacert``, ``client_cert``, ``policy``: see quorumvault.Client; files and environment are those of the workers.
     ``workers``: the partitions that ask the nodes at once.
 
-    Raises ColumnError, and what the client raises in a worker: an outage is never null.
+    Raises ColumnError, and the client's errors in a worker: an outage is never null.
     """
     names, connection = _plan(df, columns, statuses=True), _Connection(urls, key_file, purpose, cacert, client_cert, policy)
     return _joined(df, names, _looked_up(df, names, "detokenize", connection, workers), True)
@@ -106,7 +106,7 @@ def tokenize(
 
 @dataclass(frozen=True, slots=True)
 class _Connection:
-    """How a worker reaches the nodes. It travels in the closure of a Spark task, so it holds no key."""
+    """The settings with which a worker reaches the nodes. They travel in a Spark task's closure, so they contain no key."""
 
     urls: str | Sequence[str] | None
     key_file: str | None
@@ -123,12 +123,12 @@ class _Connection:
 
 
 def _plan(df: DataFrame, columns: str | Sequence[str], statuses: bool) -> list[str]:
-    """The names of the columns to replace. Raises ColumnError."""
+    """Returns the names of the columns to replace. Raises ColumnError."""
     names = [columns] if isinstance(columns, str) else list(columns)
     if not names:
         raise ColumnError("name one column or more")
     kinds = {field.name: field.dataType for field in df.schema.fields}
-    folded = {name.lower() for name in kinds}  # by default Spark does not tell names apart by their case alone
+    folded = {name.lower() for name in kinds}  # by default Spark ignores the case of names
     if len(folded) < len(df.columns):
         raise ColumnError("two columns of the DataFrame have one name: give one of them another")
     for name in names:
@@ -144,7 +144,7 @@ def _plan(df: DataFrame, columns: str | Sequence[str], statuses: bool) -> list[s
 def _looked_up(
     df: DataFrame, names: Sequence[str], operation: TableOperation, connection: _Connection, workers: int
 ) -> DataFrame:
-    """A row for each distinct text in these columns, kept by the executors: ``text``, ``result``, ``status``."""
+    """Returns a row for each distinct text in these columns, kept by the executors: ``text``, ``result``, ``status``."""
     texts = _texts(df, names[0])
     for name in names[1:]:
         texts = texts.union(_texts(df, name))
@@ -162,7 +162,7 @@ def _texts(df: DataFrame, name: str) -> DataFrame:
 
 
 def _text(name: str) -> Column:
-    """A column's texts as bytes compare, whatever collation it has."""
+    """Returns a column's texts, compared as bytes, whatever collation the column has."""
     return F.collate(_column(name), "UTF8_BINARY")
 
 
@@ -171,7 +171,7 @@ def _column(name: str) -> Column:
 
 
 def _asker(operation: TableOperation, connection: _Connection) -> Callable[[Iterable[Any]], Iterator[Any]]:
-    """Returns the function that looks up the record batches of one partition. Spark's plans show that function's name."""
+    """Returns the function that looks up the record batches of one partition. Spark's plans show the function's name."""
 
     def quorumvault(batches: Iterable[Any]) -> Iterator[Any]:
         texts = (batch.column(0) for batch in batches)
@@ -184,7 +184,7 @@ def _asker(operation: TableOperation, connection: _Connection) -> Callable[[Iter
 
 
 def _kept(asked: DataFrame) -> DataFrame:
-    """Evaluated now, and never again: Spark frees it when nothing refers to it any more. Raises what a worker raised."""
+    """Evaluates ``asked`` once, now. Spark frees the result when nothing refers to it. Raises the errors of workers."""
     try:
         return asked.localCheckpoint()
     except PythonException as error:
@@ -196,12 +196,12 @@ def _kept(asked: DataFrame) -> DataFrame:
 
 
 def _epochs(found: DataFrame) -> int:
-    """Counts the epochs of the tokens. A partition has one epoch, and a rotation may come between two partitions."""
+    """Counts the epochs of the tokens. A partition has one epoch, but a rotation may come between two partitions."""
     return int(found.select(F.substring_index("result", "_", 2)).distinct().count())
 
 
 def _joined(df: DataFrame, names: Sequence[str], found: DataFrame, statuses: bool) -> DataFrame:
-    """The columns of ``df`` in their order, with what was found for those that are named. A text without an answer raises."""
+    """Returns the columns of ``df`` in order, with the answers in the named ones. A text without an answer raises."""
     rows, selected = df, {name: [_column(name)] for name in df.columns}
     for place, name in enumerate(names):
         text, result, status = (f"quorumvault {part} {place}" for part in found.columns)

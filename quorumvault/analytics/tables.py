@@ -44,24 +44,24 @@ def tokenize(frame: FrameT, columns: Columns = None, /, *, cast: Casts = (), cli
 @overload
 def tokenize(frame: FrameT, /, *, columns: Columns, cast: Casts = (), client: Client | None = None) -> FrameT: ...
 def tokenize(data: Any, /, source: Any = None, columns: Any = None, *, cast: Any = (), client: Client | None = None) -> Any:
-    """Returns what it is given, with tokens, all of one epoch, in place of the values in ``columns``; nulls stay null.
+    """Returns ``data`` with tokens, all of one epoch, in place of the values in ``columns``; nulls stay null.
 
         qv.tokenize(df, columns=["ssn", "mrn"])
         qv.tokenize(con, "from df join claims using (id)", columns="ssn")
 
-    A frame comes back as one of the same kind, its rows in their order, all else as it was: index, types, metadata. So do a
-    series and an array, which take no ``columns``. A LazyFrame and a RecordBatchReader are looked up when they are evaluated, by
-    a ``client`` that is open then. Frames of other packages that narwhals knows (Modin, cuDF) come back as they were; of others
-    with the interface of Arrow's PyCapsules pyarrow's come back. A list is what ``Client.tokenize`` makes of it. A query on a
-    connection of DuckDB may name frames of the caller's; the rows that come back are in a temporary table.
+    A frame returns a frame of the same kind, with its rows in order and everything else unchanged: index, types, metadata. So
+    does a series or an array, without ``columns``. A LazyFrame and a RecordBatchReader are looked up when they are evaluated;
+    ``client`` must be open then. Frames of other packages that narwhals supports (Modin, cuDF) keep their kind. Any other object
+    with Arrow's PyCapsule interface returns pyarrow's. A list returns the result of ``Client.tokenize``. A query on a DuckDB
+    connection may name the caller's frames; the rows returned are in a temporary table.
 
-    Text is tokenized. Numbers, dates and booleans only if their columns are also in ``cast`` (True: all): they are tokenized as
-    the text that DuckDB writes, so a ZIP code that was read as BIGINT has lost its zeros and gets another token than the text.
-    FLOAT and DOUBLE are refused. Without ``client`` it makes one from the environment (QUORUMVAULT_URL, QUORUMVAULT_API_KEY) and
-    closes it. Each distinct text is sent once.
+    Text is tokenized. Numbers, dates and booleans are tokenized only if their columns are also in ``cast`` (True: all), as the
+    text that DuckDB writes: a ZIP code read as BIGINT has lost its zeros and gets another token than the text. FLOAT and DOUBLE
+    are refused. Without ``client`` the function makes one from the environment (QUORUMVAULT_URL, QUORUMVAULT_API_KEY) and closes
+    it. Each distinct text is sent once.
 
-    Raises ColumnError for a column that is not there or not text, TypeError for columns and casts of a list, and what the client
-    raises; AlreadyTokenized and ValueTooLarge name rows, counted from 0.
+    Raises ColumnError for a column that is missing or not text, TypeError for columns or casts of a list, and the client's
+    errors; AlreadyTokenized and ValueTooLarge name rows, counted from 0.
     """
     request = Request("tokenize", columns, cast)
     if isinstance(data, duckdb.DuckDBPyConnection):
@@ -93,15 +93,15 @@ def detokenize(frame: FrameT, /, *, columns: Columns, missing: _Missing = "null"
 def detokenize(
     data: Any, /, source: Any = None, columns: Any = None, *, missing: _Missing = "null", client: Client | None = None
 ) -> Any:
-    """Returns what it is given, with values in place of the tokens in ``columns``: see ``tokenize`` for what that may be.
+    """Returns ``data`` with values in place of the tokens in ``columns``. ``data`` may be anything that ``tokenize`` takes.
 
     Adds a column NAME_status beside each: ``ok``, ``null``, ``not_found``, ``not_token`` (other text, which is never sent), or
     ``not_text`` (the value is a number or a boolean: use Client.detokenize). The value is null unless the status is ``ok``; with
-    ``missing="error"`` any of the last three raises TokensNotFound. A series, an array and a list have no place for a status:
-    there null is all that is said of a token without a value, and of an array NotText is raised.
+    ``missing="error"`` any of the last three raises TokensNotFound. A series, an array and a list have no place for a status: a
+    token without a value is null there, and for an array ``not_text`` raises NotText.
 
-    Raises ColumnError for a column that is not there or not text, duckdb.Error for what is wrong with a query, and what the
-    client raises: an outage is never null. A connection stays usable, and keeps nothing of a call that failed.
+    Raises ColumnError for a column that is missing or not text, duckdb.Error for a faulty query, and the client's errors: an
+    outage is never null. A connection stays usable, and keeps nothing of a failed call.
     """
     if missing not in ("null", "error"):
         raise ValueError('missing is "null" or "error"')
@@ -117,20 +117,20 @@ def detokenize(
 
 
 def _columns(second: Any, named: Any) -> Any:
-    """The columns of a frame may be its second argument. Raises TypeError."""
+    """Returns the columns of a frame, which may be the second argument. Raises TypeError."""
     if second is not None and named is not None:
         raise TypeError("of a frame, only columns are to be named; a query goes with a connection of DuckDB as first argument")
     return named if second is None else second
 
 
 def _require_plain(request: Request) -> None:
-    """A list is looked up as it is: a number in it gets a typed token. Raises TypeError where more is asked for."""
+    """Raises TypeError for columns or casts of a list. A list is looked up as it is: a number in it gets a typed token."""
     if request.columns is not None or request.casts:
         raise TypeError("a list has no columns to name or to cast: give str(number) for the token of its text, or give a frame")
 
 
 def _of_query(con: Connection, source: Any, request: Request, client: Client | None) -> duckdb.DuckDBPyRelation:
-    """Raises TypeError and ColumnError for what is missing."""
+    """Runs a request on a query. Raises TypeError without a query, ColumnError without columns."""
     if source is None:
         raise TypeError("a connection of DuckDB goes with a query or a relation, and columns")
     if request.columns is None:
@@ -139,7 +139,7 @@ def _of_query(con: Connection, source: Any, request: Request, client: Client | N
 
 
 def _of_frame(data: Any, request: Request, client: Client | None) -> Any:
-    """Raises TypeError for what is no frame."""
+    """Runs a request on a frame. Raises TypeError if ``data`` is not a frame."""
 
     def at_once(frame: Frame) -> Any:
         with client_or_own(client) as vault:
@@ -195,7 +195,7 @@ def _of_polars(data: Any) -> Frame | None:
 
 
 def _is_of(package: str, kinds: Sequence[str], data: Any) -> bool:
-    """Whether it is of one of these classes of a package: never, where the package is not imported."""
+    """Returns whether ``data`` is of one of these classes of a package; False if the package is not imported."""
     imported = sys.modules.get(package)
     return imported is not None and isinstance(data, tuple(getattr(imported, kind) for kind in kinds if hasattr(imported, kind)))
 

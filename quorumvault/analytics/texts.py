@@ -11,7 +11,7 @@ from quorumvault.errors import ColumnError
 
 
 def texts_of(name: str, column: Any, *, may_cast: bool, cast: bool) -> Any:
-    """Return a chunked array of large_utf8. Raises ColumnError unless it is text, or ``may_cast`` and ``cast`` make it text."""
+    """Returns a chunked array of large_utf8. Raises ColumnError unless it is text, or ``may_cast`` and ``cast`` make it text."""
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     if pa.types.is_run_end_encoded(column.type):
@@ -21,7 +21,7 @@ def texts_of(name: str, column: Any, *, may_cast: bool, cast: bool) -> Any:
     if isinstance(column.type, pa.BaseExtensionType) and column.type.extension_name != "arrow.uuid":
         raise ColumnError(
             f"column {name} is {column.type.extension_name}: only text can be tokenized"
-        )  # or a Period would be a number
+        )  # else a Period would be a number
     try:
         with duckdb.connect() as con:
             values = con.from_arrow(pa.table({"v": column}))
@@ -33,7 +33,7 @@ def texts_of(name: str, column: Any, *, may_cast: bool, cast: bool) -> Any:
 
 
 def of_type(texts: Any, kind: Any) -> Any:
-    """Return texts (large_utf8) as a chunked array of the type that their column had; of large_utf8 if that was none of text."""
+    """Returns texts (large_utf8) as a chunked array of their column's former type; of large_utf8 if that was not text."""
     if pa.types.is_dictionary(kind):
         values = pa.chunked_array([texts]).combine_chunks().dictionary_encode()
         return pa.chunked_array([values.cast(pa.dictionary(kind.index_type, kind.value_type))])
@@ -43,7 +43,7 @@ def of_type(texts: Any, kind: Any) -> Any:
 
 
 def _cut(texts: Any, kind: Any) -> Any:
-    """In as many pieces as it takes: a chunk of utf8 has room for 2 GiB."""
+    """Casts texts in as many pieces as needed: a chunk of utf8 has room for 2 GiB."""
     try:
         yield texts.cast(kind)
     except pa.ArrowInvalid:
@@ -55,5 +55,5 @@ def _cut(texts: Any, kind: Any) -> Any:
 
 
 def is_text(kind: Any) -> bool:
-    """Whether a type of Arrow is one of text."""
+    """Returns whether an Arrow type is a type of text."""
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))

@@ -14,7 +14,7 @@ from quorumvault.cli.output import print_answer, print_json, print_table, say, v
 if TYPE_CHECKING:
     from quorumvault.server.http.admin.schemas import FactsStatus, NodeStatus, PeerDifferences, PeerRepair, PeerStatus
 
-#: Of identities and fingerprints, where they only have to be told apart.
+#: The characters of identities and fingerprints to show where they only have to be told apart.
 _SHORT = 8
 
 

@@ -19,14 +19,14 @@ from quorumvault.server.http.admin.socket import FILE_NAME, short_path
 
 AnswerT = TypeVar("AnswerT")
 
-#: What is asked here is answered from memory; a node that takes this long hangs.
+#: The time-out of short requests. A node answers them from memory, so one that takes this long hangs.
 _SECONDS = 10.0
-#: What goes through all records: some ten minutes for 100 million.
+#: The time-out of requests that read all records, which takes about ten minutes for 100 million.
 _LONG_SECONDS = 3600.0
 
 
 class AdminClient:
-    """The node whose data is in ``directory``. All raise NotRunning if nobody answers there."""
+    """The node whose data is in ``directory``. All methods raise NotRunning if no node answers there."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -38,19 +38,19 @@ class AdminClient:
         return self._ask("POST", "/reload", Reloaded)
 
     def stop(self) -> Stopping:
-        """The node drains; it still runs when this returns."""
+        """Asks the node to drain. The node still runs when this returns."""
         return self._ask("POST", "/stop", Stopping)
 
     def repair(self, *, accept_loss: bool = False) -> Repaired:
-        """Compare the node with its peers and mend what differs; then forget what no disk can read, if that is accepted."""
+        """Compares the node with its peers and mends differences; with ``accept_loss``, then gives up what no disk can read."""
         return self._ask("POST", "/repair?accept_loss=yes" if accept_loss else "/repair", Repaired, seconds=_LONG_SECONDS)
 
     def verify(self) -> Verified:
-        """Compare the node with its peers, record by record. Returns when that is done."""
+        """Compares the node with its peers, record by record. Returns when the comparison is done."""
         return self._ask("POST", "/verify", Verified, seconds=_LONG_SECONDS)
 
     def revoke(self, key_id: str) -> RevokedKey:
-        """The API key with this id is revoked in the whole cluster, on two disks, when this returns. Raises NoQuorum."""
+        """Revokes the API key with this id in the whole cluster, on two disks before it returns. Raises NoQuorum."""
         return self._ask("POST", f"/revoke?{urlencode({'key_id': key_id})}", RevokedKey)
 
     def revoked(self) -> RevokedKeys:
@@ -58,10 +58,10 @@ class AdminClient:
 
     @contextmanager
     def backup(self) -> Iterator[Reader]:
-        """A backup, to be read in the block.
+        """Yields a backup to read in the block.
 
-        Raises NoQuorum if two active disks cannot be read, Refused if they have what could not be restored: either of them
-        at any time until its trailer is there, and without its trailer it is none.
+        Raises NoQuorum if no two active disks can be read, Refused if they have data that could not be restored. Both may be
+        raised until the trailer has been read; without its trailer a backup is not valid.
         """
         with self._answer("POST", "/backup", seconds=_LONG_SECONDS) as answer:
             try:
@@ -79,7 +79,7 @@ class AdminClient:
 
     @contextmanager
     def _answer(self, method: str, path: str, *, seconds: float) -> Iterator[_Answer]:
-        """Yield an answer to read in the block. Raises the error that a refusal names."""
+        """Yields an answer to read in the block. Raises the error that a refusal names."""
         where = self._directory / FILE_NAME
         with ExitStack() as ending:
             try:
@@ -117,7 +117,7 @@ def _not_running(where: Path, error: OSError | http.client.HTTPException) -> Not
 
 
 class _Problem(msgspec.Struct):
-    """The members of a refusal's problem details that are used here."""
+    """The members of problem details that this module uses."""
 
     code: str
     detail: str

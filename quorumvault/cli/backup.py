@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from quorumvault.cli.admin_client import AdminClient
     from quorumvault.server.backup.format import Header, Trailer
 
-#: Parts that could not be read, and are named one by one.
+#: The most unreadable parts to name one by one.
 _SHOWN = 5
-#: Records and the like between two lines on how far it is.
+#: The number of records and other entries between two lines of progress.
 _TOLD = 1_000_000
 
 
@@ -72,7 +72,7 @@ def backup(config: Path, node: str, as_json: bool, output: Path, force: bool) ->
 def _save(
     client: AdminClient, sink: BinaryIO, tell: Callable[[str], None]
 ) -> tuple[Header, Trailer, int, list[tuple[bytes, bytes]]]:
-    """Answers what its two ends say, its size in bytes, and the parts of the keys that fewer than two disks could read."""
+    """Saves a backup. Returns its header, trailer and size in bytes, and the key ranges that fewer than two disks could read."""
     from quorumvault.server.backup.format import Piece
     from quorumvault.server.storage import layout
 
@@ -105,7 +105,7 @@ def _unknown_words(unknown: list[tuple[bytes, bytes]]) -> str:
 
 
 def _to_keep(config: Path) -> dict[str, str]:
-    """The files, and what else has the secret, without which a backup cannot be restored, by what they are."""
+    """Returns the places of the files and the secret without which a backup cannot be restored, by their meaning."""
     cluster = load_cluster(config)
     secret = cluster.secrets.master.place(cluster.file)
     return {"master_secret": secret, "fields": str(cluster.fields), "api_keys": str(cluster.api_keys)}

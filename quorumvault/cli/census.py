@@ -21,12 +21,12 @@ column_option = click.option(
     metavar="A,B",
     help="Only these columns, of files that have them. In JSON Lines: members, or paths such as $.patient.name. Repeatable.",
 )
-#: Columns with older tokens that a refusal names.
+#: The most columns with older tokens that a refusal names.
 _PLACES_SHOWN = 5
 
 
 class ColumnCensus(msgspec.Struct):
-    """Tokens by epoch, and texts that are no token; nulls are not counted."""
+    """Counts of tokens by epoch, and of texts that are not tokens; nulls are not counted."""
 
     epochs: dict[int, int]
     no_token: int
@@ -38,14 +38,14 @@ class FileCensus(msgspec.Struct):
 
 
 class Census(msgspec.Struct):
-    """``scope`` says what is counted, and so what is not."""
+    """A census. ``scope`` says what was counted, and so what was not."""
 
     epochs: dict[int, int]
     files: list[FileCensus]
     scope: str = "the files given"
 
     def older_than(self, epoch: int) -> list[tuple[str, int]]:
-        """Places with tokens of earlier epochs, and how many."""
+        """Returns the places with tokens of earlier epochs, and the number of these tokens."""
         found = []
         for file in self.files:
             for column, counted in file.columns.items():
@@ -92,7 +92,7 @@ def census(
 
 
 def take_census(sources: Sequence[Source], columns: Sequence[str]) -> Census:
-    """Raises UsageError for a column that no source has as text."""
+    """Counts the tokens in sources. Raises UsageError for a column that no source has as text."""
     tallies = []
     for source in sources:
         with at_hand(source) as copy:
@@ -106,7 +106,7 @@ def take_census(sources: Sequence[Source], columns: Sequence[str]) -> Census:
 
 
 def require_somewhere(columns: Sequence[str], found: Iterable[Sequence[str]]) -> None:
-    """A file need not have each of the columns named, since files differ; one that is in none of them is a mistake."""
+    """Raises UsageError for a named column that no file has. Each file may lack some of them, since files differ."""
     seen = {name.lower() for names in found for name in names}
     lacking = [name for name in columns if name.lower() not in seen]
     if lacking:

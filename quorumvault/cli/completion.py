@@ -6,7 +6,7 @@ from click.shell_completion import get_completion_class
 from quorumvault.cli.options import json_option
 from quorumvault.cli.output import print_answer
 
-#: The variable through which the script asks this program; its name is click's, made of the program's.
+#: The variable through which the script asks this program; click derives its name from the program's.
 _VARIABLE = "_QUORUMVAULT_COMPLETE"
 
 

@@ -15,7 +15,10 @@ from quorumvault.files.work_folder import UnfinishedRun, has_unfinished, work_pa
 
 
 def delta_job(request: Request, job: Job) -> Job | None:
-    """The job over a Delta table, if the folder of one was named. Raises UsageError, LakeError, ColumnError and OutputExists."""
+    """Returns the job over a Delta table, None if no such folder was named.
+
+    Raises UsageError, LakeError, ColumnError and OutputExists.
+    """
     table = Path(request.files[0])
     if len(request.files) > 1 or lake_format(table) != "Delta":
         if request.at_version is not None:
@@ -40,9 +43,9 @@ def delta_job(request: Request, job: Job) -> Job | None:
 
 
 def _require_free(request: Request, output: Path, job: Job) -> None:
-    """Raises OutputExists for an output that is there, LakeError for one that is in a table.
+    """Raises OutputExists if the output exists, LakeError if it is in a table.
 
-    Raises UnfinishedRun for one that an earlier run has left: what is in it may be that run's.
+    Raises UnfinishedRun if an earlier run is unfinished, since the output's content may belong to that run.
     """
     Lakes().refuse_output(output.absolute().parent)
     if request.resume or not output.exists():

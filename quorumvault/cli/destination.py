@@ -23,10 +23,10 @@ STANDARD = Path("-")
 
 
 class OutputPath(click.Path):
-    """A path to write to. A name of standard output, such as /dev/stdout, is ``-``: what it goes to is not replaced.
+    """A path to write to. A name of standard output, such as /dev/stdout, becomes ``-``: its file is not replaced.
 
-    A name of any other open file is refused, since whoever opened it goes on with the file that would be replaced. ``objects``: a
-    URL is a Url.
+    Names of other open files are refused, since their openers would go on with the replaced file. ``objects``: a URL becomes a
+    Url.
     """
 
     def __init__(self, *, objects: bool = False, **more: Any) -> None:
@@ -54,7 +54,7 @@ class OutputPath(click.Path):
 
 
 def output_options(text: str, *, required: bool = False) -> Decorator:
-    """Return a decorator that adds -o, with ``text`` as its help, and --force: the arguments of ``destination``."""
+    """Returns a decorator that adds -o, with ``text`` as its help, and --force: the arguments of ``destination``."""
     return all_of(
         click.option("-o", "--output", required=required, type=OutputPath(), metavar="FILE", help=text),
         click.option("--force", is_flag=True, help="Replace the output file if there is one."),
@@ -63,13 +63,13 @@ def output_options(text: str, *, required: bool = False) -> Decorator:
 
 @contextlib.contextmanager
 def destination(path: Place, *, force: bool, mode: int = 0o600, widest: int = 0o600) -> Iterator[BinaryIO]:
-    """A file to write to that takes the place of ``path`` when the block ends well; standard output for ``-``.
+    """Yields a file to write to, which replaces ``path`` when the block succeeds; standard output for ``-``.
 
-    Until then it is a hidden file in the same directory, or an upload that is not complete. Raises UsageError if ``path`` exists,
-    unless ``force``; for what is no regular file in any case, since a device would be replaced by a file; and for what somebody
-    else has put there.
+    Until then it is a hidden file in the same directory, or an incomplete upload. Raises UsageError if ``path`` exists, unless
+    ``force``; if it is not a regular file, even with ``force``, since a device would be replaced by a file; and if another user
+    put it there.
 
-    ``mode`` is a new file's, whatever the umask is. One that is replaced leaves its owner and its mode, within ``widest``.
+    ``mode`` is the mode of a new file, whatever the umask. A replaced file passes on its owner and its mode, within ``widest``.
     """
     if path == STANDARD:
         yield sys.stdout.buffer

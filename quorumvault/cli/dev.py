@@ -34,7 +34,7 @@ _POLL_SECONDS = 0.1
 
 
 class RunningNode(msgspec.Struct, frozen=True):
-    """What is told of a node: the URL of its API, its process id, its data directory."""
+    """A running node: the URL of its API, its process id, its data directory."""
 
     api: str
     pid: int
@@ -72,7 +72,7 @@ def dev(directory: Path, base_port: int, log_level: str, tls: bool, as_json: boo
 
 
 def prepare(directory: Path, base_port: int, *, tls: bool = False) -> tuple[Cluster, str]:
-    """The cluster in ``directory``, made if there is none, and an API key for it, kept in secrets/dev.key."""
+    """Returns the cluster in ``directory``, made if there is none, and an API key for it, kept in secrets/dev.key."""
     from quorumvault.server.offline.init import init
 
     file = directory.absolute() / "cluster.yaml"
@@ -89,7 +89,7 @@ def prepare(directory: Path, base_port: int, *, tls: bool = False) -> tuple[Clus
     for node in cluster.nodes:
         if cluster.data_directory(node).exists():
             with lock_data_directory(cluster.data_directory(node)):
-                pass  # a node that runs would answer in the name of one that could not be started
+                pass  # a node that already runs would answer in place of one that could not start
     if not kept.exists():
         key = create_key(
             cluster.api_keys, _OWNER, now=now, entropy=entropy, allow=FIRST_ALLOW, note="made by dev", new_owner=True
@@ -99,7 +99,7 @@ def prepare(directory: Path, base_port: int, *, tls: bool = False) -> tuple[Clus
 
 
 async def run(cluster: Cluster, key: str, log_level: str, as_json: bool, parent: int | None = None) -> int:
-    """Until a signal says stop, process ``parent`` ends, or all nodes have ended."""
+    """Runs the nodes until a signal stops them, process ``parent`` ends, or all nodes have ended."""
     stop = asyncio.Event()
     if parent is not None:
         _call_at_end(parent, stop.set)
@@ -123,7 +123,7 @@ async def run(cluster: Cluster, key: str, log_level: str, as_json: bool, parent:
 
 
 def _call_at_end(process: int, ended: Callable[[], None]) -> None:
-    """Raises ProcessLookupError if it is gone already."""
+    """Calls ``ended`` when the process ends. Raises ProcessLookupError if it has ended already."""
     loop, handle = asyncio.get_running_loop(), os.pidfd_open(process)
 
     def told() -> None:
@@ -135,7 +135,7 @@ def _call_at_end(process: int, ended: Callable[[], None]) -> None:
 
 
 async def _announce(cluster: Cluster, key: str, nodes: NodeProcesses, as_json: bool) -> None:
-    """Wait until every node that runs is ready, then say so."""
+    """Waits until every running node is ready, then says so."""
     urls = cluster.api_urls()
     async with AsyncClient(list(urls.values()), cacert=cluster.api_ca) as client:
         while True:

@@ -14,12 +14,12 @@ from collections.abc import Callable
 
 from quorumvault.config.cluster import Cluster
 
-#: Beyond what a node takes to drain, before it is killed.
+#: Seconds that a node gets beyond its drain time before it is killed.
 _STOP_MARGIN = 5.0
 
 
 class NodeProcesses:
-    """``on_end(node, process)`` is called when a node ends that was not stopped from here."""
+    """The node processes. ``on_end(node, process)`` is called when a node ends that this object did not stop."""
 
     def __init__(self, cluster: Cluster, log_level: str, on_end: Callable[[str, Process], None]) -> None:
         self._cluster = cluster
@@ -28,7 +28,7 @@ class NodeProcesses:
         self._stopping = False
         self._watchers: list[asyncio.Task[None]] = []
         self.running: dict[str, Process] = {}
-        #: Set once none is running.
+        #: Set once no node runs.
         self.all_ended = asyncio.Event()
 
     async def start(self) -> None:
@@ -43,7 +43,7 @@ class NodeProcesses:
             self._watchers.append(asyncio.create_task(self._watch(node, process)))
 
     async def stop(self) -> None:
-        """SIGTERM to all, then wait until they have drained; SIGKILL for who takes longer than that."""
+        """Sends SIGTERM to all nodes and waits until they have drained; sends SIGKILL to a node that takes longer."""
         self._stopping = True
         timeouts = self._cluster.timeouts
         self._signal(signal.SIGTERM)
@@ -54,7 +54,7 @@ class NodeProcesses:
 
     def _signal(self, number: int) -> None:
         for process in self.running.values():
-            with contextlib.suppress(ProcessLookupError):  # ended a moment ago
+            with contextlib.suppress(ProcessLookupError):  # the process ended a moment ago
                 process.send_signal(number)
 
     async def _watch(self, node: str, process: Process) -> None:

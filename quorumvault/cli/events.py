@@ -17,14 +17,14 @@ from quorumvault.errors import ConfigError
 from quorumvault.server.telemetry.event_log import FILE_NAME, Event
 from quorumvault.server.telemetry.event_reader import Entry, EventReader
 
-#: Between two looks at files that are followed.
+#: Seconds between two looks at the files with --follow.
 _POLL_SECONDS = 0.25
 _BEFORE_THE_REST = ("ts", "node", "event", "outcome")
 
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """Which events are wanted; None and no kinds let everything through."""
+    """The events to show. None, and empty ``kinds``, match all events."""
 
     request_id: str | None
     owner: str | None
@@ -79,7 +79,7 @@ def events(
 
 
 def last_of(readers: Iterable[EventReader], count: int, filters: Filters) -> list[Entry]:
-    """The last ``count`` of all nodes together."""
+    """Returns the last ``count`` events of all nodes together."""
     found = _by_time(entry for reader in readers for entry in reader.last(count, filters.wants))
     return found[len(found) - count :] if count < len(found) else found
 
@@ -91,10 +91,10 @@ def follow_all(
     show: Callable[[Entry], None],
     sleep: Callable[[float], None],
 ) -> None:
-    """Show the ``last`` entries and what is added, in the order of time, for as long as ``sleep`` does not raise.
+    """Shows the ``last`` entries and then new ones, in order of time, until ``sleep`` raises.
 
-    A node writes its lines a little after the time in them. So each entry is held until the next look, when what other nodes
-    did before it has been written as well.
+    A node writes each line a little after the time in it. So each entry is held until the next look: by then the other nodes have
+    written their earlier entries.
     """
     held = deque(last)
     try:
@@ -115,7 +115,7 @@ def _by_time(entries: Iterable[Entry]) -> list[Entry]:
 
 
 def _time(entry: Entry) -> str:
-    """RFC 3339 in UTC with six digits of a second: its order as text is its order in time."""
+    """Returns the time as RFC 3339 in UTC with microseconds, so that its order as text is its order in time."""
     return entry.event.ts
 
 

@@ -142,7 +142,7 @@ _file_options = all_of(
 
 
 class Request(NamedTuple):
-    """The options that all three commands have."""
+    """The options that the three commands share."""
 
     files: tuple[str, ...]
     output: Place
@@ -160,7 +160,7 @@ class Request(NamedTuple):
     encoding: Encoding | None
 
     def job(self, operation: JobOperation, nulls: tuple[str, ...] = (), **options: Any) -> Job:
-        """Make a job without files, for ``pass_through``; ``with_files`` adds them. Raises UsageError."""
+        """Makes a job without files, for ``pass_through``; ``with_files`` adds files. Raises UsageError."""
         if self.rejects is not None and self.rejects.suffix.lower() not in (".csv", ".jsonl", ".ndjson"):
             raise click.UsageError("--rejects: name a .csv or a .jsonl file")
         if self.rejects is not None and options.get("missing") == "error":
@@ -192,17 +192,17 @@ def requested(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _named(name: str) -> str:
-    """``-`` for any name of standard input: what is behind /dev/stdin cannot always be opened once more."""
+    """Returns ``-`` for any name of standard input: /dev/stdin cannot always be opened again."""
     return "-" if descriptor_of(Path(name)) == 0 else name
 
 
 def is_stream(name: str) -> bool:
-    """Return whether a name is standard input's, or that of something that can be read once, such as a pipe or a device."""
+    """Returns whether a name is that of standard input, or of a pipe, a device or the like, which can be read only once."""
     return name == "-" or (os.path.exists(name) and not os.path.isfile(name) and not os.path.isdir(name))
 
 
 def names(texts: tuple[str, ...], option: str = "--column") -> tuple[str, ...]:
-    """Names with commas between them; one that has a comma in it is quoted as in CSV."""
+    """Splits names at commas; a name with a comma in it is quoted as in CSV."""
     found = tuple(name for row in csv.reader(texts) for name in row)
     if len(found) < len(texts):
         raise click.UsageError(f"{option}: expected names of columns")

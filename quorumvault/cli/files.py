@@ -165,8 +165,8 @@ def _carry_out(request: Request, job: Job, connection: Connection, what: str, as
 
 
 def run_files(job: Job, connection: Connection) -> Report:
-    """Over files, with what a person sees of it. One that is to go on and has nothing to go on with begins, and says so:
-    who always gives --resume, as a scheduler does, means that, and who expected finished parts has to know."""
+    """Runs a job over files, and shows its progress. If there is nothing to resume, --resume begins a new run and says so:
+    a scheduler that always passes --resume expects this, and a user who expected finished parts has to know."""
     with interruptible(job), connection.open() as vault, progress_of(job, vault) as progress:
         if job.resume and not has_unfinished(job):
             say(f"There is no unfinished run to go on with ({work_path(job)}): this one begins.", err=True)
@@ -174,7 +174,7 @@ def run_files(job: Job, connection: Connection) -> Report:
 
 
 def with_files(request: Request, job: Job) -> Job:
-    """The job with its sources and where they go."""
+    """Returns the job with its sources and outputs."""
     with interruptible():
         lake = delta_job(request, job)
         if lake is not None:
@@ -199,7 +199,7 @@ def with_files(request: Request, job: Job) -> Job:
 
 
 def _output_table(source: Source, output: Place, table: str | None) -> str | None:
-    """The table that one file's output is, if it is one. Raises UsageError for a format that it cannot be."""
+    """Returns the table that one file's output is, None if it is not a table. Raises UsageError for an impossible format."""
     if source.format in TEXT:
         return None
     found = format_of(output)
@@ -212,7 +212,7 @@ def _output_table(source: Source, output: Place, table: str | None) -> str | Non
 
 
 def _stream(request: Request, job: Job, connection: Connection) -> Report:
-    """Standard input, or one text file, to standard output or a file."""
+    """Converts standard input, or one text file, to standard output or a file."""
     name = request.files[0]
     with interruptible():
         place, is_one = place_of(name), is_stream(name) or is_single(name)
@@ -262,7 +262,7 @@ def _check_options(job: Job, formats: set[Format]) -> None:
 
 @contextlib.contextmanager
 def progress_of(job: Job, vault: Client) -> Iterator[Progress]:
-    """Yield the progress of a run over files, all of whose bytes count."""
+    """Yields the progress of a run over files, measured by their bytes."""
     sizes = [size for source in job.sources if compression_of(source.path) is None and (size := source.size()) is not None]
     with _progress(sum(sizes) if len(sizes) == len(job.sources) else None, vault, False) as progress:
         yield progress
@@ -270,7 +270,7 @@ def progress_of(job: Job, vault: Client) -> Iterator[Progress]:
 
 @contextlib.contextmanager
 def _progress(total: int | None, vault: Client, writes_rows: bool) -> Iterator[Progress]:
-    """Shown on standard error, and only if that is a terminal to which no rows are written."""
+    """Yields a progress, shown on standard error only if that is a terminal to which no rows are written."""
     if not sys.stderr.isatty() or (writes_rows and sys.stdout.isatty()):
         yield ignore
         return
@@ -281,7 +281,7 @@ def _progress(total: int | None, vault: Client, writes_rows: bool) -> Iterator[P
 
 
 def _modes(job: Job, stream: BinaryIO, output: Place) -> tuple[int, int]:
-    """The mode of an output that is new, and what one that replaces another has at most. Who reads a pipe is not known."""
+    """Returns the mode of a new output, and the widest mode of one that replaces another. A pipe's readers are unknown."""
     with contextlib.suppress(OSError):
         found = os.fstat(stream.fileno())
         if stat.S_ISREG(found.st_mode) and isinstance(output, Path):
@@ -293,7 +293,7 @@ def _modes(job: Job, stream: BinaryIO, output: Place) -> tuple[int, int]:
 
 
 def _size(stream: BinaryIO) -> int | None:
-    """The length of a file; None for a stream, whose end nobody knows."""
+    """Returns the length of a file; None for a stream, whose length is unknown."""
     try:
         return os.fstat(stream.fileno()).st_size or None
     except OSError:

@@ -8,7 +8,7 @@ from quorumvault.cli.output import visible
 from quorumvault.client import NodeHealth
 from quorumvault.client.results import Health, PeerHealth
 
-#: Warnings can be long: in a table on a terminal they are below it.
+#: Warnings can be long: on a terminal they are printed below the table.
 COLUMNS = ("node", "url", "status", "state", "reachable", "peers", "version", "warnings")
 
 
@@ -27,7 +27,7 @@ def why_not_ready(health: NodeHealth) -> str:
 
 
 def row(health: NodeHealth) -> tuple[str, ...]:
-    """The cells of COLUMNS. A node that did not answer has no name here: nobody but itself could say it."""
+    """Returns the cells of COLUMNS. A node that did not answer has no name here: only the node itself reports it."""
     report = health.report
     if report is None:
         return ("?", health.url, "no answer", "", "", "", "", health.problem or "")
@@ -45,7 +45,7 @@ def row(health: NodeHealth) -> tuple[str, ...]:
 
 
 def _state(report: Health) -> str:
-    """Return the state, and for a disk that joins how many records it has copied."""
+    """Returns the state, and for a joining disk the number of records it has copied."""
     joining = report.joining
     if joining is None or joining.waits_for is not None:
         return report.state if joining is None else f"{report.state} (waits: {joining.waits_for})"
@@ -54,7 +54,7 @@ def _state(report: Health) -> str:
 
 
 def _peers(health: NodeHealth) -> str:
-    """The peers that are not up and active, or lack records, which is what one looks for."""
+    """Returns the peers that are not up and active, or that lack records: these need attention."""
     peers = health.report.peers if health.report else {}
     return ", ".join(filter(None, (_peer(node, peer) for node, peer in peers.items()))) or "all active"
 
@@ -68,7 +68,7 @@ def _peer(node: str, peer: PeerHealth) -> str:
 
 
 def warnings(healths: Iterable[NodeHealth]) -> list[str]:
-    """One line each, with who says it, fit for a terminal."""
+    """Returns one line for each warning, with the node that gives it, safe for a terminal."""
     lines = []
     for health in healths:
         if health.report is None:
@@ -79,6 +79,6 @@ def warnings(healths: Iterable[NodeHealth]) -> list[str]:
 
 
 def as_object(healths: Iterable[NodeHealth]) -> dict[str, object]:
-    """Return the object for --json: ``quorum`` is true if any node can serve requests."""
+    """Returns the object for --json: ``quorum`` is true if any node can serve requests."""
     nodes = [{"url": each.url, "health": msgspec.to_builtins(each.report), "problem": each.problem} for each in healths]
     return {"quorum": any(map(is_ready, healths)), "nodes": nodes}

@@ -48,7 +48,7 @@ address_options = all_of(
 
 
 def addresses(host: str, base_port: int) -> dict[str, Endpoints]:
-    """Return the addresses of the three nodes by name. Raises BadParameter."""
+    """Returns the addresses of the three nodes by name. Raises BadParameter."""
     try:
         return plan_nodes([part.strip() for part in host.split(",")], base_port)
     except ValueError as error:
@@ -170,12 +170,12 @@ def _words(made: Initialised) -> str:
 
 
 def keys_words(api_keys: Mapping[str, str]) -> list[str]:
-    """Lines with new API keys, by owner."""
+    """Returns lines with the new API keys, by owner."""
     return ["API keys, shown this once:", *(f"  {owner}  {key}" for owner, key in api_keys.items())]
 
 
 def start_words(cluster_file: Path) -> list[str]:
-    """Lines on how the nodes of a new cluster are started, and where clients find them."""
+    """Returns lines on how to start the nodes of a new cluster, and where clients find them."""
     cluster = load_cluster(cluster_file)
     api_urls, ca = cluster.api_urls(), cluster.api_ca
     config, urls = shlex.quote(str(cluster_file)), ",".join(api_urls.values())
@@ -196,7 +196,7 @@ def start_words(cluster_file: Path) -> list[str]:
 
 
 def shown_nodes(cluster_file: Path) -> dict[str, dict[str, str]]:
-    """For machines."""
+    """Returns the nodes of a cluster for --json."""
     cluster = load_cluster(cluster_file)
     return {node: _shown(url, cluster.nodes[node]) for node, url in cluster.api_urls().items()}
 

@@ -28,9 +28,9 @@ from quorumvault.files.outputs import OutputExists
 from quorumvault.files.sources import InputsError
 from quorumvault.files.work_folder import Kept, RunRefused, cut_off, kept
 
-#: Seconds that a run has to end by itself: whoever pressed Ctrl-C is to have the prompt again within one.
+#: Seconds that a run has to end by itself, so that after Ctrl-C the prompt is back within one second.
 GRACE: Final = 0.7
-#: Packages of the extras: what needs each, and which extra has it.
+#: Packages of the extras: what needs each package, and the extra that has it.
 _NEEDED_BY = {
     **dict.fromkeys(("duckdb", "numpy", "pyarrow"), ("Parquet and DuckDB", "analytics")),
     **dict.fromkeys(("fsspec", "aiohttp", "s3fs", "gcsfs", "adlfs"), ("URLs of this kind", "cloud")),
@@ -41,9 +41,9 @@ _SHOW_CURSOR: Final = "\x1b[?25h"
 
 @contextlib.contextmanager
 def interruptible(job: Job | None = None) -> Iterator[None]:
-    """In the block SIGTERM is like Ctrl-C. After an error, or a signal, tells what the run of ``job`` has left.
+    """Treats SIGTERM like Ctrl-C in the block. After an error or a signal, prints what the run of ``job`` has left.
 
-    Raises Interrupted if a signal has ended the block, UsageError for a mistake in the command's arguments.
+    Raises Interrupted if a signal ended the block, UsageError for a mistake in the command's arguments.
     """
     end = _End(job)
     with end.watched():
@@ -59,7 +59,7 @@ def interruptible(job: Job | None = None) -> Iterator[None]:
         except BaseException as error:
             if job is not None and not isinstance(error, RunRefused):
                 end.tell(lambda: _left(job))
-            # DuckDB makes an error of its own of an interrupt.
+            # DuckDB turns an interrupt into an error of its own.
             if end.number is not None:
                 raise Interrupted(end.number) from None
             raise
@@ -72,7 +72,7 @@ def _left(job: Job) -> Kept | None:
 
 
 class _End:
-    """Watches for the end of one block. ``number`` is that of the signal that came, None before that."""
+    """Watches for the end of one block. ``number`` is the number of the signal that came, None before."""
 
     def __init__(self, job: Job | None) -> None:
         self.number: int | None = None
@@ -82,12 +82,12 @@ class _End:
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
-        """Does nothing outside of the main thread, which alone may handle signals."""
+        """Watches for signals in the block. Does nothing outside the main thread, since only that may handle signals."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
         heard, tells = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        # Python calls handlers between two steps of its own; a byte comes at once, also while a library is at work.
+        # Python runs signal handlers only between its own instructions; the wake-up byte arrives even while a library works.
         before = {number: signal.signal(number, self._interrupt) for number in _SIGNALS}
         wakes = signal.set_wakeup_fd(tells, warn_on_full_buffer=False)
         threading.Thread(target=self._watch, args=(heard,), daemon=True).start()
@@ -95,7 +95,7 @@ class _End:
             yield
         finally:
             self._has_ended = True
-            if self.number is None:  # else the watch goes on until the process has ended, which may take long
+            if self.number is None:  # else the watch goes on until the process ends, which may take long
                 for number, previous in before.items():
                     signal.signal(number, previous)
                 signal.set_wakeup_fd(wakes)
@@ -107,10 +107,10 @@ class _End:
             raise KeyboardInterrupt
 
     def _watch(self, heard: int) -> None:
-        """Ends the process GRACE after the first signal, or at the second one."""
+        """Ends the process GRACE seconds after the first signal, or at the second one."""
         first = _next(heard, None)
         if first is not None:
-            _next(heard, GRACE)  # the main thread may not have seen the first one yet
+            _next(heard, GRACE)  # the main thread may not have seen the first signal yet
             self._end_now(first)
         os.close(heard)
 
@@ -119,14 +119,14 @@ class _End:
         if job is not None:
             left = cut_off(job)
             self.tell(lambda: left)
-        if not self._has_ended:  # else main.py says it
+        if not self._has_ended:  # else main.py prints it
             say("quorumvault: interrupted", err=True)
         if sys.stderr.isatty():
-            os.write(2, _SHOW_CURSOR.encode())  # a progress bar may have hidden it
+            os.write(2, _SHOW_CURSOR.encode())  # a progress bar may have hidden the cursor
         os._exit(BY_SIGNAL + number)
 
     def tell(self, find: Callable[[], Kept | None]) -> None:
-        """Says once what is left of the run. After an error only if there is something."""
+        """Prints once what is left of the run; after an error, only if something is left."""
         if not self._telling.acquire(blocking=False):
             return
         left = find()
@@ -144,7 +144,7 @@ def _words(left: Kept) -> str:
 
 
 def _next(heard: int, seconds: float | None) -> int | None:
-    """The number of the next signal that ends a command. None if none came in so many seconds, or the watch is over."""
+    """Returns the number of the next signal that ends a command; None if none came in ``seconds``, or the watch is over."""
     while select.select([heard], [], [], seconds)[0]:
         number = os.read(heard, 1)
         if not number or number[0] in _SIGNALS:

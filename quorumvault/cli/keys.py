@@ -55,7 +55,7 @@ _RATE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)(?:/([sd]))?")
 
 
 def _per(text: str, units: str) -> tuple[float, str | None]:
-    """The number and the unit of time in N/s or N/d. The unit is None if there is none. Raises BadParameter."""
+    """Returns the number and the time unit in N/s or N/d. The unit is None if there is none. Raises BadParameter."""
     match = _RATE.fullmatch(text)
     if match is None or not float(match[1]) or (match[2] or "s") not in units:
         expected = " or ".join(f"N/{unit}" for unit in units)
@@ -64,7 +64,7 @@ def _per(text: str, units: str) -> tuple[float, str | None]:
 
 
 def _life(ctx: click.Context, param: click.Parameter, value: str | None) -> timedelta | None:
-    """The same, and longer than nothing."""
+    """Returns a duration as ``duration`` does, which must be longer than zero."""
     life = duration(ctx, param, value)
     if life == timedelta():
         raise click.BadParameter("a key that ends at once is of no use")
@@ -187,14 +187,14 @@ def _revocation_of(entry: KeyEntry, revoked: Collection[str]) -> str:
 
 
 class _Known(NamedTuple):
-    """The ids of keys that are revoked in the cluster. ``current``: there were no others a moment ago."""
+    """The ids of keys revoked in the cluster. ``current``: a moment ago the list was complete."""
 
     ids: Collection[str]
     current: bool
 
 
 def _known_revoked(cluster: Cluster) -> _Known:
-    """What the nodes on this host know; none may run, or be of a release that can tell."""
+    """Asks the nodes on this host. Perhaps none runs, or none has a release that can report revocations."""
     ids = set[str]()
     for client in _nodes_here(cluster):
         with suppress(NotRunning, UnexpectedAnswer):
@@ -307,7 +307,7 @@ def revoke(config: Path, key_id: str, elsewhere: bool, as_json: bool) -> int | N
 
 
 def _require_id(key_id: str) -> None:
-    """Raises BadParameter if that is no id: it may be a whole key, which no node and no error may show."""
+    """Raises BadParameter if ``key_id`` is not an id: it may be a whole key, which no node and no error may show."""
     try:
         msgspec.convert(key_id, KeyId)
     except msgspec.ValidationError:
@@ -315,7 +315,8 @@ def _require_id(key_id: str) -> None:
 
 
 def _listed(path: Path, key_id: str) -> KeyEntry:
-    """The key's entry in this host's key file. Raises KeyUnknown, for it is most likely a slip; Refused if nobody can tell."""
+    """Returns the key's entry in this host's key file. Raises KeyUnknown for a missing entry, most likely a typing error;
+    Refused if the file cannot tell."""
     try:
         return entry_of(path, read_keyfile(path), key_id)
     except ConfigError as error:
@@ -326,7 +327,7 @@ def _listed(path: Path, key_id: str) -> KeyEntry:
 
 
 def _mark(path: Path, entry: KeyEntry) -> tuple[KeyEntry, str | None]:
-    """Mark the key's entry in the file. Returns the entry as the file has it now, and why it could not be marked."""
+    """Marks the key's entry in the file. Returns the entry as it is now in the file, and the reason if marking failed."""
     try:
         return revoke_key(path, entry.id, now=_now()), None
     except QuorumVaultError as error:
@@ -336,9 +337,9 @@ def _mark(path: Path, entry: KeyEntry) -> tuple[KeyEntry, str | None]:
 
 
 def _revoke_in(cluster: Cluster, key_id: str) -> str:
-    """Have the first node on this host that can do it revoke the key in the cluster. Returns its name.
+    """Revokes the key in the cluster through the first node on this host that can do so. Returns the node's name.
 
-    Raises NoQuorum if one that runs has none, NotRunning if none runs, UnexpectedAnswer if one is of a release that cannot do it.
+    Raises NoQuorum if a running node has no quorum, NotRunning if none runs, UnexpectedAnswer if a node's release cannot revoke.
     """
     refusals: list[QuorumVaultError] = []
     for client in _nodes_here(cluster):
@@ -355,7 +356,7 @@ def _revoke_in(cluster: Cluster, key_id: str) -> str:
 
 
 def _nodes_here(cluster: Cluster) -> Iterator[AdminClient]:
-    """The nodes whose data is on this host."""
+    """Yields the nodes whose data is on this host."""
     from quorumvault.cli.admin_client import AdminClient
 
     for node in cluster.nodes:

@@ -41,7 +41,7 @@ class LineFormatter(logging.Formatter):
 
 
 def log_to_stderr(node: str, level: str, *, as_json: bool) -> None:
-    """Everything that is logged in this process, from ``level`` on. uvicorn's own words below WARNING are left out."""
+    """Logs everything in this process from ``level`` on, except uvicorn's messages below WARNING."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(LineFormatter(node, as_json=as_json))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

@@ -23,7 +23,7 @@ from quorumvault.config.process_memory import forbid_core_dumps
 from quorumvault.errors import BadArgument, Draining, NoQuorum, QuorumVaultError, StorageFailed, TokensNotFound, Unauthenticated
 
 ERROR, USAGE, NO_QUORUM, STORAGE_FAILED, PARTIAL = 1, 2, 3, 3, 4
-#: What a shell says of a process that a signal ended: so much more than the signal's number.
+#: The shell's exit code of a process that a signal ended is this plus the signal's number.
 BY_SIGNAL = 128
 
 
@@ -35,7 +35,7 @@ class Interrupted(click.Abort):
         self.exit_code = BY_SIGNAL + number
 
 
-#: By what they are for. Loaded when they are used or listed: a command pays for its own imports only.
+#: The commands by purpose. A command is loaded when it is used or listed, so that it pays only for its own imports.
 _SECTIONS = {
     "Use": {
         "tokenize": "quorumvault.cli.files",
@@ -80,12 +80,12 @@ _EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
     (StorageFailed, STORAGE_FAILED),
     (TokensNotFound, PARTIAL),
 )
-#: The place that was named for an output cannot take it.
+#: Errors that mean that the place named for an output cannot take it.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class _Text(click.types.StringParamType):
-    """An argument that is text and no path. Its bytes are UTF-8, whatever the locale says."""
+    """An argument that is text, not a path. Its bytes are UTF-8, whatever the locale says."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         text = super().convert(value, param, ctx)
@@ -100,7 +100,7 @@ class _Text(click.types.StringParamType):
 
 
 def _require_text(command: click.Command) -> None:
-    """Has every argument that is text checked, so that no command has to."""
+    """Makes click check every text argument, so that no command has to."""
     for parameter in command.params:
         if parameter.type is click.STRING:
             parameter.type = _TEXT
@@ -113,7 +113,7 @@ _TEXT = _Text()
 
 
 class Commands(click.Group):
-    """A group that loads its commands late and reports all errors alike."""
+    """A group that loads its commands lazily and reports all errors alike."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)
@@ -138,7 +138,7 @@ class Commands(click.Group):
         return super().resolve_command(ctx, args)
 
     def main(self, *args: Any, **kwargs: Any) -> NoReturn:
-        if not args and kwargs.get("args") is None:  # the process is this command's: it may hold API keys, values and secrets
+        if not args and kwargs.get("args") is None:  # the process is this command's alone: it may hold keys, values and secrets
             take_over()
             forbid_core_dumps()
             prepare_pyarrow()
@@ -146,7 +146,7 @@ class Commands(click.Group):
         kwargs.setdefault("prog_name", "quorumvault")
         try:
             code = super().main(*args, **kwargs)
-            sys.stdout.flush()  # what cannot be written is an error of the command, not of Python's end
+            sys.stdout.flush()  # a failed write is the command's error, not one of Python's exit
         except click.exceptions.Exit as gone:
             code = gone.exit_code
         except (click.ClickException, click.Abort, QuorumVaultError, OSError) as error:
@@ -156,7 +156,7 @@ class Commands(click.Group):
 
 
 def _exit_code(error: Exception) -> int:
-    if isinstance(error, click.Abort):  # click's own stands for Ctrl-C
+    if isinstance(error, click.Abort):  # click's own Abort means Ctrl-C
         return error.exit_code if isinstance(error, Interrupted) else BY_SIGNAL + signal.SIGINT
     if isinstance(error, OSError) and error.errno in _FULL:
         return USAGE
@@ -172,7 +172,7 @@ def _words(error: Exception) -> str:
         case click.ClickException():
             return error.format_message()
         case BadArgument():
-            return f"--{error}"  # the client's arguments and the options that give them have the same names
+            return f"--{error}"  # the client's arguments have the names of their options
         case Unauthenticated() if error.asked:
             return f"{visible(str(error))} (the key is that of --key-file, else of QUORUMVAULT_API_KEY)"
         case OSError(filename=None):

@@ -122,7 +122,7 @@ def _require_places(in_place: bool, output: Place | None, crosswalk: Place | Non
 
 
 def _read_twice(given: list[Source]) -> list[Source]:
-    """Return the sources. Raises click.UsageError for one that can be read only once."""
+    """Returns the sources. Raises click.UsageError for a source that can be read only once."""
     for source in given:
         if source.remote is None and not source.path.is_file():
             raise click.UsageError(f"{visible(str(source))} is no regular file, and files are read twice: name one")
@@ -130,7 +130,7 @@ def _read_twice(given: list[Source]) -> list[Source]:
 
 
 def _sources(job: Job) -> list[Source]:
-    """Those with something to move. Once a run gives names, those it has: files with their names may have no tokens any more."""
+    """Returns the sources with tokens to move. Once a run gives names, returns the run's sources: renamed ones may have none."""
     begun = plan_under_way(job) if job.resume else None
     if begun is None:
         return plan(job.sources, job.columns)
@@ -141,7 +141,7 @@ def _sources(job: Job) -> list[Source]:
 
 
 def plan(sources: Sequence[Source], columns: Sequence[str]) -> list[Source]:
-    """The sources that have something to move, with their columns: of those named the ones that each has, else those with tokens.
+    """Returns the sources with tokens to move, and their columns: the named columns that a source has, or those with tokens.
 
     Raises UsageError for a column that no source has as text.
     """

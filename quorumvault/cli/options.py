@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """The options for reaching the cluster; the API key is read when the client is opened.
+    """The options for reaching the cluster. The API key is read when the client is opened.
 
-    ``batch`` and ``patience`` (seconds) are those of the client's policy; None leaves them as they are there.
+    ``batch`` and ``patience`` (seconds) override the client's policy; None keeps the policy's defaults.
     """
 
     urls: tuple[str, ...]
@@ -49,7 +49,7 @@ class Connection:
     patience: float | None = None
 
     def open(self) -> Client:
-        """A client for these nodes: a context manager. Raises ConfigError for a bad URL, key file or certificate file."""
+        """Returns a client for these nodes, a context manager. Raises ConfigError for a bad URL, key or certificate file."""
         from quorumvault.client import Client, ClientPolicy
         from quorumvault.client.settings import read_key
 
@@ -76,7 +76,7 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 def all_of(*options: Decorator) -> Decorator:
-    """Return a decorator that adds these options, in this order."""
+    """Returns a decorator that adds these options, in this order."""
     return lambda command: functools.reduce(lambda made, option: option(made), reversed(options), command)
 
 
@@ -92,7 +92,7 @@ def connection_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def bulk_connection_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds those options, and --batch and --patience: for commands that ask for a great deal."""
+    """Adds the options of ``connection_options``, and --batch and --patience: for commands with many requests."""
 
     @functools.wraps(command)
     def with_pace(*args: Any, connection: Connection, batch: int | None, patience: timedelta | None, **given: Any) -> Any:
@@ -103,7 +103,7 @@ def bulk_connection_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _patience(ctx: click.Context, param: click.Parameter, value: str | None) -> timedelta | None:
-    """A duration; a number alone is seconds."""
+    """Parses a duration; a number alone is in seconds."""
     found = duration(ctx, param, f"{value}s" if value and value.isdecimal() else value)
     if found == timedelta():
         raise click.BadParameter("a node needs some time to answer: expected a time like 90s or 10m")
@@ -148,7 +148,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 
 
 def config_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds --config; the command gets the path of the cluster's file as ``config``."""
+    """Adds --config; the command gets the path of the cluster file as ``config``."""
 
     @functools.wraps(command)
     def with_config(*args: Any, config: Path, **kwargs: Any) -> Any:
@@ -158,12 +158,12 @@ def config_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def node_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds DIR and --config, of which one names the cluster, and --node; the command gets ``config``, a file, and ``node``."""
+    """Adds DIR or --config, which names the cluster, and --node; the command gets ``config``, a file, and ``node``."""
     return cluster_options(node_option(command))
 
 
 def cluster_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds DIR and --config, of which one names the cluster; the command gets ``config``, a file."""
+    """Adds DIR or --config, which names the cluster; the command gets ``config``, a file."""
 
     @functools.wraps(command)
     def with_cluster(*args: Any, directory: Path | None, config: Path, **kwargs: Any) -> Any:
@@ -182,7 +182,7 @@ def cluster_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _named(config: Path) -> Path:
-    """Raises ConfigError for a default that is not there: a user who named no file may not know that one was looked for."""
+    """Returns the cluster file. Raises ConfigError if a default file is missing: the user may not know about the default."""
     if _source() is ParameterSource.DEFAULT and not config.exists():
         raise ConfigError(config.absolute(), "", "there is no such file; name the cluster's with --config or QUORUMVAULT_CONFIG")
     context = click.get_current_context()
@@ -195,7 +195,7 @@ def _source() -> ParameterSource | None:
 
 
 def admin_client(config: Path, node: str) -> AdminClient:
-    """A client for the administrative socket of a node of the cluster in ``config``. Raises ConfigError for an unknown node."""
+    """Returns a client for the admin socket of a node of the cluster in ``config``. Raises ConfigError for an unknown node."""
     from quorumvault.cli.admin_client import AdminClient
     from quorumvault.config.cluster import load_cluster
 
@@ -209,7 +209,7 @@ node_option = click.option("--node", required=True, envvar="QUORUMVAULT_NODE", m
 _CONFIG = click.option(
     "--config",
     metavar="FILE",
-    type=click.Path(path_type=Path),  # looked at when it is used: DIR may be given beside a variable that is of no use
+    type=click.Path(path_type=Path),  # checked at its use: DIR may override a variable with an invalid path
     envvar="QUORUMVAULT_CONFIG",
     default=Path("cluster.yaml"),
     help="The cluster's configuration. Default: QUORUMVAULT_CONFIG, then cluster.yaml in this directory.",
@@ -218,12 +218,12 @@ _CONFIG = click.option(
 
 _DURATION = re.compile(r"([0-9]{1,7})([smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-#: A key that is to live longer has no end.
+#: The longest duration. A key meant to live longer should have no end.
 _LONGEST = timedelta(days=36_500)
 
 
 def duration(ctx: click.Context, param: click.Parameter, value: str | None) -> timedelta | None:
-    """The time in 90d, 24h, 30m or 45s. Raises BadParameter."""
+    """Parses a duration such as 90d, 24h, 30m or 45s. Raises BadParameter."""
     if value is None:
         return None
     match = _DURATION.fullmatch(value)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def visible(text: str) -> str:
-    """``text`` on one line: what cannot be printed is shown as Python writes it, \\x1b for an escape character."""
+    """Returns ``text`` on one line, with unprintable characters escaped as in Python: \\x1b for an escape character."""
     return text if text.isprintable() else "".join(map(_shown, text))
 
 
@@ -29,12 +29,12 @@ def _shown(character: str) -> str:
 
 
 def say(text: str, *, err: bool = False) -> None:
-    """Prints ``text``, which may have lines and tabs of a command's own; of others' words in it, see ``visible``."""
+    """Prints ``text``, which may have a command's own newlines and tabs. For text from others in it, see ``visible``."""
     click.echo(text if text.isprintable() else "".join(c if c in "\n\t" else _shown(c) for c in text), err=err)
 
 
 def print_json(answer: object, *, err: bool = False) -> None:
-    """``answer``: anything that msgspec encodes, and paths, which need not be UTF-8."""
+    """Prints ``answer`` as JSON: anything that msgspec encodes, and paths, which need not be UTF-8."""
     try:
         text = msgspec.json.encode(answer, enc_hook=os.fspath).decode()
     except UnicodeEncodeError:
@@ -43,7 +43,7 @@ def print_json(answer: object, *, err: bool = False) -> None:
 
 
 def print_answer(answer: object, words: str, *, as_json: bool, err: bool = False) -> None:
-    """Print what a command came to: ``answer`` as one JSON object for machines, or ``words`` for people."""
+    """Prints a command's result: ``answer`` as one JSON object for machines, or ``words`` for people."""
     if as_json:
         print_json(answer)
     else:
@@ -51,7 +51,7 @@ def print_answer(answer: object, words: str, *, as_json: bool, err: bool = False
 
 
 def visible_json(text: str) -> str:
-    """Return equal JSON in which every character that a terminal does not print is escaped."""
+    """Returns equivalent JSON with all unprintable characters escaped."""
     return text if text.isprintable() else "".join(map(_in_json, text))
 
 
@@ -60,12 +60,12 @@ def _in_json(character: str) -> str:
 
 
 def print_row(cells: Iterable[str]) -> None:
-    """A line of cells with tabs between them."""
+    """Prints a line of cells separated by tabs."""
     click.echo("\t".join(map(visible, cells)))
 
 
 def steps_on_terminal() -> Callable[[str], None]:
-    """On a terminal a line for each step that it is told: a store of many records takes minutes."""
+    """Returns a function that prints a line for each step on a terminal: a store with many records takes minutes."""
     on_terminal = sys.stderr.isatty()
     return lambda words: say(words, err=True) if on_terminal else None
 
@@ -81,7 +81,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """Build a table for a terminal. A cell that does not fit is folded, not cut."""
+    """Builds a table for a terminal. A cell that does not fit is wrapped, not cut."""
     from rich.table import Table
     from rich.text import Text
 

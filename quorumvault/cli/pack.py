@@ -17,7 +17,7 @@ from quorumvault.config.cluster import NodePlace, load_place
 if TYPE_CHECKING:
     from quorumvault.server.offline.pack import Packed
 
-#: Seconds that are waited for each node: they may all be down.
+#: Seconds to wait for each node, since all may be down.
 _PATIENCE = 0.5
 
 
@@ -52,7 +52,7 @@ def pack(config: Path, node: str, output: Path | None, force: bool, as_json: boo
 
 
 def _warn_of_other_keys(config: NodePlace) -> None:
-    """On standard error, if a node that answers has other API keys than those to be packed."""
+    """Warns on standard error if a running node has other API keys than those to be packed."""
     from quorumvault.client import Client, ClientPolicy
 
     cluster, mine = config.cluster, load_keys(config.cluster.api_keys).fingerprint

@@ -13,22 +13,23 @@ from quorumvault.errors import ConfigError, QuorumVaultError
 
 _PR_SET_PDEATHSIG = 1
 
-# mallopt(3). A batch is some hundred kilobytes that come and go with every request: left alone, glibc hands them back to the
-# kernel each time and faults them in again, which took a third of the throughput. Up to this much stays instead.
+# mallopt(3). Each request allocates and frees some hundred kilobytes for its batch. By default glibc returns them to the kernel
+# each time and faults them in again, which cost a third of the throughput. Up to this much stays in the process instead.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 _KEPT_BYTES, _GROWN_BYTES, _MAPPED_BYTES = 32 << 20, 4 << 20, 32 << 20
-#: Objects between two looks for garbage in cycles: a batch of 10,000 makes some 50,000 objects and not one cycle.
+#: Objects between two runs of the cyclic garbage collector: a batch of 10,000 makes about 50,000 objects and no cycle.
 _GC_OBJECTS = 100_000
 
 
-#: Kept for what is no client: tables that the store has open and does not map into memory, logs, links, connections about to end.
+#: Descriptors reserved for other uses than clients: tables that the store opens without mapping them, logs, links, closing
+#: connections.
 _OTHER_DESCRIPTORS = 256
 
 
 def take_descriptors(cluster: Cluster) -> None:
-    """Raise the limit of file descriptors as far as the system allows. Connections and the store share them; many start at 1,024.
+    """Raises the limit of file descriptors as far as the system allows. Connections and the store share them; often it is 1,024.
 
-    Raises ConfigError if there are too few for the connections: the store fails for good when it gets none.
+    Raises ConfigError if too few are left for the connections: the store fails permanently when it gets none.
     """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -39,7 +40,7 @@ def take_descriptors(cluster: Cluster) -> None:
 
 
 def expect_batches() -> None:
-    """Tune memory for requests that take a lot at once and give it all back. To be called when all modules are loaded."""
+    """Tunes memory for requests that allocate much at once and free all of it. Call it after all modules are loaded."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc has it, musl does not
     if mallopt is not None:
         for option, value in ((_M_TRIM_THRESHOLD, _KEPT_BYTES), (_M_TOP_PAD, _GROWN_BYTES), (_M_MMAP_THRESHOLD, _MAPPED_BYTES)):
@@ -49,7 +50,7 @@ def expect_batches() -> None:
 
 
 def stop_with(parent: int) -> None:
-    """Get SIGTERM as soon as process ``parent`` ends, however it ends. Raises if it is gone already."""
+    """Makes the kernel send SIGTERM when process ``parent`` ends, however it ends. Raises if it has ended already."""
     prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:
         raise QuorumVaultError(f"process {parent}, which started this node, has ended")

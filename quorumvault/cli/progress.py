@@ -26,7 +26,7 @@ from quorumvault.files import job
 
 
 class _Rate(ProgressColumn):
-    """Rows a second of this run: since its start, since over the last moments it would jump with each batch."""
+    """Rows a second since the start of this run: over the last moments, the rate would jump with each batch."""
 
     def render(self, task: Task) -> Text:
         rows, seconds = task.fields["rows"] - task.fields["kept"], task.elapsed
@@ -34,7 +34,7 @@ class _Rate(ProgressColumn):
 
 
 class _Bar(Progress):
-    """A bar with a line below it for what the client waits for."""
+    """A bar, with a line below it that says what the client waits for."""
 
     trouble: Callable[[], Trouble] | None = None
 
@@ -46,7 +46,7 @@ class _Bar(Progress):
 
 
 def words_of(trouble: Trouble) -> str:
-    """Nodes that gave no answer last, and how long it goes on trying; nothing if all is well."""
+    """Returns the nodes that last failed to answer, and how long the client still tries; an empty text if there are none."""
     nodes: dict[str, list[str]] = {}
     for node, outcome in trouble.nodes:
         nodes.setdefault(outcome, []).append(visible(node))
@@ -58,7 +58,7 @@ def words_of(trouble: Trouble) -> str:
 
 @contextlib.contextmanager
 def progress_bar(total: int | None, trouble: Callable[[], Trouble]) -> Iterator[job.Progress]:
-    """Yield a function to call with what is done. ``total`` is in bytes; None if unknown. The bar vanishes at the end."""
+    """Yields a function to call with the progress. ``total`` is in bytes, None if unknown. The bar disappears at the end."""
     rows = TextColumn("{task.fields[rows]:,} rows")
     if total is None:
         columns: tuple[ProgressColumn, ...] = (rows, _Rate(), TimeElapsedColumn())

@@ -11,12 +11,12 @@ import sys
 from importlib.machinery import ModuleSpec
 from typing import Final
 
-#: Milliseconds, at which a command takes as long as with the allocator's own delay. A user's own setting stands.
+#: Milliseconds; a command takes as long as with the allocator's default delay. A user's own setting takes precedence.
 _PURGE_DELAY: Final = "10"
 
 
 class _NoPandas:
-    """A finder that says of pandas that it is not installed."""
+    """A finder that reports pandas as not installed."""
 
     def find_spec(self, fullname: str, path: object = None, target: object = None) -> ModuleSpec | None:
         if fullname == "pandas":
@@ -25,6 +25,6 @@ class _NoPandas:
 
 
 def prepare_pyarrow() -> None:
-    """To be called once, in a process of which nobody else imports anything."""
+    """Makes the settings. Call it once, in a process in which no other code imports modules."""
     sys.meta_path.insert(0, _NoPandas())
     os.environ.setdefault("MIMALLOC_PURGE_DELAY", _PURGE_DELAY)

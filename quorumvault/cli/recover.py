@@ -118,9 +118,9 @@ def recover(
 
 
 def _recovery(recovered: Recovery) -> dict[str, object]:
-    """A disk that was cut and then left out is among the nodes too, and was given nothing: ``added`` is null.
+    """Returns the result for --json. A disk that was cut and then left out is among the nodes too, with ``added`` null.
 
-    ``rebuilt`` is there for a disk whose store was made anew: where the old one is.
+    ``rebuilt`` is set for a disk whose store was made anew, to the place of the old store.
     """
     nodes: dict[str, dict[str, object]] = {
         node: {"cuts": recovered.cuts.get(node, []), "added": recovered.added.get(node)}

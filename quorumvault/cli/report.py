@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from quorumvault.cli.output import print_json, say, visible
 from quorumvault.files.job import Report
 
-#: What ``detokenize`` counts. It writes no token, and so tells no epoch.
+#: The cells that ``detokenize`` counts. It writes no tokens, so its report has no epoch.
 BACK = "values that came back"
 
 
 def print_report(report: Report, what: str, *, as_json: bool, err: bool = False) -> None:
-    """Print a report: words to standard error, JSON to standard output, or to standard error (``err``) if rows go there."""
+    """Prints a report: words to standard error, JSON to standard output, or to standard error (``err``) if rows go to output."""
     if as_json:
         print_json(report, err=err)
     else:
@@ -25,7 +25,7 @@ def print_report(report: Report, what: str, *, as_json: bool, err: bool = False)
 
 
 def _warn_of_nulls(column: str, spellings: dict[str, int], cells: int) -> None:
-    """Warns if more than one cell in a thousand is what others write for a missing value."""
+    """Warns if more than one cell in a thousand has a usual spelling of a missing value."""
     if 1000 * sum(spellings.values()) > cells:
         shown = ", ".join(f"{spelling or 'nothing in quotes'} ({count:,})" for spelling, count in spellings.items())
         ways = " ".join(f"--null {shlex.quote(spelling)}" for spelling in spellings)
@@ -33,7 +33,7 @@ def _warn_of_nulls(column: str, spellings: dict[str, int], cells: int) -> None:
         say(f"warning: {words}; if they are nulls: {ways}", err=True)
 
 
-#: Names of columns that were left as they are: for people. Machines get all.
+#: The most names of unchanged columns to show to people; JSON has all.
 _NAMES_SHOWN = 40
 
 

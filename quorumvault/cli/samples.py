@@ -40,7 +40,7 @@ def samples(directory: Path, as_json: bool) -> None:
 
 
 def _samples() -> Iterator[tuple[PurePosixPath, Traversable]]:
-    """Each with its place under the directory, in order."""
+    """Yields each sample with its path below the directory, in order."""
     waiting = [(PurePosixPath(), resources.files("quorumvault").joinpath("samples"))]
     while waiting:
         place, found = waiting.pop()

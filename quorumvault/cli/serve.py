@@ -14,7 +14,7 @@ from quorumvault.cli.process import expect_batches, stop_with, take_descriptors
 from quorumvault.config.cluster import LOG_LEVELS, load_place, with_secret
 from quorumvault.errors import Unavailable
 
-#: Something around it was not there in time, and starting again may help.
+#: Exit code: something that the node needs was not there in time, and starting again may help.
 NOT_THERE = 4
 
 
@@ -40,9 +40,9 @@ def serve(config: Path, node: str, log_level: str | None, as_json: bool, parent:
     from quorumvault.server.node.addresses import await_addresses
     from quorumvault.server.node.node import serve as serve_node
 
-    # All files are read now in any case; the node takes it once it runs. Not SIG_IGN, which children inherit.
+    # Start-up reads all files anyway; the node handles SIGHUP once it runs. Not SIG_IGN, which children inherit.
     signal.signal(signal.SIGHUP, lambda number, frame: None)
-    # Nothing is under way before the node takes these too.
+    # Before the node handles these signals too, no request is under way.
     for stop in (signal.SIGTERM, signal.SIGINT):
         signal.signal(stop, lambda number, frame: sys.exit(0))
     if parent is not None:

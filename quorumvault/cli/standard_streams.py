@@ -20,19 +20,19 @@ from typing import Any, Final
 
 import click
 
-#: 128 + SIGPIPE: what a shell says of a process whose reader went away.
+#: 128 + SIGPIPE: the shell's exit code of a process whose reader is gone.
 READER_GONE: Final = 141
-#: Links that are followed in one path, as many as Linux follows (path_resolution(7)).
+#: The most symbolic links to follow in one path, as in Linux (path_resolution(7)).
 _MOST_LINKS: Final = 40
 ESCAPES: Final = "quorumvault-escapes"
 
 
 class HandleError(click.ClickException):
-    """A stream or a path that the command was given cannot be read, or cannot take what is written."""
+    """A stream or a path of the command cannot be read or written."""
 
 
 def take_over() -> None:
-    """Take the place of the streams that Python made. To be called before anything opens a file."""
+    """Replaces the streams that Python made. Call it before anything opens a file."""
     was_closed = [_take_if_closed(number) for number in range(3)]
     register_escapes()
     sys.stdin = io.TextIOWrapper(io.BufferedReader(Input(0, was_closed[0])), _encoding(sys.stdin), errors="surrogateescape")
@@ -42,7 +42,7 @@ def take_over() -> None:
 
 
 def descriptor_of(path: Path) -> int | None:
-    """Return the number of the open file that a path is a name of, such as 1 for /dev/stdout; None for any other path."""
+    """Returns the descriptor that a path names, such as 1 for /dev/stdout; None for any other path."""
     folder, place = os.path.realpath("/dev/fd"), os.path.abspath(path)
     for _ in range(_MOST_LINKS):
         place = os.path.join(os.path.realpath(os.path.dirname(place)), os.path.basename(place))
@@ -55,7 +55,7 @@ def descriptor_of(path: Path) -> int | None:
 
 
 def is_standard_output(path: Path) -> bool:
-    """Return whether ``path`` is the regular file that standard output goes to."""
+    """Returns whether ``path`` is the regular file that standard output goes to."""
     try:
         return os.path.isfile(1) and os.path.samestat(path.stat(), os.fstat(1))
     except OSError:
@@ -66,7 +66,7 @@ def _take_if_closed(number: int) -> bool:
     try:
         os.fstat(number)
     except OSError:
-        os.open(os.devnull, os.O_RDWR)  # not inherited by others: nobody but this process would know that it is nothing
+        os.open(os.devnull, os.O_RDWR)  # not inherited: only this process knows that the descriptor is a placeholder
         return True
     return False
 
@@ -111,7 +111,7 @@ class Input(io.FileIO):
 
 
 class Output(io.FileIO):
-    """Standard output. Once a write has failed the process ends: what is flushed then goes nowhere."""
+    """Standard output. After a failed write the process ends, and what it flushes then is discarded."""
 
     def __init__(self, descriptor: int, was_closed: bool = False) -> None:
         super().__init__(descriptor, "wb", closefd=False)
@@ -133,7 +133,7 @@ class Output(io.FileIO):
 
 
 class Words(io.FileIO):
-    """Standard error. That nobody can read its words changes nothing of the work."""
+    """Standard error. Failed writes are ignored, since they do not affect the work."""
 
     def write(self, data: Any) -> int:
         try:
@@ -143,7 +143,7 @@ class Words(io.FileIO):
 
 
 def _write(file: Any, data: Any) -> int:
-    """Write to a file that may be one that does not block."""
+    """Writes to a file, which may be non-blocking."""
     while (count := file.write(data)) is None:
         select.select([], [file.fileno()], [])
     return int(count)

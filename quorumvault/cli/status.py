@@ -17,7 +17,7 @@ from quorumvault.cli.watch import watch as watch_health
 from quorumvault.client import NodeHealth
 from quorumvault.errors import NoQuorum, Refused
 
-#: Between two looks at a node that is not ready.
+#: Seconds between two looks at a node that is not ready.
 _POLL_SECONDS = 0.1
 
 
@@ -59,7 +59,7 @@ def status(connection: Connection, watch: bool, as_json: bool) -> int:
 
 
 class _Seconds(click.FloatRange):
-    """What is no number (``nan``) is in any range, and no time is later than it."""
+    """A range that refuses ``nan``, which click accepts in any range, and which no time exceeds."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         seconds: float = super().convert(value, param, ctx)
@@ -84,7 +84,8 @@ def wait(connection: Connection, ready: bool, timeout: float, as_json: bool) -> 
 def wait_until_ready(
     ask: Callable[[], Sequence[NodeHealth]], timeout: float, *, clock: Callable[[], float], sleep: Callable[[float], None]
 ) -> Sequence[NodeHealth]:
-    """Ask until all are ready, and return their last answers. After ``timeout`` seconds: NoQuorum, which names the others."""
+    """Asks until all nodes are ready, and returns their last answers. After ``timeout`` seconds, raises NoQuorum, which names
+    the others."""
     end = clock() + timeout
     while not all(map(health.is_ready, answers := ask())):
         if clock() >= end:
@@ -125,7 +126,7 @@ def rotate(connection: Connection, from_epoch: int | None, as_json: bool) -> Non
 
 
 def _epoch_to_leave(active: int) -> int:
-    """Return the active epoch if whoever is at the terminal agrees. Raises UsageError without a terminal, Refused for a no."""
+    """Returns the active epoch if the user at the terminal agrees. Raises UsageError without a terminal, Refused for a no."""
     if not sys.stdin.isatty():
         raise click.UsageError(f"the active epoch is {active}; to leave it behind: rotate --from {active}")
     if not click.confirm(

@@ -21,7 +21,7 @@ from quorumvault.formats.dialect import Dialect, Encoding
 
 
 class Suggestion(msgspec.Struct, frozen=True):
-    """``columns``: those that look like identifiers, with the reasons; ``keep``: all others."""
+    """A suggestion. ``columns``: those that look like identifiers, with the reasons. ``keep``: all other columns."""
 
     file: str
     columns: dict[str, list[str]]
@@ -90,14 +90,14 @@ def _command(source: Source, columns: Sequence[str], cast: Sequence[str], keep: 
 
 
 def _beside(place: Place, name: str) -> str:
-    """An output of this name beside a source; in the current folder if that is where nothing can be written."""
+    """Returns an output of this name beside a source, or in the current folder if the source's place takes no files."""
     if isinstance(place, Path):
         return str(place.with_name(name))
     return f"{str(place).rpartition('/')[0]}/{name}" if place.is_written_to else name
 
 
 def _listed(names: Sequence[str]) -> str:
-    """As --column reads them."""
+    """Returns names in the form that --column reads."""
     text = io.StringIO()
     csv.writer(text, lineterminator="").writerow(names)
     return text.getvalue()

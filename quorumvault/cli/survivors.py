@@ -6,19 +6,19 @@ from typing import NamedTuple
 
 from quorumvault.config.cluster import Cluster
 
-#: Seconds that are waited for each node: they may all be down.
+#: Seconds to wait for each node, since all may be down.
 _PATIENCE = 0.5
 
 
 class Survivors(NamedTuple):
-    """By node, in words: what is wrong. ``damaged`` cannot read all that they have; ``unsure`` do not say, or wait too."""
+    """The problems by node, in words. ``damaged`` nodes cannot read all they have; ``unsure`` nodes do not say, or wait too."""
 
     damaged: dict[str, str]
     unsure: dict[str, str]
 
 
 def ask_survivors(cluster: Cluster, replaced: str) -> Survivors:
-    """Ask the nodes from which the new disk of ``replaced`` would copy whether they can read all that they have."""
+    """Asks the nodes from which the new disk of ``replaced`` would copy whether they can read all that they have."""
     from quorumvault.client import Client, ClientPolicy
 
     urls = {node: url for node, url in cluster.api_urls().items() if node != replaced and replaced in cluster.nodes}
@@ -40,7 +40,7 @@ def ask_survivors(cluster: Cluster, replaced: str) -> Survivors:
 
 
 def refusal(survivors: Survivors, node: str) -> str:
-    """Words for an operator who would give up a disk that may have what others cannot read."""
+    """Returns a message for an operator about to give up a disk that may have records that other disks cannot read."""
     what = " and ".join(f"{other} {why}" for other, why in survivors.damaged.items())
     return (
         f"{what}: what is in the damaged blocks may be on the disk of {node} and nowhere else. Put that disk back if there is "
@@ -50,7 +50,7 @@ def refusal(survivors: Survivors, node: str) -> str:
 
 
 def doubts(survivors: Survivors, node: str) -> str | None:
-    """The same where nobody knows. The new disk asks again, before anything is given up."""
+    """Returns a message for when that is unknown, else None. The new disk asks again before anything is given up."""
     if not survivors.unsure:
         return None
     what = " and ".join(f"{other} {why}" for other, why in survivors.unsure.items())

@@ -13,7 +13,7 @@ from quorumvault.cli import health
 from quorumvault.cli.output import print_json, print_row, table
 from quorumvault.client import NodeHealth
 
-#: Between two looks.
+#: Seconds between two looks.
 _SECONDS = 1.0
 
 Show = Callable[[Sequence[NodeHealth]], None]
@@ -22,7 +22,7 @@ Show = Callable[[Sequence[NodeHealth]], None]
 def watch(
     ask: Callable[[], Sequence[NodeHealth]], *, as_json: bool, now: Callable[[], datetime], sleep: Callable[[float], None]
 ) -> None:
-    """Ask and show, for as long as nobody interrupts it."""
+    """Asks the nodes and shows their answers, until it is interrupted."""
     with contextlib.suppress(KeyboardInterrupt), _display(as_json, now) as show:
         while True:
             show(ask())
@@ -38,7 +38,7 @@ def _display(as_json: bool, now: Callable[[], datetime]) -> contextlib.AbstractC
 
 
 class _Lines:
-    """Shows rows that have changed, each with the time at which that was seen."""
+    """Shows rows that have changed, each with the time at which the change was seen."""
 
     def __init__(self, now: Callable[[], datetime]) -> None:
         self._now = now
@@ -54,7 +54,7 @@ class _Lines:
 
 
 class _Objects:
-    """Shows all of it when any of it has changed."""
+    """Shows the whole object when any part of it has changed."""
 
     def __init__(self, now: Callable[[], datetime]) -> None:
         self._now = now
