@@ -1,12 +1,14 @@
 """Files that survive a crash: the one place in which the package syncs what it writes (Pillai et al., ALICE, OSDI '14).
 
 A file is replaced by a draft that is written beside it, synced, and renamed over it; then the directory is synced. After a
-crash at any instant there is the old file or the new one, whole. ``create`` and ``copy`` have no old file to keep: a crash may
-leave a part of the new one, so they are for directories that nobody reads before their maker has finished. All functions raise
-OSError.
+crash at any instant there is the old file or the new one, whole. A draft of a person's file has no name until it is whole, if
+the file system can do that: it is gone with its process, whatever ends that. ``create`` and ``copy`` have no old file to keep: a
+crash may leave a part of the new one, so they are for directories that nobody reads before their maker has finished. All
+functions raise OSError.
 """
 
 import contextlib
+import errno
 import os
 import secrets
 import shutil
@@ -17,6 +19,11 @@ from typing import BinaryIO, Final
 from quorumvault.ownership import belong_to, set_mode, take_after
 
 _NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+_UNNAMED: Final = os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC
+#: What a kernel or a file system answers that has no files without a name, no hard links, or no /proc.
+_LACKS: Final = frozenset((errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.EPERM, errno.EXDEV, errno.ENOENT, errno.ENOSYS))
+#: The drafts of this process that have a name.
+_named: Final[set[Path]] = set()
 
 
 def sync_directory(directory: Path) -> None:
@@ -79,24 +86,36 @@ def replace(path: Path, content: bytes) -> None:
 
 
 @contextlib.contextmanager
-def replacing(path: Path, *, mode: int = 0o600, widest: int = 0o777, alone: bool = False) -> Iterator[BinaryIO]:
+def replacing(
+    path: Path, *, mode: int = 0o600, widest: int = 0o777, alone: bool = False, exclusive: bool = False
+) -> Iterator[BinaryIO]:
     """Yield a file that takes the place of a person's file when the block ends without an error. Durable afterwards.
 
     It keeps the owner and the mode of the file that is there, as far as ``widest`` allows; where there is none its mode is
     ``mode``, whatever the umask is. Several processes may replace one path at once, and the last one wins, unless the caller
-    has made sure that it is ``alone``: then a draft that a crash has left is removed. Raises ConfigError for an owner that cannot
-    be kept.
+    has made sure that it is ``alone``: then a draft that a crash has left is removed. ``exclusive``: it replaces nothing; raises
+    FileExistsError if there is something by then. Raises ConfigError for an owner that cannot be kept.
     """
 
     def settle(descriptor: int) -> None:
-        if path.exists():
+        if not exclusive and path.exists():
             take_after(descriptor, path, path.lstat(), widest)
         else:
             set_mode(descriptor, mode)
 
-    draft = _only_draft(path) if alone else path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    with _draft(draft, path, 0o600, settle) as file:
+    if alone:
+        with _draft(_only_draft(path), path, 0o600, settle) as file:
+            yield file
+        return
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    with (_unnamed if _has_unnamed(draft) else _draft)(draft, path, 0o600, settle, exclusive=exclusive) as file:
         yield file
+
+
+def abandon_drafts() -> None:
+    """Remove the drafts of this process, right before it ends in the middle of its work."""
+    for draft in list(_named):
+        _remove(draft)
 
 
 def _only_draft(path: Path) -> Path:
@@ -106,16 +125,77 @@ def _only_draft(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def _draft(draft: Path, path: Path, mode: int, settle: Callable[[int], None]) -> Iterator[BinaryIO]:
-    with _new(draft, mode) as file:
+def _draft(draft: Path, path: Path, mode: int, settle: Callable[[int], None], *, exclusive: bool = False) -> Iterator[BinaryIO]:
+    _named.add(draft)
+    try:
+        with _new(draft, mode) as file:
+            yield file
+            settle(file.fileno())
+        try:
+            (_give_once if exclusive else os.replace)(draft, path)
+        except BaseException:
+            _remove(draft)
+            raise
+    finally:
+        _named.discard(draft)
+    sync_directory(path.parent)
+
+
+def _give_once(draft: Path, path: Path) -> None:
+    """Gives a draft the name that it is for. Raises FileExistsError if something has it."""
+    try:
+        os.link(draft, path)
+    except OSError as error:
+        if error.errno not in _LACKS:
+            raise
+        if os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
+        os.replace(draft, path)
+    else:
+        os.unlink(draft)
+
+
+@contextlib.contextmanager
+def _unnamed(draft: Path, path: Path, mode: int, settle: Callable[[int], None], *, exclusive: bool = False) -> Iterator[BinaryIO]:
+    """Like ``_draft``; the draft gets its name when it is whole, for the instant before it takes the place of ``path``."""
+    with os.fdopen(os.open(path.parent, _UNNAMED, mode), "wb") as file:
         yield file
         settle(file.fileno())
-    try:
-        draft.replace(path)
-    except BaseException:
-        _remove(draft)
-        raise
+        _sync(file)
+        _name(file.fileno(), path if exclusive else draft)
+    if not exclusive:
+        try:
+            os.replace(draft, path)
+        except BaseException:
+            _remove(draft)
+            raise
     sync_directory(path.parent)
+
+
+def _name(descriptor: int, path: Path) -> None:
+    """Gives a file without a name one (open(2), O_TMPFILE)."""
+    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:  # Python follows the link only if a folder is given
+        os.link(f"/proc/self/fd/{descriptor}", path.name, dst_dir_fd=folder, follow_symlinks=True)
+    finally:
+        os.close(folder)
+
+
+def _has_unnamed(draft: Path) -> bool:
+    """Returns whether a file without a name can get that of a draft later: tried, with an empty one."""
+    try:
+        descriptor = os.open(draft.parent, _UNNAMED, 0o600)
+        try:
+            _name(descriptor, draft)
+        finally:
+            os.close(descriptor)
+        os.unlink(draft)
+    except OSError as error:
+        _remove(draft)
+        if error.errno not in _LACKS:
+            raise
+        return False
+    return True
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Final
 
 import click
 
@@ -16,10 +16,12 @@ from quorumvault.durable import replacing
 from quorumvault.errors import ConfigError
 from quorumvault.files import object_store
 from quorumvault.files.new_object import writing
+from quorumvault.files.sources import printable
 from quorumvault.files.urls import Place, Url, UrlError, url_of
 from quorumvault.ownership import followed, require_replaceable
 
 STANDARD = Path("-")
+_APPEARED: Final = "{} has appeared meanwhile, and nothing is kept of this run: name another one, or give --force to replace it"
 
 
 class OutputPath(click.Path):
@@ -65,9 +67,9 @@ def output_options(text: str, *, required: bool = False) -> Decorator:
 def destination(path: Place, *, force: bool, mode: int = 0o600, widest: int = 0o600) -> Iterator[BinaryIO]:
     """Yields a file to write to, which replaces ``path`` when the block succeeds; standard output for ``-``.
 
-    Until then it is a hidden file in the same directory, or an incomplete upload. Raises UsageError if ``path`` exists, unless
-    ``force``; if it is not a regular file, even with ``force``, since a device would be replaced by a file; and if another user
-    put it there.
+    Until then it has no name, or on a file system without such files a hidden one in the same directory, or it is an incomplete
+    upload. Raises UsageError if ``path`` exists, or has appeared by the end, unless ``force``; if it is not a regular file, even
+    with ``force``, since a device would be replaced by a file; and if another user put it there.
 
     ``mode`` is the mode of a new file, whatever the umask. A replaced file passes on its owner and its mode, within ``widest``.
     """
@@ -84,12 +86,29 @@ def destination(path: Place, *, force: bool, mode: int = 0o600, widest: int = 0o
         raise click.UsageError(f"{path} is no regular file: write to standard output, and redirect that")
     if target.exists() and not force:
         raise click.UsageError(f"{path} exists: name another file, or give --force to replace it")
-    with contextlib.ExitStack() as ending:
-        try:
-            file = ending.enter_context(replacing(target, mode=mode, widest=widest))
-        except OSError as error:
-            raise click.ClickException(f"{path} cannot be written: {error.strerror}") from None
-        yield file
+    is_made = False
+    try:
+        with contextlib.ExitStack() as ending:
+            try:
+                file = ending.enter_context(replacing(target, mode=mode, widest=widest, exclusive=not force))
+            except OSError as error:
+                raise click.ClickException(f"{path} cannot be written: {error.strerror}") from None
+            yield file
+            is_made = True
+    except FileExistsError:
+        if not is_made:
+            raise
+        raise click.UsageError(_APPEARED.format(path)) from None
+
+
+@contextlib.contextmanager
+def still_free(path: Place, *, force: bool) -> Iterator[None]:
+    """Raises UsageError if ``path`` has appeared by the end of a block that began without it: before others get their names."""
+    yield
+    if force or path == STANDARD:
+        return
+    if object_store.find(path) is not None if isinstance(path, Url) else os.path.lexists(_target(path)):
+        raise click.UsageError(_APPEARED.format(visible(printable(path))))
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import click
 
 from quorumvault.cli.delta import delta_job
-from quorumvault.cli.destination import STANDARD, destination
+from quorumvault.cli.destination import STANDARD, destination, still_free
 from quorumvault.cli.file_options import (
     Request,
     cast_option,
@@ -241,6 +241,7 @@ def _stream(request: Request, job: Job, connection: Connection) -> Report:
         rejects = None
         if request.rejects is not None:
             rejects = stack.enter_context(destination(request.rejects, force=request.force, widest=0o777))
+            stack.enter_context(still_free(request.output, force=request.force))  # else there would be a list of no output
         vault = stack.enter_context(connection.open())
         progress = stack.enter_context(
             _progress(_size(stream) if compressions[0] is None else None, vault, request.output == STANDARD)

@@ -21,6 +21,7 @@ import click
 
 from quorumvault.cli.main import BY_SIGNAL, Interrupted
 from quorumvault.cli.output import say, visible
+from quorumvault.durable import abandon_drafts
 from quorumvault.errors import ColumnError
 from quorumvault.files.job import Job, RunError
 from quorumvault.files.lakes import LakeError
@@ -35,13 +36,15 @@ _NEEDED_BY = {
     **dict.fromkeys(("duckdb", "numpy", "pyarrow"), ("Parquet and DuckDB", "analytics")),
     **dict.fromkeys(("fsspec", "aiohttp", "s3fs", "gcsfs", "adlfs"), ("URLs of this kind", "cloud")),
 }
-_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+#: Ctrl-C, a service manager, and a terminal that is closed.
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _SHOW_CURSOR: Final = "\x1b[?25h"
 
 
 @contextlib.contextmanager
 def interruptible(job: Job | None = None) -> Iterator[None]:
-    """Treats SIGTERM like Ctrl-C in the block. After an error or a signal, prints what the run of ``job`` has left.
+    """Treats SIGTERM like Ctrl-C in the block, and SIGHUP too unless nohup ignores it. After an error or a signal, prints what
+    the run of ``job`` has left.
 
     Raises Interrupted if a signal ended the block, UsageError for a mistake in the command's arguments.
     """
@@ -88,7 +91,8 @@ class _End:
             return
         heard, tells = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         # Python runs signal handlers only between its own instructions; the wake-up byte arrives even while a library works.
-        before = {number: signal.signal(number, self._interrupt) for number in _SIGNALS}
+        numbers = [each for each in _SIGNALS if each != signal.SIGHUP or signal.getsignal(each) != signal.SIG_IGN]
+        before = {number: signal.signal(number, self._interrupt) for number in numbers}
         wakes = signal.set_wakeup_fd(tells, warn_on_full_buffer=False)
         threading.Thread(target=self._watch, args=(heard,), daemon=True).start()
         try:
@@ -116,6 +120,7 @@ class _End:
 
     def _end_now(self, number: int) -> None:
         job, self.number = self._job, number
+        abandon_drafts()
         if job is not None:
             left = cut_off(job)
             self.tell(lambda: left)

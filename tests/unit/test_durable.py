@@ -4,6 +4,7 @@ Each call into the system on the way fails in turn. At a crash nothing more is c
 file keeps half of its content.
 """
 
+import contextlib
 import errno
 import io
 import os
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -26,7 +28,7 @@ from quorumvault.server.storage.disk_identity import DiskIdentity, write_identit
 
 OLD, NEW = b"old " * 5000, b"new " * 7000
 NOW = datetime(2025, 3, 1, 12, tzinfo=UTC)
-CALLS = ("open", "unlink", "fchown", "fchmod", "fsync", "replace", "write")
+CALLS = ("open", "unlink", "fchown", "fchmod", "fsync", "link", "replace", "write")
 
 
 class Crash(BaseException):
@@ -55,7 +57,7 @@ class Faults:
     def _failing(self, name: str, real: Callable[..., object]) -> Callable[..., object]:
         def call(*arguments: object, **named: object) -> object:
             self.step(name)
-            if name == "replace":
+            if name == "replace" or (name == "link" and self.unsynced):
                 assert not self.unsynced, "a file takes its name before it is synced"
             if name == "fsync":
                 self.unsynced.discard(path_of(arguments[0]))
@@ -122,6 +124,11 @@ def _replacing(place: Path) -> None:
         file.write(NEW)
 
 
+def _appearing(place: Path) -> None:
+    with durable.replacing(place / "file", exclusive=True) as file:
+        file.write(NEW)
+
+
 def _identity(mode: Mode) -> Callable[[Path], None]:
     view = first_view({node: node.encode() * 8 for node in NODE_NAMES})
     identity = DiskIdentity("cluster", "n1", b"n1" * 8, 1, mode, view)
@@ -147,6 +154,7 @@ REPLACEMENTS = {
     "replacing": (lambda place: (place / "file").write_bytes(OLD), _replacing),
     "first": (_nothing, _replace),
     "first of a person": (_nothing, _replacing),
+    "that replaces nothing": (_nothing, _appearing),
     "a disk's identity": (_identity(Mode.JOINING), _identity(Mode.ACTIVE)),
     "a key file": (_key, _revoked),
 }
@@ -171,7 +179,8 @@ def test_a_file_is_the_old_one_or_the_new_one_whole(tmp_path: Path, what: str, c
     for place in places:
         if not crash:
             assert set(place.iterdir()) <= {place / "file"}
-        change(place)  # whatever was left is in nobody's way
+        with contextlib.suppress(FileExistsError):  # of what replaces nothing
+            change(place)  # whatever was left is in nobody's way
         assert content(place) is not None
 
 
@@ -232,3 +241,29 @@ def test_an_error_of_the_one_who_writes_changes_nothing(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), durable.replacing(path) as file:
         file.write(b"%d" % (1 // 0))
     assert [(each, each.read_bytes()) for each in tmp_path.iterdir()] == [(path, OLD)]
+
+
+@pytest.mark.parametrize("lacks", [(), ("unnamed",), ("unnamed", "links")], ids=str)
+def test_what_replaces_nothing_leaves_what_has_appeared_and_nothing_else(
+    lacks: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also on file systems that have no files without a name, or no hard links."""
+    if lacks:
+        monkeypatch.setattr(durable, "_UNNAMED", os.O_WRONLY | os.O_DIRECTORY)  # as a kernel that does not know the flag
+    if "links" in lacks:
+        monkeypatch.setattr(os, "link", Mock(side_effect=OSError(errno.EPERM, os.strerror(errno.EPERM))))
+    path = tmp_path / "file"
+    with durable.replacing(path, exclusive=True) as file:
+        file.write(OLD)
+    with pytest.raises(FileExistsError), durable.replacing(path, exclusive=True) as file:
+        file.write(NEW)
+    assert [(each, each.read_bytes()) for each in tmp_path.iterdir()] == [(path, OLD)]
+    with durable.replacing(path) as file:
+        file.write(NEW)
+        drafts = [each for each in tmp_path.iterdir() if each != path]
+        assert len(drafts) == bool(lacks)
+        durable.abandon_drafts()
+        assert list(tmp_path.iterdir()) == [path]
+        for draft in drafts:
+            draft.write_bytes(NEW)
+    assert [(each, each.read_bytes()) for each in tmp_path.iterdir()] == [(path, NEW)]

@@ -1,0 +1,82 @@
+"""``tokenize`` and ``detokenize`` from standard input to a file: the file appears whole, over nothing, or there is nothing."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+
+from chaos.testbed.cluster import environment as process_environment
+from chaos.testbed.cluster import executable
+from quorumvault.cli import files
+from quorumvault.files import stream
+from tests.rigs.vault import Rig
+
+pytestmark = pytest.mark.slow
+
+Run = Callable[..., Result]
+ROWS = b"id,ssn\n1,AAA\n"
+TOKENIZE = ("tokenize", "--format", "csv", "--column", "ssn", "-o", "out.csv", "--rejects", "bad.csv")
+
+
+@pytest.fixture
+def rig() -> Rig:
+    return Rig()
+
+
+@pytest.mark.parametrize("taken", ["out.csv", "bad.csv"])
+def test_what_has_appeared_meanwhile_stays(taken: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def pass_through(*arguments: Any) -> Any:
+        report = converted(*arguments)
+        Path(taken).write_text("somebody else's")
+        return report
+
+    converted = stream.pass_through
+    monkeypatch.setattr(files, "pass_through", pass_through)
+    result = run(*TOKENIZE, stdin=ROWS)
+    assert result.exit_code == 2
+    assert f"{taken} has appeared meanwhile, and nothing is kept of this run: name another one" in result.stderr
+    assert [(each.name, each.read_text()) for each in Path().iterdir()] == [(taken, "somebody else's")]
+    assert run(*TOKENIZE, "--force", stdin=ROWS).exit_code == 0
+    assert {each.name for each in Path().iterdir()} == {"out.csv", "bad.csv"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGKILL])
+def test_no_value_stays_of_a_stream_that_is_cut_off(number: int, run: Run, environment: dict[str, str], tmp_path: Path) -> None:
+    """A closed terminal, and an end that nothing can be done about."""
+    tokens = run("tokenize", "--format", "csv", "--column", "ssn", stdin=b"ssn\n" + b"".join(b"%d\n" % n for n in range(30_000)))
+    command = [executable(), "detokenize", "--format", "csv", "--column", "ssn", "-o", "v.csv"]
+    (tmp_path / "empty").mkdir()
+    process = subprocess.Popen(
+        command,
+        cwd=tmp_path / "empty",
+        env=process_environment(**environment),
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
+    )
+    assert process.stdin is not None
+    process.stdin.write(tokens.stdout_bytes)
+    process.stdin.flush()
+    while not _written(process.pid, tmp_path / "empty"):
+        assert process.poll() is None
+    process.send_signal(number)
+    assert process.wait(60) in (128 + number, -number)
+    process.communicate()
+    assert not list((tmp_path / "empty").iterdir())
+
+
+def _written(process: int, folder: Path) -> int:
+    """The bytes that a process has in open files of a folder."""
+    sizes = 0
+    for each in Path(f"/proc/{process}/fd").iterdir():
+        try:
+            if os.readlink(each).startswith(f"{folder}/"):
+                sizes += each.stat().st_size
+        except FileNotFoundError:  # closed meanwhile
+            continue
+    return sizes
