@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -79,13 +80,93 @@ def test_generated_columns_of_one_that_becomes_tokens(desk: Desk) -> None:
             twice varchar generated always as ("the Key" || '!'), more int generated always as (nameless + 1))"""
         )
         con.execute("insert into t values ('plain-ada', 1)")
-    desk.refused(ColumnError, "column the Key is generated", job("a.duckdb::t", "out.parquet"))
-    desk.refused(ColumnError, "column twice is generated", job("a.duckdb::t", "out.parquet", columns=("name", "the Key")))
+    desk.refused(ColumnError, "columns the Key, twice are made of", job("a.duckdb::t", "out.parquet"))
+    desk.refused(ColumnError, "column twice is made of", job("a.duckdb::t", "out.parquet", columns=("name", "the Key")))
     assert nothing_is_left(Path("out.parquet"))
     work(desk, "a.duckdb::t", "out.parquet", columns=("name", "the Key", "twice"))
     content = Path("out.parquet").read_bytes().lower()
     assert b"plain-ada" not in content
     assert pq.read_table("out.parquet").column("more").to_pylist() == [2]
+
+
+@pytest.mark.parametrize("name", ['a"b', "a b", "a.b", '"'])
+def test_generated_columns_of_one_of_any_name(name: str, desk: Desk) -> None:
+    with duckdb.connect("a.duckdb") as con:
+        quoted = '"' + name.replace('"', '""') + '"'
+        con.execute(f"create table t ({quoted} varchar, k varchar generated always as (replace({quoted.lower()}, '-', '')))")
+    desk.refused(ColumnError, "column k is made of", job("a.duckdb::t", "out.parquet", columns=(name,)))
+    work(desk, "a.duckdb::t", "out.parquet", columns=(name,), keep=("K",))
+
+
+VIEWS = {
+    "from t": "k",
+    "select ssn, k from t": "k",
+    "select ssn, left(ssn, 3) as a, id from t": "a",
+    "select ssn, ssn as Again, id from t": "Again",
+    "select id as ssn, ssn as other from (select ssn as id, ssn from t)": "other",
+    "select ssn, a from (select left(ssn, 3) as b, upper(b) as a, ssn from t)": "a",
+    "select ssn, md5(ssn) as hash from t": "hash",
+    "select ssn, short(ssn) as a, id from t": "a",
+    "select ssn, the_first() as a, id from t": "a",
+    "from over": "k",
+    "select ssn, cut, id from over_cut": "cut",
+    "select ssn, left(ssn, 3), id from t": '"left"(ssn, 3), id',
+    "select ssn, to_json(t) as a from t": "a",
+    "select ssn, s.a from (select ssn, {'a': ssn} as s from t)": "a",
+    "select * exclude k replace (ssn as id) from t": "id",
+    "select * exclude id rename (ssn as id2, k as ssn) from t": "id2",
+    "select ssn, #1 as a from t": "a",
+    "select id::varchar as ssn, ssn as a from t union all select ssn, id from t": "a",
+    "with c(ssn, a) as (select ssn, upper(ssn) from t) from c": "a",
+    "select ssn, u.a from t, (select unnest([ssn])) u(a)": "a",
+    "select ssn, max(columns('ssn')) over () as a from t": "a",
+    "select ssn, (select max(x) from (select ssn as x from t)) as a from t": "a",
+}
+
+
+@pytest.mark.parametrize(("view", "others"), VIEWS.items())
+def test_what_a_view_makes_of_a_column(view: str, others: str, desk: Desk) -> None:
+    with duckdb.connect("a.duckdb") as con:
+        con.execute("create table t (ssn varchar, k varchar generated always as (replace(ssn, '-', '')), id int)")
+        con.execute("create macro short(x) as left(x, 3); create macro the_first() as (select min(ssn) from t)")
+        con.execute("create view over as from t; create view over_cut as select ssn, left(ssn, 3) as cut, id from t")
+        con.execute(f"insert into t values ('123-45-6789', 1); create view v as {view}")
+    named = re.escape(others)
+    desk.refused(ColumnError, f"columns? {named} (is|are|may be) made of", job("a.duckdb::v", "out.parquet", columns=("ssn",)))
+    assert nothing_is_left(Path("out.parquet"))
+
+
+@pytest.mark.parametrize("view", ["from t", "select ssn, left(ssn, 3) as k from t", "from over"])
+def test_what_is_made_of_a_column_stays_if_it_is_to_be_kept(view: str, desk: Desk) -> None:
+    with duckdb.connect("a.duckdb") as con:
+        con.execute("create table t (ssn varchar, k varchar generated always as (replace(ssn, '-', '')), id int)")
+        con.execute(f"insert into t values ('123-45-6789', 1); create view over as from t; create view v as {view}")
+    desk.refused(ColumnError, "with --keep k$", job("a.duckdb::v", "out.parquet", columns=("ssn",)))
+    work(desk, "a.duckdb::v", "out.parquet", columns=("ssn",), keep=("k",))
+    assert pq.read_table("out.parquet").column("k")[0].as_py().startswith("123")
+
+
+PLAIN_VIEWS = [
+    "from t",
+    "select ssn, id from t where ssn > '1' order by ssn",
+    "select id, t.ssn from t join u using (id)",
+    "select ssn, count(*) as n from t group by ssn",
+    "select ssn, id from t union all select ssn, id from t",
+    "from t union by name from t",
+    "from over",
+    "select ssn, n + 1 as next from (select ssn, id as n from t)",
+    "with c as (select ssn, id from t) select c.* from c",
+]
+
+
+@pytest.mark.parametrize("view", PLAIN_VIEWS)
+def test_a_view_that_makes_nothing_of_the_column(view: str, desk: Desk) -> None:
+    with duckdb.connect("a.duckdb") as con:
+        con.execute("create table t as select '123-45-6789' as ssn, 1 as id; create table u as select 1 as id")
+        con.execute(f'create view over as from t; create view "v AS (x" as {view}')
+    assert work(desk, 'a.duckdb::"v AS (x"', "out.parquet", columns=("ssn",)).values == {
+        "ssn": pq.read_table("out.parquet").num_rows
+    }
 
 
 @pytest.mark.parametrize("output", ["out.parquet", "out.duckdb"])

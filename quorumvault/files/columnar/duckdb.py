@@ -10,8 +10,7 @@ not.
 
 import contextlib
 import itertools
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -23,6 +22,7 @@ from quorumvault.analytics.join import AnswerJoin, number, text_of
 from quorumvault.errors import ColumnError
 from quorumvault.files.columnar import cast_types
 from quorumvault.files.columnar.answers import CODE, MEMORY_LIMIT, ColumnAnswers, registered
+from quorumvault.files.columnar.made_of import Catalog
 from quorumvault.files.columnar.replace import moved_pairs, replacements, settle_rows
 from quorumvault.files.engine import ConvertedPart, PartProgress
 from quorumvault.files.job import CellCounts, Job, RunError
@@ -128,21 +128,19 @@ class TableReader:
         if constraints[0][0] or indexes[0][0]:
             raise RunError(f"{self._source} has constraints or indexes, which would be lost in place: write to another table")
 
-    def require_no_other_made_of(self, columns: Sequence[str]) -> None:
-        """Raises ColumnError for a generated column outside ``columns`` that is made of one of them: it would show values."""
+    def require_no_other_made_of(self, columns: Sequence[str], keep: Collection[str]) -> None:
+        """Raises ColumnError for a column that is made of one of these, and is none of them nor to be kept: it has values."""
+        names, place = list(self.types()), schema_and_name(self._table)
         with attached(self.con, self._source.path, read_only=True) as database:
-            place = [database, *schema_and_name(self._table)]
-            query = f"select column_name, generation_expression from duckdb_columns() where is_generated and {_PLACE}"
-            generated = {name: str(made).casefold() for name, made in self.con.execute(query, place).fetchall()}
-        made_of = {name.casefold() for name in columns}
-        for _ in generated:  # generated columns may depend on each other
-            made_of |= {name.casefold() for name, made in generated.items() if any(_names(each, made) for each in made_of)}
-        for name in generated:
-            if name.casefold() in made_of and name not in columns:
-                raise ColumnError(
-                    f"{self._source}: column {name} is generated from one that becomes tokens, and would keep its values: "
-                    "name it too, or make a table without it"
-                )
+            found = Catalog(self.con, database).made_of(columns, place, names, is_view=self.is_view)
+        named = {name.casefold() for name in (*columns, *keep)}
+        others = [name for name in (names if found is None else found) if name.casefold() not in named]
+        if others:
+            words = "may be made" if found is None else "is made" if len(others) == 1 else "are made"
+            raise ColumnError(
+                f"{self._source}: column{'s' if len(others) > 1 else ''} {', '.join(others)} {words} of one that becomes tokens, "
+                f"and would keep its values: name with --column what has values, and what may stay with --keep {','.join(others)}"
+            )
 
     def types(self) -> dict[str, Any]:
         with self.rows() as rows:
@@ -184,7 +182,7 @@ class TableConversion:
             kept = {name: str(kind) for name, kind in reader.types().items() if name not in columns}
             cast_types.require_in_parquet(kept | {name: kind.duckdb for name, kind in self._restored.items()}, source)
         if job.operation == "tokenize" and not job.allow_plain:
-            reader.require_no_other_made_of(columns)
+            reader.require_no_other_made_of(columns, job.keep)
 
     def first_values(self, rows: int) -> dict[str, list[str]]:
         with self._reader.rows() as table:
@@ -266,11 +264,6 @@ class TableConversion:
             cast_types.require_all(lost, self._restored[name], f"{self._source}: {name}")
         replaced = ", ".join(f"{cast} as {quoted(name)}" for name, cast in casts.items())
         return f"select *{f' replace ({replaced})' if replaced else ''} from {part}.rows"
-
-
-def _names(column: str, expression: str) -> bool:
-    """Returns whether an expression contains the name of a column; both are in lower case."""
-    return re.search(rf"(?<!\w){re.escape(column)}(?!\w)", expression) is not None
 
 
 def put_table(staged: Path, path: Path, table: str, *, replacing: bool) -> bool:
