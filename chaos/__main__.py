@@ -39,20 +39,20 @@ from chaos.verdict import OPINIONS
 
 EXIT_CODES = {Verdict.VALID: 0, Verdict.INVALID: 1, Verdict.UNKNOWN: 3}
 _USAGE, _HARNESS, _TOO_BUSY = 2, 3, 4
-#: Shorter runs are for tests; longer ones may have longer faults, and longer calms, which show that nothing comes late.
+#: Shorter runs are for tests. Longer runs may have longer faults, and longer calms, which show that no effect comes late.
 _BRISK_MINUTES, _STEADY_MINUTES = 1.0, 10.0
 _LONG_MINUTES = 45.0
-#: Requests a second through each node: a tenth of what one core can take, since all share this machine.
+#: Requests a second through each node: a tenth of what one core can serve, since all processes share this machine.
 _RATE = 20.0
-#: The faults that the narrated run shows, in this order.
+#: The faults of the narrated run, in order.
 _SHOWN = (
     Kind.KILL_IN_MID_REQUEST, Kind.PAUSE, Kind.CUT_OFF, Kind.ONE_WAY, Kind.ONE_TO_ONE, Kind.KILL_STARTING, Kind.SLOW_SYNCS,
     Kind.FULL_DISK, Kind.FLIPPED_TABLE, Kind.TORN_LOG, Kind.DISK_GONE, Kind.KILL_ALL,
 )  # fmt: skip
 _NARRATED_SEED = 1
-#: Enough for some tables and a rotten block in each part of them.
+#: Records of a pair: enough for several tables, with a rotten block in each part of them.
 _PAIRS_RECORDS = 20_000
-#: Enough for half a dozen faults.
+#: Seconds of a run with a mutant: enough for half a dozen faults.
 _MUTANT_SECONDS = 45.0
 #: The calm at the end of a script and of the narrated run.
 _AFTER_SECONDS = 5.0
@@ -95,7 +95,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def options_of(chosen: argparse.Namespace) -> tuple[Options, dict[str, str]]:
-    """Returns the options of a run, and the faults that cannot be had here with the reasons. Raises ValueError if none can."""
+    """Returns the options of a run, and the faults that are impossible here, with reasons. Raises ValueError if all are."""
     narrated = chosen.profile == "demo"
     asked = _SHOWN if narrated else nemesis.chosen(chosen.faults.split(","))
     rejoins = not narrated and chosen.lost_disks == "rejoin"
@@ -136,7 +136,7 @@ def perform(chosen: argparse.Namespace) -> int:
 
 
 def check_again(paths: Sequence[Path]) -> int:
-    """Prints what each checker says of each history. Returns the exit code of the worst verdict."""
+    """Prints each checker's verdict on each history. Returns the exit code of the worst verdict."""
     worst = 0
     for path in paths:
         history = load(path)

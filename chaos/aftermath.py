@@ -17,14 +17,14 @@ from chaos.testbed.history import Machine
 #: loopback or a pause come so much too late and others took so large a share of its CPU, or where so small a sync takes so long.
 #: What nodes and harness take themselves is no excuse.
 _LATE, _OTHERS, _SYNC = 0.1, 0.25, 0.5
-#: A node that was silent for 2 s counts as down, and is heard again soon after.
+#: Seconds that a busy moment has effects: a node silent for 2 s counts as down, and is heard again soon after.
 _LASTS = 2.0
-#: A request that has waited so long when the next fault begins does not wait because of that one.
+#: A request that has waited this long when the next fault begins is not waiting because of that fault.
 _PATIENCE = 1.0
 
 
 class BusyTimes:
-    """When the machine was too busy, a moment after it included."""
+    """The times at which the machine was too busy, each with a moment after it."""
 
     def __init__(self, machine: Iterable[Machine]) -> None:
         self._begins: list[float] = []
@@ -38,7 +38,7 @@ class BusyTimes:
                     self._ends.append(seen.at + _LASTS)
 
     def meet(self, began: float, ended: float) -> bool:
-        """Says whether some of this time was among them."""
+        """Returns whether this time overlaps a busy one."""
         place = bisect_right(self._begins, ended) - 1
         return place >= 0 and self._ends[place] >= began
 
@@ -75,10 +75,10 @@ class _Aftermath:
         rest = [other for other in found.windows if other is not window]
         later = [other for other in rest if other.ended > window.ended]
         self._window, self._found = window, found
-        #: When something else goes wrong after this fault's end; never, if nothing does.
+        #: The time of the next fault after this one's end; infinite if there is none.
         self._next = min((other.began for other in later), default=math.inf)
-        #: Until when it is said of this fault's nodes that they are not back: until something else happens to one of them. If
-        #: anything does before they have to be back, two nodes may be missed at a time, and nothing more can be said.
+        #: The time until which this fault's nodes count as not back: until another fault hits one of them. If any fault comes
+        #: before they have to be back, two nodes may be away at a time, and nothing more can be concluded.
         self._followed_until = self._next
         if self._next >= window.ended + RECOVERY_AIM:
             nodes = set(window.fault.nodes)
@@ -117,8 +117,8 @@ class _Aftermath:
         )
 
     def _back(self) -> float | None:
-        """Returns the seconds from the fault's end until each of its nodes had answered a request; None if one did not before
-        something else happened to it."""
+        """Returns the seconds from the fault's end until each of its nodes had answered a request; None if another fault hit a
+        node before it answered."""
         ended, firsts = self._window.ended, dict.fromkeys(self._window.fault.nodes, math.inf)
         for each in self._tries(ended, self._followed_until):
             if each.at > max(firsts.values(), default=-math.inf):
@@ -139,11 +139,11 @@ class _Aftermath:
         return max((each.at - ended for each in after if not each.ok), default=0.0) if after else None
 
     def _came_before_the_next(self, each: Try) -> bool:
-        """Says whether a request ended before the next fault, or had long waited then."""
+        """Returns whether a request ended before the next fault, or had waited long by then."""
         return each.at < self._next and (each.over <= self._next or each.at <= self._next - _PATIENCE)
 
     def _tries(self, began: float, ended: float) -> Sequence[Try]:
-        """Those that were made in this time."""
+        """Returns the requests made in this time."""
         tries = self._found.tries
         return tries[bisect_left(tries, began, key=_at) : bisect_left(tries, ended, key=_at)]
 

@@ -17,14 +17,14 @@ from chaos.testbed.spelling import Speller
 
 #: A node gives up on a request after 5 s by itself; one that has not answered by now never will.
 DEADLINE = 7.0
-#: On one machine a connection is there at once, or it is refused, or its host is cut off.
+#: On one machine a connection succeeds or is refused at once, or its host is cut off.
 _CONNECT_SECONDS = 2.0
 #: Contract: `qv_<epoch>_<body>`, at most 64 characters.
 _TOKEN = re.compile(r"qv_([1-9][0-9]{0,9})_[a-z0-9]{32,}")
 _TOKEN_LENGTH = 64
-#: No connection could be had, so that nothing was asked.
+#: No connection could be made, so no request was sent.
 REFUSED = "refused"
-#: The statuses that an item may have instead of a value or a token.
+#: The statuses that may stand in place of an item's value or token.
 _WORDS = frozenset({"not_found", "unavailable", "collision"})
 _PATHS = {
     Action.TOKENIZE: "/tokenize",
@@ -37,11 +37,11 @@ AnswerT = TypeVar("AnswerT")
 
 
 class Breach(Exception):
-    """An answer that the contract does not have. The message shows no more of it than is needed."""
+    """An answer outside the API's contract. The message shows only as much of it as needed."""
 
 
 class Told(NamedTuple):
-    """The result of an operation, as history.Complete has it."""
+    """The result of an operation, as in history.Complete."""
 
     outcome: Outcome
     answers: tuple[str | None, ...] = ()
@@ -50,17 +50,17 @@ class Told(NamedTuple):
 
 
 class Names:
-    """Short names for tokens, "qv_<epoch>_<number>": they keep a history small, and whole tokens out of it."""
+    """Short names for tokens, "qv_<epoch>_<number>", which keep histories small and free of whole tokens."""
 
     def __init__(self, speller: Speller) -> None:
         self._speller = speller
         self._names: dict[str, str] = {}
         self._tokens: dict[str, str] = {}
-        #: Owner and value of each token that was spelled.
+        #: The owner and value of each derived token.
         self._spelled: dict[str, tuple[str, str]] = {}
 
     def name(self, token: str) -> str:
-        """Returns the token's short name, always the same one. Raises Breach if the text is no token."""
+        """Returns the token's short name, always the same one. Raises Breach if the text is not a token."""
         known = self._names.get(token)
         if known is None:
             match = _TOKEN.fullmatch(token)
@@ -71,13 +71,13 @@ class Names:
         return known
 
     def spelled(self, owner: str, epoch: int, value: str) -> str:
-        """The name of the token that a value of the history has, whether anybody was told of it or not."""
+        """Returns the name of a value's token, whether any answer has shown it or not."""
         name = self.name(self._speller.token(owner, epoch, value_of(value)))
         self._spelled[name] = owner, value
         return name
 
     def behind(self, owner: str, name: str) -> str | None:
-        """Returns the only value that this owner's token can have; None if the token was not spelled."""
+        """Returns the only value that this owner's token can have; None if the token was not derived."""
         whose, value = self._spelled.get(name, (None, None))
         return value if whose == owner else None
 
@@ -85,12 +85,12 @@ class Names:
         return self._tokens[name]
 
     def table(self) -> list[tuple[str, str]]:
-        """Returns all names with their tokens, in the order in which they were first heard of."""
+        """Returns all names with their tokens, in the order in which they first occurred."""
         return list(self._tokens.items())
 
 
 def value_of(name: str) -> str | int | bool:
-    """Returns the value that is sent for a name: "=#17" is the number 17, "=?1" is true, any other is itself."""
+    """Returns the value to send for a name: "=#17" is the number 17, "=?1" is true, any other name is the value itself."""
     if name.startswith("=#"):
         return int(name[2:])
     return name == "=?1" if name.startswith("=?") else name
@@ -140,7 +140,7 @@ class _Epoch(msgspec.Struct):
 
 
 def body_of(action: Action, given: Sequence[str], epoch: int, names: Names) -> dict[str, Any]:
-    """The JSON of a request. One token alone is asked for as such, not as a batch of one."""
+    """Returns the JSON of a request. A single token is asked for by itself, not as a batch of one."""
     if action is Action.ROTATE:
         return {"from_epoch": epoch}
     if action is Action.TOKENIZE:
@@ -200,7 +200,7 @@ def _read(answer: _Detokenized) -> list[str | None]:
 
 
 def _item(status: str, content: object, name: Callable[[Any], str]) -> str:
-    """Returns the name of an item's value or token, or the word that stands in for it."""
+    """Returns the name of an item's value or token, or the word in its place."""
     if status != "ok":
         if status not in _WORDS:
             raise Breach(f"an item of status {status!r}")
@@ -218,7 +218,7 @@ def _decoded(content: bytes, kind: type[AnswerT]) -> AnswerT:
 
 
 class NodeClient:
-    """Connections to one node at HOST:PORT; ``keys`` are the owners' API keys. No retries: they would hide what is looked for."""
+    """Connections to one node at HOST:PORT. ``keys``: the owners' API keys. No retries: they would hide the effects of faults."""
 
     def __init__(self, address: str, keys: dict[str, str], names: Names) -> None:
         self._names = names
@@ -231,7 +231,7 @@ class NodeClient:
         await self._client.aclose()
 
     async def ask(self, action: Action, owner: str, given: Sequence[str], epoch: int = 0, seconds: float = DEADLINE) -> Told:
-        """Sends one request and waits so many seconds for its answer. Raises Breach."""
+        """Sends one request and waits up to ``seconds`` for its answer. Raises Breach."""
         headers = self._headers[owner]
         try:
             async with asyncio.timeout(seconds):
@@ -241,7 +241,7 @@ class NodeClient:
                     body = body_of(action, given, epoch, self._names)
                     response = await self._client.post(_PATHS[action], headers=headers, json=body)
         except (httpx2.ConnectError, httpx2.ConnectTimeout):
-            return Told(Outcome.FAIL, why=REFUSED)  # no request left without a connection
+            return Told(Outcome.FAIL, why=REFUSED)  # without a connection no request was sent
         except TimeoutError:
             return Told(Outcome.UNKNOWN, why="timeout")
         except httpx2.TransportError:

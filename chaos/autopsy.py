@@ -30,7 +30,7 @@ def left(stores: Iterable[Path], owner: str, tokens: Mapping[str, str], ends: Ma
 
 
 def _key(owner: str, token: str) -> bytes:
-    """Where stores have the record of a token: docs/token-format.md, and quorumvault/server/storage/layout.py."""
+    """Returns the store's key for a token's record: see docs/token-format.md, and quorumvault/server/storage/layout.py."""
     _, epoch, body = token.split("_")
     digest = bytes.fromhex(body)[:_DIGEST_BYTES]
     owner_id = hashlib.blake2b(owner.encode(), digest_size=16, person=b"qv owner id").digest()
@@ -38,7 +38,7 @@ def _key(owner: str, token: str) -> bytes:
 
 
 def _readable(store: Path, keys: Iterable[bytes]) -> Iterator[bytes]:
-    """Those of the keys that the store has and can read."""
+    """Yields the keys that the store has and can read."""
     try:
         with closing(plyvel.DB(str(store), create_if_missing=False, paranoid_checks=True)) as db:
             for key in keys:

@@ -19,9 +19,9 @@ from chaos.testbed.history import Convergence, Mending, Whole
 _POLL_SECONDS = 0.25
 #: A node answers /health from memory.
 _HEALTH_SECONDS = 1.0
-#: Who asks, and how far apart.
+#: How many tasks ask, and how far apart.
 _LOOKS, _APART_SECONDS = 2, 1.0
-#: A node looks at what differs three times more, 2 s apart, and at each slice of a store by itself.
+#: A node looks at differing records three times more, 2 s apart, for each slice of a store.
 _VERIFY_SECONDS = 30.0
 
 
@@ -36,7 +36,7 @@ class _Health(msgspec.Struct):
 
 
 class Nodes(Enum):
-    """What a look at all three finds. ``MENDING``: a disk joins, or has lost something that it has not back yet."""
+    """The state of the three nodes together. ``MENDING``: a disk joins, or has not yet recovered records that it lost."""
 
     WHOLE = auto()
     MENDING = auto()
@@ -44,13 +44,13 @@ class Nodes(Enum):
 
 
 class _Verified(msgspec.Struct):
-    """By peer: of identical replicas the number of records alone."""
+    """The comparison by peer; for an identical replica, only the number of records."""
 
     peers: dict[str, dict[str, int | str]]
 
 
 class Replicas:
-    """The three replicas, as their nodes tell of them."""
+    """The three replicas, as reported by their nodes."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
@@ -60,14 +60,14 @@ class Replicas:
             return await nodes_told(client, [self._cluster.url(name) for name in NODES])
 
     async def difference(self) -> str | None:
-        """Returns in which way one replica differs from the others, or why that cannot be said; None if all are the same."""
+        """Returns how one replica differs from the others, or why that is unknown; None if all are identical."""
         socket = self._cluster.nodes[NODES[0]].data / "admin.sock"
         async with httpx2.AsyncClient(timeout=_VERIFY_SECONDS, transport=httpx2.AsyncHTTPTransport(uds=str(socket))) as client:
             return await difference_told(client)
 
 
 async def nodes_told(client: httpx2.AsyncClient, urls: Sequence[str]) -> Nodes:
-    """Returns what the nodes at these addresses say of themselves, taken together."""
+    """Returns the combined state that the nodes at these addresses report."""
     found = await asyncio.gather(*(_look_at(client, url) for url in urls))
     return next((state for state in (Nodes.MENDING, Nodes.AWAY) if state in found), Nodes.WHOLE)
 
@@ -84,7 +84,7 @@ async def _look_at(client: httpx2.AsyncClient, url: str) -> Nodes:
 
 
 async def difference_told(client: httpx2.AsyncClient) -> str | None:
-    """Returns what a node finds, in words, when it compares its replica with both others; None if all are the same."""
+    """Returns, in words, the result of a node's comparison of its replica with both others; None if all are identical."""
     try:
         answer = await client.post("http://localhost/verify")
         peers = msgspec.json.decode(answer.content, type=_Verified).peers
@@ -97,7 +97,7 @@ async def difference_told(client: httpx2.AsyncClient) -> str | None:
 
 
 class ConvergenceWatch:
-    """Is told of each fault's begin and end. ``nodes`` and ``difference`` are those of Replicas. On the event loop's thread."""
+    """Gets told when each fault begins and ends. ``nodes`` and ``difference`` are those of Replicas. Runs on the event loop."""
 
     def __init__(
         self, nodes: Callable[[], Awaitable[Nodes]], difference: Callable[[], Awaitable[str | None]], recorder: Recorder
@@ -118,7 +118,7 @@ class ConvergenceWatch:
             self._look = asyncio.create_task(self._until_equal())
 
     async def finish(self, seconds: float) -> None:
-        """When nothing is broken any more: waits until the replicas are the same, so many seconds at most."""
+        """Called when nothing is broken any more. Waits up to ``seconds`` until the replicas are identical."""
         self._leave()
         try:
             async with asyncio.timeout(seconds):
@@ -127,7 +127,7 @@ class ConvergenceWatch:
             self._recorder.write(Convergence(self._recorder.now, equal=False))
 
     def _leave(self) -> None:
-        """Looks no further. Raises what went wrong with looking, if that is why it ended."""
+        """Stops polling. Raises the error that ended the polling, if any."""
         look, self._look = self._look, None
         if look is not None and not look.cancel() and not look.cancelled():
             look.result()
@@ -157,4 +157,4 @@ class ConvergenceWatch:
         while (different := await self._difference()) is not None:
             self._recorder.note(f"the replicas are not the same yet: {different}")
             await asyncio.sleep(_POLL_SECONDS)
-            await self._until_whole()  # a disk may find only now what it has lost
+            await self._until_whole()  # a disk may notice only now what it has lost

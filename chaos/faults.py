@@ -26,19 +26,19 @@ from chaos.testbed.cluster import NODES, Cluster
 from chaos.testbed.history import FaultBegan, FaultEnded
 from chaos.testbed.host import Unavailable
 
-#: Exit code of a node whose store cannot be trusted.
+#: The exit code of a node whose store cannot be trusted.
 _STORAGE_EXIT = 3
 _POLL_SECONDS = 0.05
-#: A kill in mid-request waits so long for one to come.
+#: Seconds that a kill in mid-request waits for a request.
 _MID_REQUEST_SECONDS = 1.0
-#: The time that most requests take, from their first byte on.
+#: Seconds that most requests take from their first byte on.
 _REQUEST_SECONDS = 0.004
 _SLOW = Weather(delay=0.05, spread=0.2)
 _LOSSY = Weather(loss=0.1)
 _REPEATED = Weather(twice=0.1)
-#: Open files that a process is left, beyond those that it has.
+#: The numbers of files that a process may still open, beyond those it has open.
 _LEFT_FILES = (0, 1, 4, 16)
-#: Seconds by which a clock is set wrong. Certificates begin an hour before they are made.
+#: Seconds by which a clock is set wrong. Certificates are valid from an hour before they are made.
 _JUMPS = (1, 30, 600, 3_000)
 
 _NO_NETEM = "in network namespaces packets can be lost, and neither be late nor come twice; without --net namespaces they can"
@@ -51,9 +51,9 @@ Mend = Callable[[], Awaitable[None]]
 
 
 def missing(kinds: Collection[Kind], net: str, *, rejoins: bool) -> dict[Kind, str]:
-    """Returns the kinds that this machine and this user cannot have, and why; a plan is made without them.
+    """Returns the kinds of faults that are impossible for this machine and user, with reasons. Plans leave them out.
 
-    ``rejoins``: nodes take new disks when theirs are lost.
+    ``rejoins``: nodes get new disks when theirs are lost.
     """
     found: dict[Kind, str] = {}
     if not rejoins:
@@ -71,17 +71,17 @@ def missing(kinds: Collection[Kind], net: str, *, rejoins: bool) -> dict[Kind, s
 
 
 class Traffic(Protocol):
-    """The requests of the clients, as far as a fault has to know of them."""
+    """The part of the clients' requests that faults have to know about."""
 
     def under_way(self, node: str) -> int:
-        """Requests through this node that wait for their answer."""
+        """Returns the number of requests through this node that wait for an answer."""
 
     async def next_request(self, node: str) -> None:
-        """Waits until one is about to be sent to this node."""
+        """Waits until a request is about to be sent to this node."""
 
 
 class Applied(NamedTuple):
-    """A fault that is in force: in words, and the function that undoes it. ``instead``: it came to this kind only."""
+    """A fault in force: in words, and the function that undoes it. ``instead``: the lesser kind that was applied in its place."""
 
     words: str
     mend: Mend
@@ -89,10 +89,10 @@ class Applied(NamedTuple):
 
 
 class Faults:
-    """``injector`` is None where none can be had. ``rejoins``: a node that has lost its disk gets a new one by itself, so that
-    nothing is put back; in a build that cannot do that, each disk comes back as it was.
+    """Applies and undoes faults. ``injector`` is None where there can be none. ``rejoins``: a node that lost its disk gets a new
+    one, and nothing is put back; for a build without rejoining, each disk comes back as it was.
 
-    Used on the event loop's thread, which is the one that started the nodes and outlives them.
+    It runs on the event loop's thread, which started the nodes and outlives them.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class Faults:
         *,
         rejoins: bool,
     ) -> None:
-        #: Processes that ended by themselves, and those of the plan that could not be applied, with the reason.
+        #: Processes that ended by themselves; and faults of the plan that could not be applied, with the reason.
         self.exits: list[Exit] = []
         self.skipped: dict[str, str] = {}
         self._cluster = cluster
@@ -115,11 +115,11 @@ class Faults:
         self._recorder = recorder
         self._rejoins = rejoins
         self._active: dict[int, tuple[Fault, Applied]] = {}
-        #: Nodes whose process was ended here, until they are started again.
+        #: Nodes whose process this object ended, until they are started again.
         self._down: set[str] = set()
-        #: For each node the fault that damaged its store, and its disk then: while it has that disk, it may stop because of it.
+        #: For each node the fault that damaged its store, and the disk: as long as it has that disk, the node may stop for it.
         self._damaged: dict[str, tuple[Kind, object]] = {}
-        #: A disk is being replaced, by a fault of this plan.
+        #: True while a fault of this plan replaces a disk.
         self._replacing = False
         self._joins = Joins(cluster, network, self._down, self._start_now, self._stop)
         self._apply = self._appliers()
@@ -156,11 +156,11 @@ class Faults:
 
     @property
     def outlived(self) -> list[str]:
-        """Processes that did not end when their disk was replaced."""
+        """Returns the processes that did not end when their disk was replaced."""
         return self._joins.outlived
 
     async def follow(self, plan: Sequence[Fault], tell: Callable[[Fault, str, bool], None]) -> None:
-        """Applies the whole plan, at its times on the recorder's clock from now on. Calls ``tell`` at each begin and end."""
+        """Applies the whole plan, at its times after now by the recorder's clock. Calls ``tell`` when a fault begins and ends."""
         zero = self._recorder.now
         async with asyncio.TaskGroup() as tasks:
             for fault in plan:
@@ -189,7 +189,7 @@ class Faults:
         tell(fault, applied.words, False)
 
     async def heal(self) -> None:
-        """Nothing is broken any more: all that was done is undone, and every node is started."""
+        """Undoes all faults, and starts every node."""
         for number, (_, applied) in tuple(self._active.items()):
             await applied.mend()
             del self._active[number]
@@ -197,7 +197,7 @@ class Faults:
         await self._start_all()
 
     async def watch(self) -> None:
-        """Note each process that ends by itself, until cancelled. Which ones may, a fault decides that is on them just then."""
+        """Notes each process that ends by itself, until cancelled. The fault on a node at that moment decides if it may end."""
         while True:
             for name, node in self._cluster.nodes.items():
                 code = None if node.process is None else node.process.poll()
@@ -212,7 +212,7 @@ class Faults:
                     self.exits.append(Exit(name, self._recorder.now, code, expected, words))
                     self._recorder.note(f"{name} ended by itself with exit code {code}: {words}")
                     if left and expected:
-                        self._start_now(name)  # no fault will: it is over
+                        self._start_now(name)  # no fault starts the node: its fault is over
             await asyncio.sleep(_POLL_SECONDS)
 
     async def _start(self, name: str) -> None:
@@ -224,7 +224,7 @@ class Faults:
             self._cluster.start(name)
 
     def _stop(self, *names: str) -> None:
-        """Kill those that run; all at once, as far as signals are."""
+        """Kills the nodes that run, as nearly at once as signals allow."""
         self._down.update(names)
         running = [name for name in names if self._cluster.nodes[name].running]
         if running:
@@ -289,7 +289,7 @@ class Faults:
         return self._undone_in_place(fault, self._required_injector().jump(fault.node, rng.choice(_JUMPS) * rng.choice((-1, 1))))
 
     async def _leave_few_files(self, fault: Fault) -> Applied:
-        """Whatever its process opens next may fail: a connection, a table or a log of its store, a file of its own."""
+        """Lets the process's next opens fail: a connection, a table or a log of its store, a file of its own."""
         process = self._cluster.nodes[fault.node].process
         if process is None or process.poll() is not None:
             raise Unavailable("it does not run")
@@ -312,7 +312,7 @@ class Faults:
         return Applied(f"{fault.node}: {damage.words}", mend)
 
     def _until_undone(self, fault: Fault, damage: Damage) -> Applied:
-        """Something from which a running node has to stop. It may be about to: so it is started anew in any case."""
+        """Applies damage that makes a running node stop. The node may be about to stop, so it is restarted in any case."""
 
         async def mend() -> None:
             self._stop(fault.node)
@@ -340,7 +340,7 @@ class Faults:
     async def _replace(
         self, fault: Fault, apply: Callable[[Fault], Awaitable[str]], mend: Callable[[Fault], Awaitable[None]]
     ) -> Applied:
-        """Nothing else is done to nodes before it is mended."""
+        """Replaces a disk. No other fault is applied to a node before this one is mended."""
         if not self._rejoins:
             raise Unavailable("disks are put back in this run, and none is replaced")
         await self._check_whole()
@@ -359,13 +359,13 @@ class Faults:
             await self._start(name)
 
     async def _while_down(self, fault: Fault, make: Callable[[], Damage]) -> Applied:
-        """Something that happens to a disk while no process has it open. Its node is started then, and may refuse."""
+        """Damages a disk while no process has it open. Then starts the node, which may refuse to start."""
         if self._rejoins:
             await self._check_whole()
         self._stop(fault.node)
         try:
             damage, instead = make(), None
-        except Unavailable as why:  # requests that failed meanwhile failed because of this fault
+        except Unavailable as why:  # requests that failed meanwhile still failed because of this fault
             damage, instead = Damage(str(why), lambda: None), Kind.KILL
         finally:
             await self._start(fault.node)
@@ -389,7 +389,7 @@ class Faults:
 
 
 def _arrows(fault: Fault) -> str:
-    """Wires for people: "n1 ↔ n2, n1 → n3"."""
+    """Returns wires in a form for people: "n1 ↔ n2, n1 → n3"."""
     shown = []
     for source, target in sorted(fault.wires):
         if (target, source) not in fault.wires:

@@ -17,12 +17,12 @@ from chaos.workload import OWNERS, Asked, Workload
 #: Contract: a request takes at least 10,000 items. Values of the moment that are asked for once more.
 _BATCH, _AGAIN = 2_000, 500
 _ATTEMPTS = 4
-#: The longest that a node may take to be back: twice what it may take to start.
+#: The longest that a node may take to be back: twice the longest time of a start.
 BACK_SECONDS = 2 * READY_SECONDS
 
 
 async def ready(cluster: Cluster, *names: str, reachable: int) -> str | None:
-    """Waits until these nodes are. Why they are not, or None."""
+    """Waits until these nodes are ready. Returns None, or the reason why they are not."""
     try:
         await asyncio.to_thread(cluster.wait_ready, *names, reachable=reachable, seconds=BACK_SECONDS)
     except ClusterError as error:
@@ -33,7 +33,10 @@ async def ready(cluster: Cluster, *names: str, reachable: int) -> str | None:
 async def read_back(
     cluster: Cluster, workload: Workload, recorder: Recorder, order: Sequence[str]
 ) -> tuple[FinalReads, list[str]]:
-    """``order``: which node is down first. What was read, and which nodes did not come back in time."""
+    """Reads everything back. ``order``: the order in which nodes are taken down.
+
+    Returns what was read, and the nodes that did not come back in time.
+    """
     tokens = {owner: list(known.every) for owner, known in workload.known.items()}
     count = sum(map(len, tokens.values()))
     ways: list[str] = []
@@ -50,7 +53,7 @@ async def read_back(
 
 
 async def _insist(workload: Workload, asked: Asked, through: str) -> None:
-    """Asks until all of it is told, a few times: a machine with other work may make a node late. The last time it has to be."""
+    """Asks a few times until everything is answered, since other work may make a node late. The last try must succeed."""
     for attempt in range(1, _ATTEMPTS + 1):
         told = await workload.ask(asked, through, client=READER, final=attempt == _ATTEMPTS)
         if told.outcome is Outcome.OK and UNAVAILABLE not in told.answers:
@@ -58,7 +61,7 @@ async def _insist(workload: Workload, asked: Asked, through: str) -> None:
 
 
 async def _ways(cluster: Cluster, order: Sequence[str], problems: list[str]) -> AsyncIterator[tuple[str, str]]:
-    """(in words, the node to ask), as the cluster is while it is yielded. Ends early if a node does not come back."""
+    """Yields (words, the node to ask) for each state of the cluster, in that state. Ends early if a node does not come back."""
     for down in order:
         cluster.kill(down)
         for through in others(down):

@@ -23,7 +23,7 @@ from chaos.recorder import Recorder
 from chaos.testbed.history import READER, Action, Outcome
 from chaos.testbed.key_checker import REFUSED, TAKEN
 
-#: Keys, and how many of them are revoked at most: some have to be taken to the end.
+#: The number of keys, and the most of them to revoke: nodes must accept some until the end.
 _KEYS, _REVOKED = 16, 12
 #: Uses a second through each node, and seconds between two revocations.
 _RATE, _PAUSE = 4.0, 3.0
@@ -32,7 +32,7 @@ _ATTEMPTS, _AGAIN = 4, 1.0
 
 
 def add_keys(file: Path, owner: str = _OWNER, count: int = _KEYS) -> dict[str, str]:
-    """Writes new keys of this owner into a key file, all at once: a command for each takes long. Returns their texts by id."""
+    """Writes new keys of this owner into a key file, all at once: a command for each would take long. Returns texts by id."""
     texts = [f"qvk_{_base32(5)}_{_base32(20)}" for _ in range(count)]
     ids = [text.split("_")[1] for text in texts]
     with file.open("a") as keys:
@@ -47,7 +47,7 @@ def _base32(count: int) -> str:
 
 
 class KeyTrial:
-    """``addresses`` are those of the nodes' APIs, ``sockets`` their administrative sockets, ``texts`` the keys by id."""
+    """Uses and revokes keys. ``addresses``: the nodes' APIs; ``sockets``: their admin sockets; ``texts``: the keys by id."""
 
     def __init__(
         self, addresses: Mapping[str, str], sockets: Mapping[str, Path], texts: Mapping[str, str], recorder: Recorder, seed: int
@@ -81,7 +81,7 @@ class KeyTrial:
             tasks.create_task(self._revoke_some(tasks, going_on))
 
     async def use_everything(self) -> None:
-        """When nothing is broken any more: each key through each node."""
+        """Uses each key through each node, once nothing is broken any more."""
         for node in self._nodes:
             for key_id in self._texts:
                 for attempt in range(1, _ATTEMPTS + 1):
@@ -100,7 +100,7 @@ class KeyTrial:
             tasks.create_task(self._revoke(self._rng.choice(self._nodes), self._left.pop()))
 
     async def _use(self, node: str, key_id: str, *, final: bool = False) -> Outcome:
-        """Asks for what any key may have and needs no quorum, so that the answer is about the key alone."""
+        """Sends a request that any key may make and that needs no quorum, so that the answer depends only on the key."""
         op = self._recorder.invoke(Action.USE_KEY, _OWNER, node, (key_id,), 0, client=READER if final else 0, final=final)
         headers = {"Authorization": f"Bearer {self._texts[key_id]}"}
         told = await _told(self._apis[node].get("/fields", headers=headers), _of_use)

@@ -11,13 +11,13 @@ from typing import NamedTuple
 from chaos.aftermath import spread
 from chaos.summary import CONFIDENCE, CONVERGENCE_AIM, MENDING_AIM, RECOVERY_AIM, SERVED_AIM, Aims, FaultSeen, Share, Spread
 
-#: Bisections of an interval between 0 and 1: more than a float can tell.
+#: Bisections of the interval from 0 to 1: more than a float can resolve.
 _BISECTIONS = 60
 
 
 class Liveness(NamedTuple):
-    """``missed``: aims that were certainly missed, each with the figures; ``few``: what was too little to say; ``busy``: what was
-    below an aim while the machine was busy."""
+    """``missed``: aims that were certainly missed, with their figures. ``few``: results from too few requests to tell.
+    ``busy``: results below an aim while the machine was busy."""
 
     missed: tuple[tuple[str, str], ...] = ()
     few: tuple[str, ...] = ()
@@ -25,7 +25,7 @@ class Liveness(NamedTuple):
 
 
 def interval(share: Share, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Returns the interval in which the true share lies, after Clopper and Pearson: exact, and for few requests wide."""
+    """Returns the Clopper-Pearson confidence interval of the true share: exact, and wide for few requests."""
     failed, rest = share.asked - share.ok, (1 - confidence) / 2
     if not share.asked:
         return 0.0, 1.0
@@ -35,7 +35,7 @@ def interval(share: Share, confidence: float = CONFIDENCE) -> tuple[float, float
 
 
 def _where(holds: Callable[[float], bool]) -> float:
-    """Returns the probability up to which it holds."""
+    """Returns the probability up to which ``holds`` is true."""
     low, high = 0.0, 1.0
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
@@ -44,7 +44,7 @@ def _where(holds: Callable[[float], bool]) -> float:
 
 
 def _at_most(failed: int, asked: int, p: float) -> float:
-    """Returns the probability that so many requests at most fail, if each does with probability ``p``."""
+    """Returns the probability that at most ``failed`` of ``asked`` requests fail, if each fails with probability ``p``."""
     ways = (math.lgamma(asked + 1) - math.lgamma(count + 1) - math.lgamma(asked - count + 1) for count in range(failed + 1))
     return math.fsum(math.exp(each + count * math.log(p) + (asked - count) * math.log1p(-p)) for count, each in enumerate(ways))
 

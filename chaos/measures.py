@@ -24,7 +24,7 @@ from chaos.testbed.history import (
     paired,
 )
 
-#: A picture of a run has about so many columns.
+#: The approximate number of columns in a picture of a run.
 _BUCKETS = 240
 _WIDTHS = (0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 30.0, 60.0)
 
@@ -35,7 +35,7 @@ KeyT = TypeVar("KeyT")
 class Call:
     """One operation, from its invoke on. ``took`` is None if it never ended.
 
-    ``ok``: it was answered as it should be; a rotate from an epoch that is not there yet should be refused.
+    ``ok``: it was answered correctly. The correct answer to a rotate from an epoch not yet reached is a refusal.
     """
 
     action: Action
@@ -48,12 +48,12 @@ class Call:
 
     @property
     def over(self) -> float:
-        """When it was; never, if it never ended."""
+        """The time of its end; infinite if it never ended."""
         return math.inf if self.took is None else self.at + self.took
 
 
 class Window(NamedTuple):
-    """A fault from its begin to its end."""
+    """A fault from its beginning to its end."""
 
     fault: FaultBegan
     ended: float
@@ -64,7 +64,7 @@ class Window(NamedTuple):
 
 
 class Try(NamedTuple):
-    """A request of a client: a call, or one that was not even sent."""
+    """A client's request: a call, or a request that was due and not sent."""
 
     node: str
     at: float
@@ -73,10 +73,10 @@ class Try(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """``calls`` in the order of their invokes; those that were asked to read all back at the end are not among them.
+    """``calls``: in the order of their invokes, without those that read everything back at the end.
 
-    ``tries`` are these and what was not sent. ``mending`` has the times from which a disk was being mended, ``whole`` those at
-    which all nodes were whole.
+    ``tries``: the calls, and the requests not sent. ``mending``: the times from which a disk was being mended. ``whole``: the
+    times at which all nodes were whole.
     """
 
     calls: list[Call]
@@ -90,7 +90,7 @@ class Measured(NamedTuple):
 
 
 def measured(records: Sequence[Record]) -> Measured:
-    """Calls and faults out of a history. A fault that has no end lasts as long as the history."""
+    """Extracts calls and faults from a history. A fault without an end lasts as long as the history."""
     end = max((getattr(record, "at", 0.0) for record in records), default=0.0)
     ended = {record.number: record.at for record in records if isinstance(record, FaultEnded)}
     calls = [_call(*call) for call in paired(records).values() if call[0].client != READER]
@@ -116,7 +116,7 @@ def _call(invoke: Invoke, complete: Complete | None) -> Call:
 
 
 def operations(calls: Sequence[Call]) -> dict[str, Operation]:
-    """Returns the figures by action, in the order in which the actions first came."""
+    """Returns the figures by action, in the order in which the actions first occur."""
     return {action.value: _operation(group) for action, group in _grouped(calls, lambda call: call.action).items()}
 
 
@@ -135,7 +135,7 @@ def _operation(calls: Sequence[Call]) -> Operation:
 
 
 def bucket_seconds(end: float) -> float:
-    """The width that shows a run of this length in about as many buckets as a picture has columns."""
+    """Returns the bucket width with which a run of this length has about as many buckets as a picture has columns."""
     return next((width for width in _WIDTHS if end / width <= _BUCKETS), _WIDTHS[-1])
 
 
@@ -149,18 +149,18 @@ def _series(buckets: Sequence[Sequence[Call]]) -> Series:
 
 
 def _counts(buckets: Sequence[Sequence[Call]]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """How many calls each bucket has, and how many of them were ok."""
+    """Returns, for each bucket, the number of calls, and the number of those that were ok."""
     return tuple(map(len, buckets)), tuple(sum(call.ok for call in bucket) for bucket in buckets)
 
 
 def availability(calls: Sequence[Call], nodes: Iterable[str], end: float, width: float) -> dict[str, Through]:
-    """Requests through each node, and how many of them were ok."""
+    """Returns the number of requests through each node, and of those that were ok, by bucket."""
     by_node = _grouped(calls, lambda call: call.node)
     return {node: Through(*_counts(_bucketed(by_node.get(node, []), end, width))) for node in nodes}
 
 
 def quantile(ordered: Sequence[float], share: float) -> float | None:
-    """The smallest of the values that so large a share of them does not exceed. None if there are none."""
+    """Returns the smallest value that at least this share of the values does not exceed. None if there are no values."""
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else None
 
 

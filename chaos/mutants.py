@@ -28,12 +28,12 @@ from chaos.testbed.host import private_mounts
 _BROKEN = (sys.executable, "-P", "-m", "tests.rigs.broken")
 _LIST_SECONDS = 60.0
 _RATE = 25.0
-#: Seeds after which a mutant has survived.
+#: The number of seeds to try before a mutant counts as surviving.
 _SEEDS = 3
 
 
 class Mutant(msgspec.Struct, frozen=True):
-    """``undoes`` says which safety; ``faults`` are the kinds or families of faults that show it."""
+    """A mutant. ``undoes``: the safety that it removes. ``faults``: the kinds or families of faults that expose it."""
 
     name: str
     undoes: str
@@ -41,15 +41,15 @@ class Mutant(msgspec.Struct, frozen=True):
 
 
 def known() -> list[Mutant]:
-    """Returns the mutants that real processes can show."""
+    """Returns the mutants that real processes can expose."""
     done = subprocess.run([*_BROKEN, "--list"], capture_output=True, timeout=_LIST_SECONDS, check=True)
     return msgspec.json.decode(done.stdout, type=list[Mutant])
 
 
 def hunt(names: Sequence[str], seconds: float) -> int:
-    """Prints by which rule each mutant was noticed, and when; ``names`` are those to try, none means all.
+    """Prints by which rule each mutant was noticed, and when. ``names``: the mutants to try; empty means all.
 
-    ``seconds``: of work for each run. Returns 1 if one was not noticed, else 0. Raises ValueError for a name that no mutant has.
+    ``seconds``: the work of each run. Returns 1 if a mutant was not noticed, else 0. Raises ValueError for an unknown name.
     """
     mutants = known()
     if unknown := sorted(set(names) - {mutant.name for mutant in mutants}):
@@ -68,7 +68,7 @@ def hunt(names: Sequence[str], seconds: float) -> int:
 
 
 def _first(mutant: Mutant, seconds: float) -> tuple[bool, str]:
-    """Whether some seed notices the mutant, and what is to be said of it. A run that comes to nothing is one that did not."""
+    """Returns whether a run with some seed notices the mutant, and a line about it. A run that fails has not noticed it."""
     words = ""
     for seed in range(1, _SEEDS + 1):
         try:
@@ -83,7 +83,7 @@ def _first(mutant: Mutant, seconds: float) -> tuple[bool, str]:
 
 
 def noticed(mutant: Mutant, seed: int, seconds: float) -> tuple[str | None, Summary]:
-    """Returns by which rule the mutant was noticed, and after how many seconds, None if it was not; and the run."""
+    """Returns the rule by which the mutant was noticed, and after how many seconds, or None; and the run's summary."""
     with tempfile.TemporaryDirectory(prefix="quorumvault-chaos-mutant-") as name:
         report = Path(name)
         summary = break_nodes(mutant, seed, seconds, report)

@@ -38,7 +38,7 @@ table inet chaos {
 
 
 def run_inside(arguments: Sequence[str]) -> int:
-    """Runs this harness with these arguments in namespaces made for it; its exit code. Raises Unavailable."""
+    """Runs this harness with these arguments in new namespaces. Returns its exit code. Raises Unavailable."""
     if os.geteuid() != 0:
         raise Unavailable("network namespaces are made by root alone; run it as root, or without --net namespaces")
     missing = [tool for tool in ("ip", "nft") if shutil.which(tool) is None]
@@ -87,7 +87,7 @@ class Firewalls:
         self._verdicts: dict[Wire, str] = {}
 
     async def cut(self, wires: Collection[Wire], *, loses: bool) -> None:
-        """Drops the packets. TCP decides whether bytes are lost: they are once an end has given up."""
+        """Drops the packets of these wires. Bytes are lost only once an end of the TCP connection gives up."""
         await self._set(dict.fromkeys(wires, "drop"))
 
     async def disturb(self, wires: Collection[Wire], weather: Weather) -> None:
@@ -106,7 +106,7 @@ class Firewalls:
             raise Unavailable("in network namespaces each node is at its own address")
 
     async def _set(self, verdicts: dict[Wire, str]) -> None:
-        """Each node's rules as a whole, in one transaction."""
+        """Sets all rules of each node in one transaction."""
         self._verdicts |= verdicts
         for node in NODES:
             rules = [
@@ -127,7 +127,7 @@ class Firewalls:
 
 @contextlib.asynccontextmanager
 async def in_namespaces(place: Path, seed: int) -> AsyncIterator[tuple[Cluster, Network]]:
-    """A site (network.py), inside of ``run_inside``. Nothing in it is left to chance, so the seed decides nothing."""
+    """A site (network.py), inside ``run_inside``. It draws no random numbers, so the seed has no effect."""
     prefix = os.environ[VARIABLE]
     firewalls = Firewalls(prefix)
     for name in NODES:

@@ -31,7 +31,7 @@ _CHUNK_BYTES = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Weather:
-    """Seconds that bytes are late, and up to how many more; the share of what is sent that is lost, or comes twice."""
+    """The delay of bytes in seconds, and the most jitter; the share of chunks that are lost, or duplicated."""
 
     delay: float = 0.0
     spread: float = 0.0
@@ -40,20 +40,20 @@ class Weather:
 
 
 class Network(Protocol):
-    """Wires are cut or disturbed, never both."""
+    """A network. A wire may be cut or disturbed, never both."""
 
     async def cut(self, wires: Collection[Wire], *, loses: bool) -> None:
-        """Nothing passes any more. Connections stay, and hang; what was sent on them meanwhile may be lost for good."""
+        """Stops all bytes on these wires. Connections stay open and hang; bytes sent meanwhile may be lost for good."""
 
     async def disturb(self, wires: Collection[Wire], weather: Weather) -> None: ...
 
     async def mend(self, wires: Collection[Wire]) -> None: ...
 
     async def move(self, node: str, address: tuple[str, int] | None) -> None:
-        """Leads connections to this node to another host and port; None leads them back to its own. Raises Unavailable."""
+        """Redirects connections to this node to another host and port; None directs them back. Raises Unavailable."""
 
 
-#: (an empty directory, the run's seed) → a cluster in it that was not started yet, and what is between its nodes.
+#: (an empty directory, the run's seed) → a cluster in the directory, not yet started, and the network between its nodes.
 Site = Callable[[Path, int], AbstractAsyncContextManager[tuple[Cluster, Network]]]
 
 _CALM = Weather()
@@ -70,19 +70,19 @@ class _WireState:
 
     @property
     def spoils(self) -> bool:
-        """True if bytes on this wire may be lost or repeated, so that its connections have to end when it is mended."""
+        """True if bytes on this wire may be lost or duplicated, so that its connections must end when it is mended."""
         return self.loses or self.weather.loss > 0 or self.weather.twice > 0
 
 
 class Links:
-    """The proxies between nodes at these peer addresses (host, port). Implements Network; ``open`` first, ``close`` at the end.
+    """The proxies between nodes at these peer addresses (host, port). Implements Network. Call ``open`` first, ``close`` last.
 
-    ``seed`` decides which bytes are late, lost or repeated, as far as the machine's own timing lets it.
+    ``seed`` determines which bytes are late, lost or duplicated, as far as the machine's timing allows.
     """
 
     def __init__(self, peers: Mapping[str, tuple[str, int]], seed: int) -> None:
         self._peers = dict(peers)
-        #: The addresses of nodes that are not at their own.
+        #: The other addresses of nodes that were moved.
         self._moved: dict[str, tuple[str, int]] = {}
         self._rng = Random(seed)
         self._wires = {(a, b): _WireState() for a in peers for b in peers if a != b}
@@ -95,7 +95,7 @@ class Links:
             self._servers[dialler, listener] = await asyncio.start_server(serve, self._peers[listener][0], 0)
 
     def address(self, dialler: str, listener: str) -> str:
-        """HOST:PORT at which ``dialler`` reaches ``listener``."""
+        """Returns HOST:PORT at which ``dialler`` reaches ``listener``."""
         host, port = self._servers[dialler, listener].sockets[0].getsockname()[:2]
         return f"{host}:{port}"
 
@@ -114,7 +114,7 @@ class Links:
             self._wires[wire].weather = weather
 
     async def mend(self, wires: Collection[Wire]) -> None:
-        """Delivers what was held back. Connections that lost something end; those that were only late go on."""
+        """Mends wires, and delivers held bytes. Ends connections that lost bytes; connections that were only late go on."""
         spoilt = {link for wire in wires if self._wires[wire].spoils for link in (wire, wire[::-1])}
         await self._end([task for task, link in self._connections.items() if link in spoilt])
         for wire in wires:
@@ -123,7 +123,7 @@ class Links:
             state.passes.set()
 
     async def move(self, node: str, address: tuple[str, int] | None) -> None:
-        """Connections that are open stay where they are."""
+        """Redirects new connections only; open connections stay where they are."""
         if address is None:
             self._moved.pop(node, None)
         else:
@@ -136,7 +136,7 @@ class Links:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _serve(self, dialler: str, listener: str, near: asyncio.StreamReader, answer: asyncio.StreamWriter) -> None:
-        """One connection of ``dialler`` to ``listener``, until either end closes it or the stream is spoilt."""
+        """Serves one connection from ``dialler`` to ``listener``, until either end closes it or the stream is corrupted."""
         task = asyncio.current_task()
         assert task is not None
         self._connections[task] = dialler, listener
@@ -154,9 +154,9 @@ class Links:
                         pump.cancel()
                     await asyncio.gather(*pumps, return_exceptions=True)
         except OSError:
-            pass  # nobody listens there: the dialler's connection ends, as if it had been refused
+            pass  # no process listens there: the dialler's connection ends, as if refused
         except asyncio.CancelledError:
-            pass  # ended from outside: the task is over, and the server has no further use for it
+            pass  # cancelled from outside: the task is over, and the server does not need its result
         finally:
             del self._connections[task]
             answer.transport.abort()
@@ -185,7 +185,7 @@ async def on_loopback(place: Path, seed: int) -> AsyncIterator[tuple[Cluster, Ne
 
 @contextlib.asynccontextmanager
 async def behind_proxies(cluster: Cluster, seed: int) -> AsyncIterator[Links]:
-    """The cluster was not started yet: each node gets a configuration in which its peers' addresses are those of its proxies."""
+    """Yields open proxies for a cluster that has not started. Each node gets a configuration with its proxies as peers."""
     settings = yaml.safe_load((cluster.directory / "cluster.yaml").read_text())
     links = Links({name: _host_port(settings["nodes"][name]["peer"]) for name in NODES}, seed)
     await links.open()

@@ -28,15 +28,15 @@ from chaos.testbed.host import private_mounts
 from chaos.trial import AT_ONCE, FAULTS, FIRST, ORDERS, OWNER, SECOND, Cell, Trial
 
 _FLOOR = 16 << 20
-#: The three disks become the same in so many seconds, unless the machine is very busy.
+#: Seconds in which the three disks become identical, unless the machine is very busy.
 _SAME = 60.0
 _SOCKETS = shutil.ignore_patterns("*.sock")
 
 
 @contextmanager
 def prepared(records: int) -> Iterator[tuple[Path, Mapping[str, str], Mapping[str, str], dict[str, str]]]:
-    """Yield a folder with the disks of a stopped cluster: as they were some time ago (older), as all three have all records
-    (same), and as the third missed the last tenth (behind); addresses, API keys, tokens by value."""
+    """Yields a folder with the disks of a stopped cluster at three moments: some time ago (older), with all records on all three
+    (same), and with the last tenth missing on the third (behind); then addresses, API keys, and tokens by value."""
     with tempfile.TemporaryDirectory(prefix="quorumvault-pairs-") as name:
         place = Path(name)
         with Cluster.create(place / "behind", [OWNER]) as cluster:
@@ -52,7 +52,7 @@ def prepared(records: int) -> Iterator[tuple[Path, Mapping[str, str], Mapping[st
             cluster.wait_ready(FIRST, SECOND)
             _write(cluster, tokens, last // 2)
             cluster.kill(FIRST, SECOND)
-            cluster.start(FIRST, SECOND)  # what is in a log becomes a table at a start
+            cluster.start(FIRST, SECOND)  # a start writes the log's records to a table
             cluster.wait_ready(FIRST, SECOND)
             _write(cluster, tokens, last - last // 2)
             cluster.kill(FIRST, SECOND)
@@ -75,14 +75,14 @@ def _write(cluster: Cluster, tokens: dict[str, str], count: int) -> None:
 
 
 def _settle(cluster: Cluster) -> None:
-    """Wait until all three disks are the same, and stop."""
+    """Waits until all three disks are identical, and stops the nodes."""
     if not wait_for(lambda: all(list(peer) == ["records"] for peer in cluster.verify(FIRST).values()), _SAME):
         raise ClusterError("the disks do not become the same")
     cluster.stop()
 
 
 def cells(only: Sequence[str], seed: int) -> list[Cell]:
-    """All of them in an order by the seed; those of ``only``, each "rotten, full, at once" say, in that one."""
+    """Returns all cells in an order drawn from the seed, or those named in ``only``, such as "rotten, full, at once"."""
     if only:
         parts = [[part.strip() for part in text.split(",")] for text in only]
         if any(len(each) != len(("first", "second", "order")) for each in parts):
@@ -98,7 +98,7 @@ def cells(only: Sequence[str], seed: int) -> list[Cell]:
 
 
 def try_all(chosen: Sequence[Cell], records: int, keep: Path | None = None) -> Iterator[Cell]:
-    """Run the cells, and yield each when it is done. ``keep``: a directory for the clusters of those that went wrong."""
+    """Runs the cells, and yields each when it is done. ``keep``: a directory for the clusters of failed cells."""
     if any("full" in (cell.first, cell.second) for cell in chosen):
         private_mounts()
     with prepared(records) as (place, addresses, keys, tokens):
@@ -116,14 +116,14 @@ def try_all(chosen: Sequence[Cell], records: int, keep: Path | None = None) -> I
 
 
 def row(cell: Cell) -> str:
-    """A row of the table in docs/operations.md."""
+    """Returns a cell's row of the table in docs/operations.md."""
     typed = "; ".join(cell.typed) or "nothing"
     lost = f"{cell.lost:,}" if cell.lost else "nothing"
     return f"| {cell.first} | {cell.order} | {cell.second} | {'; '.join(cell.seen)} | {lost} | {typed} |"
 
 
 def main(only: Sequence[str], records: int, seed: int, keep: Path | None) -> int:
-    """Print a row for each cell, and what was wrong. Returns the exit code."""
+    """Prints a row for each cell, and what was wrong. Returns the exit code."""
     began, chosen, failed = time.monotonic(), cells(only, seed), 0
     if keep is not None:
         keep.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ _SECONDS = struct.Struct("=q")
 
 
 def c_compiler() -> str:
-    """Raises Unavailable if there is none."""
+    """Returns the path of a C compiler. Raises Unavailable if there is none."""
     found = shutil.which("gcc") or shutil.which("cc")
     if found is None:
         raise Unavailable("no C compiler, which is to build the libraries in front of disks and clocks")
@@ -20,7 +20,7 @@ def c_compiler() -> str:
 
 
 class Injector:
-    """Both libraries, compiled into ``directory``, and the files that they obey. Raises Unavailable without a compiler."""
+    """Both libraries, compiled into ``directory``, and the files that control them. Raises Unavailable without a compiler."""
 
     def __init__(self, directory: Path) -> None:
         compiler = c_compiler()
@@ -30,7 +30,7 @@ class Injector:
             tool(compiler, "-shared", "-fPIC", "-O2", "-Wall", "-o", str(library), str(source), "-ldl", "-lpthread")
 
     def variables(self, node: str) -> dict[str, str]:
-        """The environment of the node's process."""
+        """Returns the environment variables for the node's process."""
         clock = self._clock(node)
         if not clock.exists():
             clock.write_bytes(_SECONDS.pack(0))
@@ -50,7 +50,7 @@ class Injector:
 
     def _set_clock(self, node: str, seconds: int) -> None:
         clock = self._clock(node)
-        with clock.open("r+b", buffering=0) as file:  # written in place: the node's process has it mapped
+        with clock.open("r+b", buffering=0) as file:  # written in place, since the node's process has the file mapped
             file.write(_SECONDS.pack(seconds))
 
     def _tell(self, node: str, order: str, words: str) -> Damage:

@@ -23,7 +23,7 @@ from chaos.testbed.history import Machine
 
 #: Seconds between two answers, and between two lines about them.
 _PAUSE, _LINE = 0.1, 1.0
-#: CPU seconds of work in each second: many times a scheduler's slice, and little beside what nodes take.
+#: CPU seconds of work in each second: many times a scheduler's time slice, and little beside the nodes' work.
 _WORK = 0.04
 _BLOCK = bytes(4096)
 _ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
@@ -31,13 +31,13 @@ _REQUEST = b"GET / HTTP/1.1\r\nHost: probe\r\n\r\n"
 _END_OF_HEAD = b"\r\n\r\n"
 #: Columns of the first line of /proc/stat, after its name: the time in which no process ran.
 _IDLE = (3, 4)
-#: The columns of time: user, nice, system, idle, iowait, irq, softirq, steal. What guests take is in user already.
+#: The columns of time: user, nice, system, idle, iowait, irq, softirq, steal. Guest time is part of user time.
 _COLUMNS = 8
 
 
 @contextlib.asynccontextmanager
 async def watched(recorder: Recorder, place: Path) -> AsyncIterator[None]:
-    """The machine is watched in the block; ``place`` is on the disk that is synced."""
+    """Watches the machine during the block. ``place`` is on the disk whose syncs are measured."""
     command = (sys.executable, "-P", "-m", "chaos.probe", str(place / "probe"))
     variables = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
     process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, env=variables)
@@ -55,13 +55,13 @@ async def _write_down(process: asyncio.subprocess.Process, recorder: Recorder) -
     assert process.stdout is not None
     decoder = msgspec.json.Decoder(Machine)
     async for line in process.stdout:
-        if line.endswith(b"\n"):  # the last one may be cut off
+        if line.endswith(b"\n"):  # the last line may be incomplete
             seen = decoder.decode(line)
             recorder.write(msgspec.structs.replace(seen, since=recorder.at(seen.since), at=recorder.at(seen.at)))
 
 
 class CpuTime(NamedTuple):
-    """CPU seconds since the start: of everything, idle time included; of what ran; and of one process with its children."""
+    """CPU seconds since boot: in total, idle time included; of all processes; and of one process with its children."""
 
     all: float
     ran: float
@@ -69,14 +69,14 @@ class CpuTime(NamedTuple):
 
 
 def cpu_time(parent: int, proc: Path = Path("/proc")) -> CpuTime:
-    """``parent``: the process whose time, with that of its children, is told apart; it has that of children which have ended."""
+    """Reads the CPU time. ``parent``: the process to count apart, with its children; ended children count in its own time."""
     columns = [int(column) for column in (proc / "stat").read_text().split("\n", 1)[0].split()[1 : 1 + _COLUMNS]]
     everything = sum(columns)
     ours = 0
     for entry in proc.iterdir():
         if entry.name.isdigit():
-            with contextlib.suppress(OSError):  # it has ended meanwhile
-                # The name of the program stands in brackets, and may have any character in it.
+            with contextlib.suppress(OSError):  # the process has ended meanwhile
+                # The program's name is in parentheses, and may contain any character.
                 fields = (entry / "stat").read_text().rpartition(")")[2].split()
                 if parent in (int(entry.name), int(fields[1])):
                     ours += sum(map(int, fields[11:15]))
@@ -85,7 +85,7 @@ def cpu_time(parent: int, proc: Path = Path("/proc")) -> CpuTime:
 
 
 def shares(before: CpuTime, now: CpuTime) -> tuple[float, float]:
-    """Returns which share of all CPU time was ours, and which others'. However coarse ticks are, both are from 0 to 1."""
+    """Returns the shares of all CPU time of this harness and of others. Both are from 0 to 1, however coarse the ticks are."""
     everything = max(now.all - before.all, 1e-9)
     ran = min(max(now.ran - before.ran, 0.0) / everything, 1.0)
     ours = min(max(now.ours - before.ours, 0.0) / everything, ran)
@@ -106,7 +106,7 @@ async def _ask(port: int) -> None:
 
 
 async def _lateness(port: int) -> float:
-    """One pause and one answer: by how many seconds they took longer than they have to."""
+    """Makes one pause and one request. Returns the seconds by which they took longer than necessary."""
     began, worked = time.monotonic(), time.process_time()
     await asyncio.sleep(_PAUSE)
     await _ask(port)
@@ -114,7 +114,7 @@ async def _lateness(port: int) -> float:
 
 
 def _work() -> float:
-    """Computes something. Returns the seconds in which it could not, since it had no core."""
+    """Computes for a moment. Returns the seconds that it waited for a core."""
     began, worked = time.monotonic(), time.process_time()
     while time.process_time() - worked < _WORK:
         hashlib.sha256(_BLOCK)
@@ -131,7 +131,7 @@ def _sync(file: Path) -> float:
 
 
 async def watch(file: Path, parent: int, tell: Callable[[Machine], None]) -> None:
-    """Tells of the machine once a second, while its parent lives."""
+    """Reports on the machine once a second, while its parent lives."""
     async with await asyncio.start_server(_serve, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         before, since = cpu_time(parent), time.monotonic()

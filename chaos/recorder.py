@@ -12,7 +12,7 @@ import msgspec
 
 from chaos.testbed.history import Action, Complete, Invoke, Note, Outcome, Record
 
-#: The digits of a second that times have.
+#: The number of decimal digits of times in seconds.
 _DIGITS = 4
 
 
@@ -34,24 +34,24 @@ class Recorder:
 
     @property
     def now(self) -> float:
-        """Seconds since the run began."""
+        """Returns the seconds since the run began."""
         return round(self._clock() - self._zero, _DIGITS)
 
     def at(self, monotonic: float) -> float:
-        """Seconds from the run's begin to a time of the system's monotonic clock, which all processes share."""
+        """Converts a time of the system's monotonic clock, which all processes share, to seconds since the run began."""
         return round(monotonic - self._zero, _DIGITS)
 
     def invoke(
         self, action: Action, owner: str, node: str, given: tuple[str, ...], epoch: int, *, client: int, final: bool = False
     ) -> int:
-        """Called before the request is sent. The number of the operation."""
+        """Records the start of an operation, before its request is sent. Returns the operation's number."""
         op = self._ops
         self._ops += 1
         self.write(Invoke(op, action, owner, node, given, epoch, self.now, final, client))
         return op
 
     def complete(self, op: int, outcome: Outcome, answers: tuple[str | None, ...] = (), epoch: int = 0, why: str = "") -> None:
-        """Called after the answer has come."""
+        """Records the end of an operation, after its answer has come."""
         self.write(Complete(op, outcome, answers, epoch, self.now, why))
 
     def note(self, words: str) -> None:

@@ -20,7 +20,7 @@ from chaos.testbed import history
 from chaos.testbed.history import Begun, Complete, FaultBegan, FaultEnded, Invoke, Note, Outcome, Record
 
 PAGE = "report.html"
-#: Pairs of a call that are shown where none of them is known to matter.
+#: The most pairs of a call to show if none of them is known to matter.
 _PAIRS = 4
 #: Finds the tokens and values that a rule's detail names.
 _NAMED = re.compile(r"qv_\d+_\w+|=[\w#-]+")
@@ -33,7 +33,7 @@ _MEANINGS = {
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One item of a call, and its answer if there was one. ``named``: the broken rule is about it."""
+    """One item of a call, and its answer, if any. ``named``: the broken rule is about this item."""
 
     given: str
     answer: str | None
@@ -42,7 +42,7 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A call that a violation is about, or a fault between two of them (``words``). ``more``: pairs that are not shown."""
+    """A call that a violation is about, or a fault between two such calls (``words``). ``more``: how many pairs are not shown."""
 
     at: float
     words: str = ""
@@ -55,7 +55,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """A figure in large letters; ``held`` is None where nothing is aimed at."""
+    """A figure in large letters. ``held`` says whether its aim was met; None without an aim."""
 
     figure: str
     words: str
@@ -63,7 +63,7 @@ class Tile:
 
 
 def write(directory: Path) -> Path:
-    """The page of the run in this directory. Raises OSError, msgspec.MsgspecError."""
+    """Writes the page of the run in this directory. Returns its path. Raises OSError, msgspec.MsgspecError."""
     summary = msgspec.json.decode((directory / "summary.json").read_bytes(), type=Summary)
     page = directory / PAGE
     page.write_text(render(summary, history.read(directory / "history.jsonl")), encoding="utf-8")
@@ -71,7 +71,7 @@ def write(directory: Path) -> Path:
 
 
 def render(summary: Summary, records: Sequence[Record]) -> str:
-    """The page's HTML."""
+    """Returns the page's HTML."""
     begun = next((record for record in records if isinstance(record, Begun)), None)
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -94,7 +94,7 @@ def render(summary: Summary, records: Sequence[Record]) -> str:
 
 
 def replay(summary: Summary, begun: Begun | None) -> str:
-    """The command that does the same to the nodes again; what they do then depends on the machine, too."""
+    """Returns the command that repeats the same faults. The nodes' behaviour then also depends on the machine."""
     if summary.profile == "mutant":
         return shlex.join(["bin/chaos", "mutants", *summary.command[-1:]])
     if summary.profile not in ("run", "long") or begun is None:
@@ -104,7 +104,7 @@ def replay(summary: Summary, begun: Begun | None) -> str:
 
 
 def tiles(summary: Summary) -> list[Tile]:
-    """Returns the figures that stand at the top of the page."""
+    """Returns the figures at the top of the page."""
     aims, operations = summary.aims, summary.operations.values()
     asked, ok = sum(each.asked for each in operations), sum(each.ok for each in operations)
     served = aims.served
@@ -130,7 +130,7 @@ def _time(seen: Spread | None, aim: float, words: str) -> Tile:
 
 
 def concerned(summary: Summary, records: Sequence[Record]) -> Iterator[Call]:
-    """The calls that a violation is about, in the order of their invokes, and the faults between the first and the last."""
+    """Yields the calls that a violation is about, in the order of their invokes, and the faults between first and last."""
     violation = summary.violation
     if violation is None:
         return
@@ -161,7 +161,7 @@ def _call(invoke: Invoke, complete: Complete | None, named: frozenset[str], *, g
 
 
 def _longest(summary: Summary) -> float:
-    """The scale of the bars that show recoveries: seconds, at least the aim."""
+    """Returns the scale of the bars that show recoveries, in seconds: at least the aim."""
     times = (seconds for fault in summary.faults for seconds in (fault.back_seconds, fault.calm_seconds))
     return max([summary.aims.recovery_aim, *filter(None, times)])
 

@@ -37,28 +37,28 @@ from chaos.testbed.spelling import Speller
 from chaos.verdict import Observed, judge
 from chaos.workload import OWNERS, Workload
 
-#: The file to which ``quorumvault init`` writes the master secret, in 64 hexadecimal digits.
+#: The file to which ``quorumvault init`` writes the master secret, as 64 hexadecimal digits.
 MASTER_SECRET = "secrets/master-s1.key"
 HISTORY, SUMMARY, TOKENS = "history.jsonl", "summary.json", "tokens.tsv"
-#: Of the small disk: more than a node wants to have free before it takes writes again (640 MiB), and many times what data and
-#: event log of a long run take.
+#: The size of the small disk: more than the free space at which a node accepts writes again (640 MiB), and many times the data
+#: and event log of a long run.
 _SMALL_DISK_MEGABYTES = 800
 
 
 class Teller:
-    """Hears what happens, with the seconds since the run began. This one keeps silent."""
+    """Is told what happens, with the seconds since the run began. This base class prints nothing."""
 
     def say(self, at: float, words: str) -> None: ...
 
     def began(self, at: float, fault: Fault, words: str) -> None: ...
 
     def ended(self, at: float, fault: Fault, counts: Mapping[Outcome, int]) -> None:
-        """``counts``: what came of the requests that ended meanwhile."""
+        """Tells that a fault ended. ``counts``: the outcomes of the requests that ended during the fault."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """The options of a run. ``plan`` has the faults, ``kinds`` those asked for; ``command`` runs a node, empty for the default.
+    """The options of a run. ``plan``: the faults. ``kinds``: the kinds requested. ``command`` runs a node; empty: the default.
 
     ``rate``: requests a second through each node. ``rejoins``: see Faults.
     """
@@ -76,7 +76,7 @@ class Options:
 
 
 async def run(options: Options, site: Site, unavailable: dict[str, str], tell: Teller) -> Summary:
-    """Everything but the HTML report. Raises ClusterError, Unavailable if the harness cannot do its work."""
+    """Does everything but the HTML report. Raises ClusterError, Unavailable if the harness cannot do its work."""
     options.report.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="quorumvault-chaos-") as name:
         place = Path(name)
@@ -138,7 +138,7 @@ async def _work(
     convergence = ConvergenceWatch(replicas.nodes, replicas.difference, recorder)
 
     def heard(fault: Fault, words: str, begins: bool) -> None:
-        """Tells of a fault, and once it is over what it meant for clients."""
+        """Tells of a fault, and at its end of its effects on clients."""
         if begins:
             convergence.begun()
             before[fault.number] = dict(workload.counts)
@@ -167,7 +167,7 @@ async def _work(
 
 
 async def _end(options: Options, cluster: Cluster, workload: Workload, recorder: Recorder, observed: Observed) -> None:
-    """Read everything back, and stop the nodes."""
+    """Reads everything back, and stops the nodes."""
     order = Random(options.seed).sample(NODES, len(NODES))
     observed.final, problems = await read_back(cluster, workload, recorder, order)
     observed.not_ready += problems
@@ -186,7 +186,7 @@ async def _under_faults(
     recorder: Recorder,
     heard: Callable[[Fault, str, bool], None],
 ) -> None:
-    """Clients work while faults come and go; then everything is mended, however it ended."""
+    """Runs clients and faults together; then mends everything, however that ended."""
     ends = recorder.now + options.seconds
     try:
         async with asyncio.TaskGroup() as tasks:
@@ -215,7 +215,7 @@ def _key_trial(cluster: Cluster, recorder: Recorder, seed: int) -> KeyTrial:
 
 
 def _injector(cluster: Cluster, place: Path) -> Injector | None:
-    """Loads the libraries in front of every disk and clock, if there are any: then a kill loses what a power cut loses."""
+    """Preloads the libraries for every disk and clock, if available. With them a kill loses what a power cut would lose."""
     try:
         injector = Injector(place)
     except Unavailable:
@@ -237,7 +237,7 @@ def _begun(options: Options, cluster: Cluster) -> Begun:
 
 
 def summarise(options: Options, records: Sequence[Record], observed: Observed) -> Summary:
-    """The verdict on a history, and its figures."""
+    """Returns the verdict on a history, and its figures."""
     found = measures.measured(records)
     seen = aftermath.faults(found)
     judgement = judge(history.calls(records), observed, {fault.kind for fault in seen}, liveness.judge(seen))

@@ -4,22 +4,23 @@ from enum import StrEnum
 
 import msgspec
 
-#: The share of requests through the two other nodes that is to succeed, and from how many seconds after a fault began.
+#: The aim for the share of requests through the two other nodes that succeed, and the seconds after a fault began from which
+#: they count.
 SERVED_AIM, NOTICED_SECONDS = 0.999, 1.0
-#: That of the interval in which that share lies: a run in a hundred is judged wrongly if each of its requests is left to chance.
+#: The confidence of the interval of that share: if requests fail at random, one run in a hundred is judged wrongly.
 CONFIDENCE = 0.99
 #: The most seconds after a fault's end until requests are answered as before.
 RECOVERY_AIM = 5.0
-#: The most seconds after a fault's end until no disk joins and none lacks anything. One that has lost something asks the others
-#: for it after ``timeouts.request`` (10 s), when no request of before is under way any more; a new one copies everything.
+#: The most seconds after a fault's end until no disk joins and none lacks records. A disk that lost records asks the others for
+#: them after ``timeouts.request`` (10 s), when no earlier request is under way any more; a new disk copies everything.
 MENDING_AIM = 30.0
-#: The most seconds after that, or after the fault's end, until all three replicas hold the same. A comparison is due
-#: ``timeouts.round`` (2 s) after a link is back, and soon done; one that fails is made again after 10 s, and is late.
+#: The most seconds after that, or after the fault's end, until all three replicas are identical. A comparison is due
+#: ``timeouts.round`` (2 s) after a link is back, and is soon done; a failed comparison is repeated after 10 s, which is late.
 CONVERGENCE_AIM = 10.0
 
 
 class Verdict(StrEnum):
-    """``UNKNOWN``: nothing wrong was seen, and not enough was seen to say that nothing is."""
+    """The verdict. ``UNKNOWN``: the run saw nothing wrong, but too little to rule it out."""
 
     VALID = "valid"
     INVALID = "invalid"
@@ -27,7 +28,7 @@ class Verdict(StrEnum):
 
 
 class Broken(msgspec.Struct, frozen=True):
-    """A rule that the history breaks, at operation ``op``; ``ops`` are the operations to show for it, in their order."""
+    """A rule that the history breaks, at operation ``op``. ``ops``: the operations to show for it, in order."""
 
     rule: str
     detail: str
@@ -36,14 +37,14 @@ class Broken(msgspec.Struct, frozen=True):
 
 
 class Share(msgspec.Struct, frozen=True):
-    """Requests that were sent, and those of them that were answered as they should be."""
+    """The number of requests sent, and the number answered correctly."""
 
     asked: int
     ok: int
 
 
 class Operation(msgspec.Struct, frozen=True):
-    """Seconds are of those that were ok, None if there were none. ``items`` are values and tokens in requests that were ok."""
+    """The figures of one operation. Seconds are of ok requests, None without any; ``items``: values and tokens in ok requests."""
 
     asked: int
     ok: int
@@ -72,17 +73,17 @@ class Through(msgspec.Struct, frozen=True):
 
 
 class FaultSeen(msgspec.Struct, frozen=True):
-    """A fault and what requests met. None where it was not seen before something else happened.
+    """A fault and its effects on requests. A figure is None if another fault came before it could be seen.
 
-    ``alone``: no other fault was there at the same time, and what the one before had begun was over. ``others``: requests through
-    nodes that it is not on, from NOTICED_SECONDS after its begin to its end; ``quiet``: those of them that were made and answered
-    while the machine was not busy with other things. ``back_seconds``: from its end until requests through its nodes succeeded
-    again. ``calm_seconds``: from its end to the begin of the last request that failed of what this fault began: before the next
-    fault, later but through a node that was not back yet, or when it had waited long before the next fault came.
-    ``mended_seconds``: from its end until no disk joined and none had lost anything any more, 0 if that was so at once.
-    ``converged_seconds``: from its end until all three replicas were the same; ``watched_seconds``: from its end as long as that
-    could be looked at. ``late``: the worst lateness of the control probe meanwhile, None without a probe. ``busy``: the machine
-    was, at some time from its end until what it began was over.
+    ``alone``: no other fault was active at the same time, and the effects of the fault before were over. ``others``: requests
+    through nodes without this fault, from NOTICED_SECONDS after its beginning to its end; ``quiet``: the requests among them that
+    were sent and answered while the machine was not busy with other things. ``back_seconds``: from its end until requests through
+    its nodes succeeded again. ``calm_seconds``: from its end to the start of the last request that failed because of this fault:
+    before the next fault; or later, through a node that was not back yet; or after a long wait before the next fault came.
+    ``mended_seconds``: from its end until no disk joined or lacked lost records any more, 0 if at once. ``converged_seconds``:
+    from its end until all three replicas were identical; ``watched_seconds``: from its end as long as that could be observed.
+    ``late``: the worst lateness of the control probe meanwhile, None without a probe. ``busy``: whether the machine was busy at
+    some time from the fault's end until its effects were over.
     """
 
     number: int
@@ -104,24 +105,25 @@ class FaultSeen(msgspec.Struct, frozen=True):
 
     @property
     def judged(self) -> bool:
-        """Whether the promise covers it: one node at most cannot serve, and nothing else is wrong."""
+        """Whether the promise covers this fault: at most one node cannot serve, and nothing else is wrong."""
         return self.alone and len(self.nodes) <= 1
 
     @property
     def same_seconds(self) -> float | None:
-        """From when all disks were whole again, after its end, until all three replicas were the same."""
+        """Seconds from the time after the fault when all disks were whole until all three replicas were identical."""
         return None if self.converged_seconds is None else max(0.0, self.converged_seconds - self.mended_seconds)
 
     @property
     def recovered_seconds(self) -> float | None:
-        """From its end until requests were answered as before: as far as that was seen, if it was beyond the aim by then."""
+        """Seconds from the fault's end until requests were answered as before. If that was not seen: the part seen, if beyond
+        the aim; else None."""
         if self.calm_seconds is None or (self.nodes and self.back_seconds is None and self.calm_seconds <= RECOVERY_AIM):
             return None
         return max(self.calm_seconds, self.back_seconds or 0.0)
 
 
 class Spread(msgspec.Struct, frozen=True):
-    """A range of figures: of so many the least, the median and the most."""
+    """A range of figures: their number, the least, the median and the most."""
 
     count: int
     least: float
@@ -130,11 +132,11 @@ class Spread(msgspec.Struct, frozen=True):
 
 
 class Aims(msgspec.Struct, frozen=True):
-    """``served``: requests through the others, of all faults that were alone and on one node at most; ``quiet``: see FaultSeen.
+    """``served``: requests through the other nodes, over all faults alone and on at most one node; ``quiet``: see FaultSeen.
 
-    ``between``: with CONFIDENCE the share that is served on a quiet machine lies there. ``recovery`` is over the same faults;
-    ``convergence`` over all after which no other came too soon to see it: there were ``overtaken`` others. It begins when all
-    disks are whole; ``mending`` is over those before.
+    ``between``: the interval in which, with CONFIDENCE, the share served on a quiet machine lies. ``recovery`` covers the same
+    faults. ``convergence`` covers all faults after which no other came too soon to see it; ``overtaken`` counts the rest. It is
+    measured from the time when all disks are whole; ``mending`` covers the time before.
     """
 
     served: Share
@@ -148,14 +150,14 @@ class Aims(msgspec.Struct, frozen=True):
     convergence: Spread | None
     convergence_aim: float
     overtaken: int
-    #: By kind, of the faults that were alone.
+    #: By kind, over the faults that were alone.
     convergence_by_kind: dict[str, Spread]
 
 
 class Load(msgspec.Struct, frozen=True):
-    """The machine while faults came and went, as a control probe saw it second by second (history.Machine).
+    """The machine during the faults, as a control probe saw it second by second (history.Machine).
 
-    ``busy`` of the seconds it was too busy to judge a node by its times.
+    ``busy``: the number of seconds in which the machine was too busy to judge a node by its times.
     """
 
     busy: int
@@ -167,7 +169,7 @@ class Load(msgspec.Struct, frozen=True):
 
 
 class FinalReads(msgspec.Struct, frozen=True):
-    """``tokens`` known at the end, ``reads`` of one each, through ``ways``: a node, with all three or two of them up."""
+    """``tokens`` known at the end, ``reads`` of one token each, over ``ways``: through a node, with three or two nodes up."""
 
     tokens: int
     reads: int
@@ -178,7 +180,7 @@ NOTHING_READ = FinalReads(0, 0, ())
 
 
 class Exit(msgspec.Struct, frozen=True):
-    """A process that ended by itself. ``expected``: something was done to its disk for which that is the right answer."""
+    """A process that ended by itself. ``expected``: a fault on its disk made that the right reaction."""
 
     node: str
     at: float
@@ -188,9 +190,9 @@ class Exit(msgspec.Struct, frozen=True):
 
 
 class Summary(msgspec.Struct, frozen=True):
-    """``series`` and ``availability`` are by buckets of ``bucket_seconds`` from the run's begin, by the time of the invoke.
+    """``series`` and ``availability``: by buckets of ``bucket_seconds`` since the run began, by the time of the invoke.
 
-    ``too_busy``: the verdict is unknown, and for no other reason than that the machine was busy with other things.
+    ``too_busy``: the verdict is unknown only because the machine was busy with other things.
     """
 
     verdict: Verdict

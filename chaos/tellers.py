@@ -11,7 +11,7 @@ from chaos.summary import CONFIDENCE, Aims, Load, Share, Spread, Summary, Verdic
 from chaos.testbed.history import Outcome
 from chaos.testbed.narration import ClaimFailed, Narrator
 
-#: The behaviour to be seen under each kind of fault.
+#: The behaviour to expect under each kind of fault.
 _REASONS = {
     Kind.KILL: "What it acknowledged is synced on two disks. The two others serve on.",
     Kind.KILL_IN_MID_REQUEST: "What became of its requests, nobody knows: each is written down as unknown, not as failed.",
@@ -40,7 +40,7 @@ _REASONS = {
 
 
 class LineTeller(Teller):
-    """Writes a line each to one stream."""
+    """Writes one line for each event to a stream."""
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
@@ -73,7 +73,7 @@ class LineTeller(Teller):
 
 
 class NarratingTeller(Teller):
-    """Tells somebody who watches of each thing that goes wrong, and what is to be seen of it."""
+    """Tells a person who watches about each fault and its visible effects."""
 
     def __init__(self, out: TextIO) -> None:
         self._tell = Narrator(out)
@@ -116,7 +116,7 @@ class NarratingTeller(Teller):
 
 
 def again(options: Options) -> str:
-    """The command that makes the same plan once more. When requests meet it is up to the machine."""
+    """Returns the command that makes the same plan again. The timing of requests depends on the machine."""
     if options.profile == "demo":
         return f"bin/chaos demo --net {options.net}"
     arguments: Sequence[str] = (
@@ -160,14 +160,14 @@ def _figures(summary: Summary) -> Sequence[str]:
 
 
 def share(of: Share) -> str:
-    """Writes a share in per cent, never rounded up to 100 %."""
+    """Returns a share in per cent, never rounded up to 100 %."""
     if not of.asked:
         return "–"
     return "100 %" if of.ok == of.asked else f"{min(100 * of.ok / of.asked, 99.99):.2f} %"
 
 
 def quietly(aims: Aims) -> str:
-    """In words: how certain the share is that was served while the machine was not busy with other things."""
+    """Says in words how certain the share served is, over the time when the machine was not busy with other things."""
     if not aims.quiet.asked:
         return "the machine was busy all that time"
     low, high = aims.between
@@ -179,7 +179,7 @@ def span(of: Spread) -> str:
 
 
 def loaded(machine: Load) -> str:
-    """In words: how busy the machine was, by whom, and how late that made a process that has nothing to do with the store."""
+    """Says in words how busy the machine was, with whose work, and how late that made a process unrelated to the store."""
     late, load = machine.late, machine.load
     return (
         f"load average {load.least:.1f} to {load.most:.1f}; nodes and harness took {machine.ours.median:.0%} of the CPU, others "

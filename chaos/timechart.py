@@ -22,20 +22,20 @@ from chaos.testbed.draw import Scale, areas, path, text
 _LEFT, _WIDTH, _RIGHT = 132.0, 1060.0, 18.0
 _LANE, _LATENCY, _RATE, _SHARE = 17.0, 84.0, 34.0, 26.0
 _BETWEEN, _INSIDE, _TOP, _AXIS = 20.0, 12.0, 22.0, 24.0
-#: The left end of the names of panels.
+#: The left edge of panel names.
 _NAME = 4.0
-#: The largest width of a letter, and the most faults that are labelled by more than their number.
+#: The largest width of a letter, and the most faults whose labels have more than a number.
 _LETTER, _NAMED = 6.3, 40
 _TICK_STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600)
 _TICKS = 14
 _MINUTE = 60
-#: The scale of a run in which nothing was answered: from 1 ms to 1 s.
+#: The latency scale of a run without answers: from 1 ms to 1 s.
 _USUAL_LATENCIES = (0.001, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """The axis of time: ``seconds`` in ``buckets`` over the width of the picture."""
+    """The time axis: ``seconds`` in ``buckets`` over the width of the picture."""
 
     bucket: float
     buckets: int
@@ -48,7 +48,7 @@ class Axis:
         return _LEFT + min(max(at / self.seconds, 0.0), 1.0) * _WIDTH
 
     def edge(self, bucket: float) -> float:
-        """Returns the place at which a bucket begins."""
+        """Returns the position at which a bucket begins."""
         return self.x(bucket * self.bucket)
 
     @property
@@ -59,7 +59,7 @@ class Axis:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A fault in its lane; ``label`` begins at its left end, or ends at the right end of the picture."""
+    """A fault in its lane. ``label`` begins at the bar's left end, or ends at the picture's right end."""
 
     fault: FaultSeen
     lane: int
@@ -67,7 +67,7 @@ class Bar:
 
 
 def chart(summary: Summary) -> Markup:
-    """An ``svg`` element."""
+    """Returns the picture of a run as an ``svg`` element."""
     axis = Axis(summary.bucket_seconds, _buckets(summary))
     bars = lanes(summary.faults, axis)
     top = _TOP + _LANE * (1 + max((bar.lane for bar in bars), default=0)) + _BETWEEN
@@ -91,7 +91,7 @@ def chart(summary: Summary) -> Markup:
 
 
 def lanes(faults: Sequence[FaultSeen], axis: Axis) -> list[Bar]:
-    """Each fault in the first lane that has room for its bar and its label."""
+    """Returns each fault in the first lane with room for its bar and its label."""
     ends: list[float] = []
     bars = []
     for fault in faults:
@@ -104,7 +104,7 @@ def lanes(faults: Sequence[FaultSeen], axis: Axis) -> list[Bar]:
 
 
 def clock(at: float) -> str:
-    """A time of the run, in seconds or in minutes and seconds."""
+    """Returns a time of the run as text, in seconds or in minutes and seconds."""
     return f"{at:g} s" if at < _MINUTE else f"{int(at) // _MINUTE}:{int(at) % _MINUTE:02}"
 
 
@@ -120,7 +120,7 @@ def _described(summary: Summary) -> str:
 
 
 def _panels(summary: Summary, axis: Axis, top: float) -> tuple[list[Markup], float]:
-    """Returns all panels, and the place at which the last one ends."""
+    """Returns all panels, and the position at which the last one ends."""
     parts: list[Markup] = []
     figures = [figure for series in summary.series.values() for figure in (*series.p50, *series.p99) if figure]
     scale = draw.logarithmic(figures or _USUAL_LATENCIES, leading=(1,))
@@ -144,7 +144,7 @@ def _latency(action: str, series: Series, axis: Axis, top: float, scale: Scale) 
     for tick in scale.ticks:
         yield draw.rule(_LEFT, y(tick), _WIDTH)
         yield text(_LEFT - 8, y(tick) + 4, _duration(tick), "tick", "end")
-    # A request that took no measurable time is drawn as if it had none: a logarithmic scale has no 0.
+    # A latency of 0 is drawn as a gap, since a logarithmic scale has no 0.
     p50, p99 = ([figure or None for figure in figures] for figures in (series.p50, series.p99))
     yield path("band", areas(p50, p99, axis.edge, y))
     yield path("p99", draw.steps(p99, axis.edge, y))
@@ -168,7 +168,7 @@ def _share(node: str, through: Through, axis: Axis, top: float) -> Iterator[Mark
 def _answered(
     asked: Sequence[float | None], ok: Sequence[float | None], axis: Axis, bottom: float, unit: float
 ) -> Iterator[Markup]:
-    """Draws what was answered over what was asked, so that the rest shows as lost; ``unit`` is the height of 1."""
+    """Draws answered requests over sent ones, so that the rest shows as lost. ``unit``: the height of 1."""
     zeros = [0.0] * len(asked)
     for name, figures in (("lost", asked), ("answered", ok)):
         yield path(name, areas(zeros, figures, axis.edge, lambda figure: bottom - figure * unit))
@@ -176,7 +176,7 @@ def _answered(
 
 
 def _bar(bar: Bar, axis: Axis, bottom: float) -> Markup:
-    """The bar, its label, and its shade over all panels."""
+    """Returns the bar, its label, and its shade over all panels."""
     fault = bar.fault
     left, top = axis.x(fault.began), _TOP + bar.lane * _LANE
     width = max(axis.x(fault.ended) - left, 2.0)

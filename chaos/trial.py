@@ -19,32 +19,32 @@ OWNER = "clinic"
 FIRST, SECOND, THIRD = NODES
 #: Values in one request.
 AT_ONCE = 1000
-#: Tokens that are asked for through each node whenever its health is looked at.
+#: The number of tokens to read through each node whenever its health is checked.
 _SAMPLE = 100
-#: Where bits flip, as shares of a table.
+#: The positions of flipped bits, as shares of a table.
 _FLIPPED = {FIRST: (0.30, 0.32, 0.60), SECOND: (0.60, 0.80)}
 _SMALL_DISK_MEGABYTES = 96
-#: What has not become whole by itself in so many seconds is the operator's.
+#: Seconds after which the operator acts if the cluster has not become whole by itself.
 _PATIENCE = 25.0
-#: Seconds: until all is well after something was typed; for how long it has to stay so; for a start.
+#: Seconds: until all is well after the operator acted; for which it has to stay well; for a start.
 _WHOLE, _WELL, _STARTING = 60.0, 4.0, 60.0
-#: The second fault comes so many seconds after the first node's start.
+#: Seconds from the first node's start to the second fault.
 _THEN = 1.5
-#: How many times the operator may act.
+#: The most times that the operator may act.
 _STEPS = 5
-#: Within so many seconds of its start each node has told the others what it remembers of them.
+#: Seconds from a node's start until it has told the other nodes what it remembers about them.
 _TOLD = 1.0
 #: Warnings that nodes give at every start of a cluster.
 _OF_ANY_START = (" is down", "it could not ask two nodes which API keys are revoked")
-#: The header of a record of 200 bytes, whose checksum is another one, and other bytes: such a log does not open.
+#: The header of a 200-byte record with a wrong checksum, and other bytes: a store with such a log does not open.
 _TORN = b"\x01\x02\x03\x04" + (200).to_bytes(2, "little") + b"\x01" + random.Random(1).randbytes(300)
 
 
 @dataclass
 class Cell:
-    """``seen``: words of /health, and exit codes; ``typed``: what an operator did; ``wrong``: what must not be.
+    """A cell. ``seen``: words of /health, and exit codes. ``typed``: the operator's commands. ``wrong``: what must not happen.
 
-    ``lost``: acknowledged values that are not told in the end; ``gone``: those that no disk had after the faults.
+    ``lost``: acknowledged values that nodes do not return in the end. ``gone``: values that no disk had after the faults.
     """
 
     first: str
@@ -65,7 +65,7 @@ class Cell:
 
 
 class Trial:
-    """One cell: a cluster that was prepared, its faults, and what becomes of it. ``tokens`` by value: what was acknowledged."""
+    """The trial of one cell: a prepared cluster, its faults, and their outcome. ``tokens``: acknowledged tokens, by value."""
 
     def __init__(self, cluster: Cluster, older: Path, tokens: Mapping[str, str], cell: Cell, ending: ExitStack) -> None:
         self._cluster = cluster
@@ -75,11 +75,11 @@ class Trial:
         self._ending = ending
         self._ballast: list[disks.Damage] = []
         self._well_since: float | None = None
-        #: Where the logs ended that were torn.
+        #: The former ends of the torn logs.
         self._ends: dict[Path, int] = {}
         self._left: set[str] = set()
         self._sampling = random.Random(1)
-        #: Who has answered since the beginning, and when the last of the three did.
+        #: The nodes that have answered since the beginning, and when the last of the three did.
         self._up: set[str] = set()
         self._all_up_since: float | None = None
 
@@ -107,7 +107,7 @@ class Trial:
         cell.seconds = time.monotonic() - began
 
     def _judge(self) -> None:
-        """What has to be in the end: all is well, what a disk had is told, values get their tokens again, disks are equal."""
+        """Checks the end: all is well, nodes return what a disk had, values get the same tokens again, disks are identical."""
         cell = self._cell
         if not self._tend(self._is_whole, _WHOLE):
             cell.wrong.append("it does not become whole")
@@ -153,10 +153,10 @@ class Trial:
     # The service manager, and the operator.
 
     def _tend(self, until: Callable[[], bool], seconds: float, starting: float = _STARTING) -> bool:
-        """Start again what ended with exit code 3, and note what nodes say, until this is true. Returns False if it never is.
+        """Restarts nodes that ended with exit code 3, and notes the nodes' reports, until ``until()``. Returns False on time-out.
 
-        The seconds begin when each node has answered or ended, and after ``starting`` at the latest: a start takes long where the
-        machine has other work.
+        The seconds begin when each node has answered or ended, and after ``starting`` seconds at the latest: a start takes long
+        on a machine with other work.
         """
         heard: set[str] = set()
 
@@ -183,7 +183,7 @@ class Trial:
         return wait_for(look, seconds)
 
     def _is_whole(self) -> bool:
-        """All is well, and has been for long enough for each node to have counted its records, and met its bad blocks."""
+        """Returns whether all is well, for long enough that each node has counted its records and found its bad blocks."""
         answers = [self._cluster.health(name) for name in NODES]
         if not all(answer is not None and answer.body["status"] == "ok" for answer in answers):
             self._well_since = None
@@ -192,7 +192,7 @@ class Trial:
         return self._well_since is not None and time.monotonic() - self._well_since > _WELL
 
     def _operate(self) -> bool:
-        """Do what the page says for what is seen. Returns False if there is nothing more to do."""
+        """Acts on what is seen, as docs/operations.md says. Returns False if there is nothing more to do."""
         cluster, cell = self._cluster, self._cell
         if self._ballast:
             cell.typed.append("make room on the full disk")
@@ -210,7 +210,7 @@ class Trial:
         return self._accept_loss() or self._rebuild()
 
     def _accept_loss(self) -> bool:
-        """Of what nodes do not know, on those that can say what they lack."""
+        """Gives up unknown records, on the nodes that know what they lack."""
         directory = str(self._cluster.directory)
 
         def gives_up() -> bool:
@@ -221,16 +221,16 @@ class Trial:
 
         def settled() -> bool:
             nonlocal gave_up
-            gave_up = gave_up or gives_up()  # asked again, a node has nothing left to give up
+            gave_up = gave_up or gives_up()  # at a second request a node has nothing left to give up
             return gave_up or self._is_whole()
 
-        self._tend(settled, _WHOLE)  # nodes that were just started count their records first
+        self._tend(settled, _WHOLE)  # just started nodes count their records first
         if gave_up:
             self._cell.typed.append("quorumvault repair DIR --node nX --accept-loss")
         return gave_up
 
     def _command(self, command: str, *options: str, stopped: Iterable[str]) -> bool:
-        """Run it while these nodes are down; they are started again if it succeeds. Returns whether it did."""
+        """Runs a command while these nodes are down, and starts them again if it succeeds. Returns whether it did."""
         cluster = self._cluster
         down = [name for name in stopped if cluster.nodes[name].running]
         if down:
@@ -259,14 +259,15 @@ class Trial:
         self._cluster.start()
         return True
 
-    # What is told.
+    # The nodes' answers about records.
 
     def _check_told(self) -> None:
         for name in NODES:
             self._check_told_via(name, list(self._tokens))
 
     def _check_told_via(self, name: str, values: Sequence[str]) -> None:
-        """Of a disk whose node has not been up yet nobody can know, and what it remembers of others takes it a second to tell."""
+        """Checks answers through a node, once all nodes have been up for a second: a disk is unknown before its node is up, and
+        a node needs a second to tell what it remembers about others."""
         if self._all_up_since is None or time.monotonic() - self._all_up_since < _TOLD:
             return
         for value, status in self._told(name, values).items():
@@ -276,7 +277,7 @@ class Trial:
                 self._cell.find(f"what a disk has is called not found through {_who(name)}")
 
     def _told(self, via: str, values: Sequence[str]) -> dict[str, str]:
-        """The status of each value's token; none of those that were not answered."""
+        """Returns the status of each value's token, without those that were not answered."""
         told: dict[str, str] = {}
         if not self._cluster.nodes[via].running:
             return told
@@ -285,13 +286,13 @@ class Trial:
                 answer = self._cluster.api(via, OWNER).detokenize([self._tokens[value] for value in asked])
             except Unanswered:
                 break
-            if answer.status != 200:  # it has no quorum, and none for the next ones
+            if answer.status != 200:  # the node has no quorum, nor will it for the next requests
                 break
             told |= {value: _status(value, result) for value, result in zip(asked, answer.body["results"], strict=True)}
         return told
 
     def _written_again(self) -> int:
-        """How many values do not get the token that they had."""
+        """Returns how many values get another token than before."""
         others, values = 0, list(self._tokens)
         for asked in (values[at : at + AT_ONCE] for at in range(0, len(values), AT_ONCE)):
             answer = self._cluster.api(SECOND, OWNER).tokenize(asked)
@@ -305,13 +306,13 @@ def _status(value: str, result: Mapping[str, object]) -> str:
 
 
 def _who(text: str) -> str:
-    """Nodes by the part that they have in the cell."""
+    """Replaces node names by their roles in the cell."""
     for name, part in zip(NODES, ("first", "second", "third"), strict=True):
         text = text.replace(name, f"[{part}]")
     return text
 
 
 def _short(warning: str) -> str:
-    """The beginning of a warning, without what differs from run to run."""
+    """Returns the beginning of a warning, without the parts that differ between runs."""
     words = _who(warning).split(": ")[0].split(" (")[0].split(", ")[0]
     return "".join("N" if each.isdigit() else each for each in words).replace("N part ", "N parts ")

@@ -18,19 +18,19 @@ from chaos.testbed.history import KEY_ACTIONS, Action, Complete, History, Invoke
 from chaos.testbed.linearizability import NotLinearizable, Undecided, require_linearizable
 from chaos.testbed.violation import Violation
 
-#: Operations that are shown for one that breaks a rule: those before it that had to do with the same tokens or values.
+#: The most operations to show for one that breaks a rule: earlier operations with the same tokens or values.
 _SHOWN = 40
 _NOWHERE = -1
-#: A value or a token of a history, as it stands in words about it.
+#: Matches a value or a token of a history in a text about it.
 _NAME = re.compile(r"=[^\s;,]+|qv_[0-9]+_[0-9a-z]+")
 
 
 @dataclass
 class Observed:
-    """What a run saw that is not in its history.
+    """Observations of a run that are not in its history.
 
-    ``planned``: kinds of faults; ``unavailable``: those that could not be applied, and why; ``outlived``: processes whose disk
-    was replaced, and that did not end as they should, and new disks that did not join.
+    ``planned``: kinds of faults. ``unavailable``: kinds that could not be applied, with reasons. ``outlived``: processes that did
+    not end as they should when their disk was replaced, and new disks that did not join.
     """
 
     breaches: list[tuple[int, str]] = field(default_factory=list)
@@ -44,7 +44,7 @@ class Observed:
 
 
 class Judgement(NamedTuple):
-    """``too_busy``: unknown, and for no other reason than that the machine was busy with other things."""
+    """``too_busy``: the verdict is unknown only because the machine was busy with other things."""
 
     verdict: Verdict
     reasons: tuple[str, ...]
@@ -53,7 +53,7 @@ class Judgement(NamedTuple):
 
 
 def judge(history: History, observed: Observed, applied: Collection[str], liveness: Liveness) -> Judgement:
-    """``applied``: the kinds of the faults that were."""
+    """Judges a run. ``applied``: the kinds of faults that were applied."""
     try:
         broken = _broken(history, observed)
     except Undecided as undecided:
@@ -70,7 +70,7 @@ def judge(history: History, observed: Observed, applied: Collection[str], livene
 
 
 def _broken(history: History, observed: Observed) -> Broken | None:
-    """The first rule that is broken, in the order of what matters most. Raises Undecided if nothing else is wrong."""
+    """Returns the first broken rule, the most important first. Raises Undecided if nothing else is wrong."""
     try:
         check(history)
     except Violation as found:
@@ -111,12 +111,12 @@ def _by_search(history: History) -> tuple[Verdict, str]:
     return Verdict.VALID, f"{tokens:,} tokens"
 
 
-#: Checkers of histories that share no code, each with its verdict and why.
+#: Checkers of histories, which share no code. Each returns its verdict and the reason.
 OPINIONS: Mapping[str, Callable[[History], tuple[Verdict, str]]] = {"rules": _by_rules, "linearizability": _by_search}
 
 
 def _missing(history: History, observed: Observed, applied: Collection[str]) -> Iterable[str]:
-    """Yields what a valid run has to show, and this one has not shown."""
+    """Yields what a valid run has to show and this one has not shown."""
     calls = paired(history.events).values()
     done = {invoke.action for invoke, complete in calls if complete is not None and complete.outcome is Outcome.OK}
     for action in Action:
@@ -131,10 +131,10 @@ def _missing(history: History, observed: Observed, applied: Collection[str]) -> 
 
 
 def related(history: History, op: int, about: frozenset[str]) -> tuple[int, ...]:
-    """The last operations up to this one in which one of these values or tokens occurs.
+    """Returns the last operations up to ``op`` with one of the values or tokens in ``about``.
 
-    Where it is about none of them it is about an API key, or about the epoch, and so about all that showed or opened one of the
-    same owner.
+    If ``about`` is empty, the violation is about an API key, or about the epoch, and so about all operations that showed or
+    opened an epoch of the same owner.
     """
     calls = paired(history.events)
     if op not in calls:

@@ -18,25 +18,25 @@ from chaos.testbed.checkers import epoch_of
 from chaos.testbed.history import Action, Outcome, Unsent
 
 OWNERS = ("acme", "zeta", "mill", "bell")
-#: Most calls are for the first owner: where clients meet is where things go wrong.
+#: Most calls are for the first owner: faults show where clients use the same values.
 _OWNER_WEIGHTS = (8, 3, 2, 1)
-#: Rotations are rare beside what they fence: one in a few seconds.
+#: Rotations are rare beside the operations that they fence: one in a few seconds.
 _ACTION_WEIGHTS = {Action.TOKENIZE: 100, Action.DETOKENIZE: 90, Action.RETOKENIZE: 12, Action.EPOCH: 6, Action.ROTATE: 2}
-#: Values of the moment: so many, of which this many are replaced each second.
+#: The number of current values, and how many of them are replaced each second.
 _VALUES, _FRESH_PER_SECOND = 64, 5
-#: The share of writes that have a value with them which no other write has.
+#: The share of writes that include a value of no other write.
 _ONCE = 0.3
-#: Requests at once through one node, at most. A node itself takes 64.
+#: The most requests at once through one node. A node itself takes 64.
 _CLIENTS = 48
-#: Tokens of an owner that count as recent, in the order in which they came.
+#: The number of an owner's last tokens that count as recent.
 _RECENT = 512
-#: Values of which nothing was heard that are asked about again and again.
+#: The number of values written without an answer that clients ask about repeatedly.
 _DOUBTFUL = 48
 _FIRST_EPOCH = 1
 
 
 class Asked(NamedTuple):
-    """One thing to ask for."""
+    """One operation to ask for."""
 
     action: Action
     owner: str
@@ -46,9 +46,9 @@ class Asked(NamedTuple):
 
 @dataclass
 class Known:
-    """The answers that the clients of one owner have had so far. ``tokens`` has each name once, in the order in which it came.
+    """The answers that the clients of one owner have had so far. ``tokens`` has each name once, in order of first occurrence.
 
-    ``doubtful``: values, each with its epoch, of writes that may have happened, or in part, or are said not to have.
+    ``doubtful``: values, each with its epoch, of writes that may have happened, perhaps in part, or that reportedly failed.
     """
 
     epoch: int = _FIRST_EPOCH
@@ -81,7 +81,7 @@ def draw(rng: Random, known: Mapping[str, Known], seconds: float, names: Names) 
 
 
 def _size(rng: Random) -> int:
-    """Draws the size of a batch. An empty batch reads the epoch, and has to keep to the fence like the others."""
+    """Draws the size of a batch. An empty batch reads the epoch, and must respect the fence like any other."""
     dice = rng.random()
     if dice < 0.55:
         return 1
@@ -89,12 +89,12 @@ def _size(rng: Random) -> int:
 
 
 def _once(rng: Random) -> str:
-    """A value that nobody else stores."""
+    """Draws a value that no other request stores."""
     return f"=once-{rng.getrandbits(64):x}"
 
 
 def _value(rng: Random, owner: str, seconds: float) -> str:
-    """One of the moment, which other clients ask for too; some are the same for all owners, and some are numbers."""
+    """Draws a current value, which other clients use too. Some values are the same for all owners, and some are numbers."""
     number = int(seconds * _FRESH_PER_SECOND) + rng.randrange(_VALUES)
     if number % 5 == 0:
         return f"=#{number}"
@@ -102,8 +102,8 @@ def _value(rng: Random, owner: str, seconds: float) -> str:
 
 
 def _token(rng: Random, known: Mapping[str, Known], owner: str, seconds: float, names: Names) -> str:
-    """Mostly one that was told, to this owner or another; or one that nobody was told of yet, or whose write nobody heard of, or
-    of a value that was never stored."""
+    """Draws a token: mostly one that an answer showed to this owner or another; else one not shown yet, one whose write had no
+    answer, or one of a value that was never stored."""
     dice = rng.random()
     mine = known[owner]
     if dice < 0.03:
@@ -118,9 +118,9 @@ def _token(rng: Random, known: Mapping[str, Known], owner: str, seconds: float, 
 
 
 def misspelled(asked: Asked, told: Told, names: Names) -> str | None:
-    """Says in words which token of an answer is not the one that its value has by specification; None if all are right.
+    """Says in words which token of an answer is not the token of its value by specification; None if all are right.
 
-    So a single answer shows a token, or a value, that is another's. Checkers know no more than what answers show together.
+    So a single answer can reveal a wrong token or value. The checkers know only what several answers show together.
     """
     for given, answer in zip(asked.given, told.answers, strict=True):
         if answer is None or not answer.startswith(("=", "qv_")):
@@ -142,7 +142,7 @@ def misspelled(asked: Asked, told: Told, names: Names) -> str | None:
 
 
 class Workload:
-    """Asks, records, and learns from the answers. Is Traffic to faults. ``rate``: requests a second through each node."""
+    """Sends requests, records them, and learns from answers. Implements Traffic. ``rate``: requests a second to each node."""
 
     def __init__(self, clients: Mapping[str, NodeClient], names: Names, recorder: Recorder, seed: int, rate: float) -> None:
         self.known = {owner: Known() for owner in OWNERS}
@@ -159,7 +159,7 @@ class Workload:
         self._first_client = {node: place * _CLIENTS for place, node in enumerate(clients)}
 
     def values(self, owner: str, count: int) -> tuple[str, ...]:
-        """Values of the moment, as the clients of this owner ask for them."""
+        """Returns current values, as the clients of this owner use them."""
         return tuple(_value(self._rng, owner, self._recorder.now) for _ in range(count))
 
     def under_way(self, node: str) -> int:
@@ -175,10 +175,10 @@ class Workload:
                 tasks.create_task(self._arrivals(node, tasks, going_on), name=f"arrivals at {node}")
 
     async def ask(self, asked: Asked, node: str, *, client: int = 0, final: bool = False) -> Told:
-        """One operation, recorded."""
+        """Performs one operation, and records it."""
         action, owner, given, epoch = asked
         op = self._recorder.invoke(action, owner, node, given, epoch, client=client, final=final)
-        self._sending[node].set()  # who waits for this goes on while the request is under way
+        self._sending[node].set()  # a waiting fault goes on while the request is under way
         self._sending[node].clear()
         try:
             told = await self._clients[node].ask(action, owner, given, epoch)

@@ -24,7 +24,7 @@ from chaos.testbed.cluster import COMMAND_SECONDS, Cluster, environment
 from chaos.testbed.narration import ClaimFailed, Narrator
 from chaos.testbed.table import Table
 
-#: The line that the demonstration shows as an analyst's, and runs for each table: its file, its columns, and the output.
+#: The analyst's line of Python, which the demonstration shows, and runs for each table with its file, columns and output.
 RECOVER = "qv.detokenize(duckdb.connect(), f\"from '{source}'\", columns).write_parquet(target)"
 _RECOVER = f"""
 import json, sys
@@ -33,7 +33,7 @@ import quorumvault as qv
 for source, columns, target in json.loads(sys.argv[1]):
     {RECOVER}
 """
-#: A value on standard input, its tokens of every epoch on standard output: a value is no argument, which every process can read.
+#: Reads a value from standard input and prints its tokens of every epoch: any process could read a value in the arguments.
 _ALL_EPOCHS = """
 import json, sys
 import quorumvault as qv
@@ -42,7 +42,7 @@ json.dump(qv.tokens_all_epochs(json.load(sys.stdin)), sys.stdout)
 
 
 class Part(NamedTuple):
-    """A table: its file's name, all its columns, and those that hold identifiers."""
+    """A table: its file name, all its columns, and the columns with identifiers."""
 
     file: str
     columns: Sequence[str]
@@ -50,7 +50,7 @@ class Part(NamedTuple):
 
 
 class Tables(NamedTuple):
-    """People and visits; a visit is of the person whose ``key`` is its ``reference``."""
+    """People and visits. A visit belongs to the person whose ``key`` equals its ``reference``."""
 
     people: Part
     visits: Part
@@ -64,7 +64,7 @@ class Tables(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """The things that an analyst has: tables in folders, and the keys of two owners for one cluster."""
+    """The analyst's desk: tables in folders, and the keys of two owners of one cluster."""
 
     cluster: Cluster
     tell: Narrator
@@ -80,7 +80,7 @@ class Desk:
         return made
 
     def command(self, *arguments: str, expected: int = 0) -> bytes:
-        """Runs a command, through n1; its standard output."""
+        """Runs a command through n1. Returns its standard output."""
         done = self.cluster.command(*arguments, via="n1", owner=self.owner)
         if done.returncode != expected:
             words = done.stderr.decode(errors="replace").strip()
@@ -88,7 +88,7 @@ class Desk:
         return done.stdout
 
     def python(self, script: str, *arguments: str, owner: str, given: str = "", key: str | None = None) -> str:
-        """Runs Python with the package in it, as this owner, whose key is another one if one is given; its standard output."""
+        """Runs Python with the package installed, as this owner, with ``key`` if given. Returns its standard output."""
         variables = self.cluster.variables(owner) | ({} if key is None else {"QUORUMVAULT_API_KEY": key})
         done = subprocess.run(
             [sys.executable, "-I", "-c", script, *arguments],
@@ -96,7 +96,7 @@ class Desk:
             capture_output=True,
             text=True,
             env=environment(**variables),
-            cwd=self.directory,  # where DuckDB spills to
+            cwd=self.directory,  # DuckDB spills there
             timeout=COMMAND_SECONDS,
             check=False,
         )
@@ -105,7 +105,7 @@ class Desk:
         return done.stdout
 
     def recover(self, parts: Sequence[Part], source: Path, target: Path, owner: str) -> None:
-        """Between two folders."""
+        """Recovers the values of tables in ``source`` into ``target``, two folders."""
         asked = [(str(source / part.file), part.identifiers, str(target / part.file)) for part in parts]
         self.python(_RECOVER, json.dumps(asked), owner=owner)
 
@@ -120,11 +120,11 @@ class Desk:
         return int(self.one(f"select count(*) from ({source})"))
 
     def differing(self, one: str, other: str) -> int:
-        """Rows that only one of two queries gives."""
+        """Returns the number of rows that only one of two queries returns."""
         return self.count(f"from (({one}) except all ({other})) union all from (({other}) except all ({one}))")
 
     def pairs(self, people: Path, visits: Path, crosswalk: Path | None = None) -> str:
-        """The query for which person each visit is of, by their places in the files."""
+        """Returns the query that pairs visits with their people, by their positions in the files."""
         reference, by = f"v.{_name(self.tables.reference)}", ""
         if crosswalk is not None:
             by = f"left join {_text(crosswalk)} x on x.old_token = {reference}"
@@ -148,7 +148,7 @@ def lay_out(records: Input, columns: Sequence[str], directory: Path) -> Tables:
             reference="PATIENT",
         )
     else:
-        # DuckDB does not tell names apart by their case alone.
+        # DuckDB ignores the case of names.
         chosen = list({column.lower(): column for column in columns}.values())
         key = max(chosen, key=lambda column: len(set(records.table.cells([column]))))
         persons = sorted(filter(None, set(records.table.cells([key]))))
@@ -162,7 +162,7 @@ def lay_out(records: Input, columns: Sequence[str], directory: Path) -> Tables:
 
 
 def analyse(cluster: Cluster, tell: Narrator, directory: Path, owner: str, other: str, tables: Tables) -> None:
-    """Runs all of the analyst's steps. ``directory`` has the tables that ``lay_out`` wrote, in its folder "plain"."""
+    """Runs all of the analyst's steps. ``directory`` has the tables that ``lay_out`` wrote in its folder "plain"."""
     with duckdb.connect(config={"temp_directory": str(directory / "spill")}) as con:
         desk = Desk(cluster, tell, directory, owner, other, tables, con)
         tokenize(desk)
@@ -251,7 +251,7 @@ def _claim_found_without_moving(desk: Desk, plain: Path, extract: Path, epoch: i
 
 
 def _claim_recovered(desk: Desk, folder: Path, text: str) -> None:
-    """Both tables, row by row in their order."""
+    """Claims that both tables are recovered, row by row and in order."""
     recovered, differing = desk.folder("recovered"), 0
     desk.recover(desk.tables.parts, folder, recovered, desk.owner)
     for part in desk.tables.parts:
@@ -265,7 +265,7 @@ def _claim_recovered(desk: Desk, folder: Path, text: str) -> None:
 
 
 def _census(output: bytes) -> dict[int, int]:
-    """Tokens by epoch."""
+    """Returns the number of tokens by epoch."""
     return {int(epoch): count for epoch, count in json.loads(output)["epochs"].items()}
 
 

@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class Partitions:
-    """A context: enter it before the cluster is started, and leave it when its nodes have ended."""
+    """A context manager: enter it before the cluster starts, and leave it after its nodes have ended."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
@@ -39,7 +39,7 @@ class Partitions:
         self._loop.close()
 
     def cut_off(self, node: str) -> None:
-        """Nothing passes between this node and the two others, either way, and what is under way is lost."""
+        """Cuts this node off from the two others, both ways; bytes under way are lost."""
         self._run(self._links.cut(both_ways(node, others(node)), loses=True))
 
     def mend(self, node: str) -> None:

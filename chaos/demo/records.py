@@ -20,7 +20,7 @@ class UsageError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """The records. ``content`` is the file's bytes; ``invented`` ones are ours, and may be shown."""
+    """The records. ``content``: the file's bytes. ``invented`` records are the demonstration's own, and may be shown."""
 
     path: Path
     content: bytes
@@ -29,7 +29,7 @@ class Input:
 
 
 def read_input(path: Path) -> Input:
-    """The caller's file."""
+    """Reads the caller's file."""
     try:
         content = path.read_bytes()
         return Input(path.resolve(), content, Table.parse(content), invented=False)
@@ -40,7 +40,7 @@ def read_input(path: Path) -> Input:
 
 
 def invent_input(directory: Path) -> Input:
-    """Records that no file was given for."""
+    """Invents records, for a run without a file."""
     content = sample.to_csv(sample.patients(SEED, PATIENTS))
     path = directory / "patients.csv"
     path.write_bytes(content)
@@ -65,7 +65,7 @@ def configured_columns(fields: Sequence[str], table: Table) -> Sequence[str]:
 
 
 def check_values(columns: Sequence[str], table: Table) -> None:
-    """A demonstration on nothing would hold every claim."""
+    """Raises an error if the columns have no values: without values every claim would hold."""
     if not any(table.cells(columns)):
         raise UsageError(f"no row has a value in {', '.join(columns)}: there is nothing to tokenize")
 

@@ -31,14 +31,14 @@ OWNER, OTHER = "clinic", "registry"
 
 #: Contract: a request takes at least 10,000 items.
 _BATCH = 5_000
-#: Shorter values may stand in a file by accident (a date in a log, say), longer ones do not.
+#: Shorter values may be in a file by coincidence (such as a date in a log); longer values are not.
 _TELLING_LENGTH, _TELLING_VALUES = 11, 200
 _FIRST_EPOCH_TOKEN = re.compile(r"qv_1_[a-z0-9]+")
 
 
 @dataclass(frozen=True, slots=True)
 class Show:
-    """The things that each step works with: cluster and links, records, columns to replace, and narrator."""
+    """The objects that each step uses: cluster and links, records, columns to replace, and narrator."""
 
     cluster: Cluster
     links: Partitions
@@ -48,7 +48,7 @@ class Show:
     columns: Sequence[str]
 
     def tokenize(self, via: str, owner: str = OWNER) -> bytes:
-        """The records with tokens in them, by the file command."""
+        """Returns the records with tokens, made by the file command."""
         return self._replace("tokenize", self.records.path, via, owner)
 
     def detokenize(self, tokenized: bytes, via: str) -> bytes:
@@ -64,7 +64,7 @@ class Show:
         return done.stdout
 
     def tokens(self, tokenized: bytes) -> list[str]:
-        """The distinct tokens in the replaced columns, in the order in which they come."""
+        """Returns the distinct tokens in the replaced columns, in order of occurrence."""
         return list(dict.fromkeys(filter(None, Table.parse(tokenized).cells(self.columns))))
 
     def claim_recovered(self, text: str, recovered: bytes) -> None:
@@ -73,7 +73,7 @@ class Show:
 
 
 def run(show: Show) -> None:
-    """The whole story. A step that needs what an earlier one made takes it as an argument."""
+    """Runs the whole story. A step that needs a result of an earlier step takes it as an argument."""
     first = tokenize(show)
     lose_one_node(show, first)
     another_owner(show, first)
@@ -216,7 +216,7 @@ def stop(show: Show) -> None:
 
 
 def _show_record(show: Show, after: Table) -> None:
-    """One record, token by token; whose data it is decides whether the values stand beside them."""
+    """Shows one record, token by token; with the values beside them only if the data is invented."""
     before = show.records.table
     row = max(range(min(len(before.rows), 50)), key=lambda index: sum(map(bool, after.rows[index])), default=None)
     if row is None:
@@ -229,7 +229,7 @@ def _show_record(show: Show, after: Table) -> None:
 
 
 def _first_difference(wanted: bytes, got: bytes) -> str:
-    """Says where two texts part, and shows neither: the content may be private."""
+    """Says where two texts first differ, and shows neither, since the content may be private."""
     at = next((place for place, (a, b) in enumerate(zip(wanted, got, strict=False)) if a != b), min(len(wanted), len(got)))
     return f"{len(got):,} bytes, where {len(wanted):,} were expected; they part at byte {at:,}"
 
@@ -262,7 +262,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
 
 @contextlib.contextmanager
 def workplace(keep: bool) -> Iterator[Path]:
-    """A directory for the cluster, gone afterwards unless it is to be kept."""
+    """Yields a directory for the cluster, removed afterwards unless ``keep``."""
     if keep:
         directory = Path(tempfile.mkdtemp(prefix="quorumvault-demo-"))
         try:
@@ -290,12 +290,12 @@ def demonstrate(chosen: argparse.Namespace, tell: Narrator) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code: 0 all claims held · 1 one did not · 2 usage."""
+    """Runs the demonstration. Returns the exit code: 0 all claims held · 1 one did not · 2 usage."""
     chosen = parse_arguments(sys.argv[1:] if arguments is None else arguments)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, leave)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(encoding="utf-8")  # whatever the locale: names and marks are not ASCII
+        sys.stdout.reconfigure(encoding="utf-8")  # whatever the locale, since names and marks are not ASCII
     tell = Narrator(sys.stdout)
     try:
         demonstrate(chosen, tell)
@@ -310,7 +310,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
-    except BrokenPipeError:  # nobody reads on; what is still buffered must not raise it again at exit
+    except BrokenPipeError:  # the reader is gone; buffered output must not raise this again at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     tell.say()

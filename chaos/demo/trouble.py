@@ -19,12 +19,12 @@ _KIND_SHOWN = 14
 
 
 def come_to_see(cluster: Cluster, names: Sequence[str], count: int) -> bool:
-    """Waits until each of these nodes counts so many replicas, itself included; False if it takes too long."""
+    """Waits until each of these nodes sees ``count`` replicas, itself included. Returns False if it takes too long."""
     return wait_for(lambda: all(cluster.reachable(name) == count for name in names), _NOTICE_SECONDS)
 
 
 def kill_in_mid_request(cluster: Cluster, tell: Narrator, owner: str) -> None:
-    """n2 and n3 are frozen, so that n1 has to wait for them, and is killed while it does."""
+    """Freezes n2 and n3, so that n1 has to wait for them, and kills n1 while it waits."""
     tell.step("n1 is killed with a request in its hands")
     cluster.pause("n2", "n3")
     with ThreadPoolExecutor(1) as pool:
@@ -37,7 +37,7 @@ def kill_in_mid_request(cluster: Cluster, tell: Narrator, owner: str) -> None:
     answers: list[Answer] = []
 
     def answered() -> bool:
-        """Once n2 and n3 have found each other again."""
+        """Returns whether a request succeeds, which it does once n2 and n3 have found each other again."""
         answers.append(cluster.api("n2", owner).tokenize(_VALUES))
         return answers[-1].status == 200
 
@@ -51,7 +51,7 @@ def kill_in_mid_request(cluster: Cluster, tell: Narrator, owner: str) -> None:
 
 
 def cut_off(cluster: Cluster, links: Partitions, tell: Narrator, owner: str) -> None:
-    """n1 runs on, and hears nobody."""
+    """Cuts n1 off: it runs on, and hears no other node."""
     tell.step("The network fails: n1 reaches neither n2 nor n3")
     tokens = cluster.api("n2", owner).tokenize(_VALUES).body["tokens"]
     links.cut_off("n1")
@@ -73,7 +73,7 @@ def cut_off(cluster: Cluster, links: Partitions, tell: Narrator, owner: str) -> 
 
 
 def timeline(cluster: Cluster, tell: Narrator) -> None:
-    """The event logs of the three nodes, merged by the command that operators use."""
+    """Shows the event logs of the three nodes, merged by the operators' command."""
     tell.step("What the three nodes wrote down, as one timeline: quorumvault events")
     done = run("events", "--config", str(cluster.directory / "cluster.yaml"), "-n", "1000000", "--json")
     events = [json.loads(line) for line in done.stdout.splitlines()]

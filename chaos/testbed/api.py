@@ -9,18 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-#: A node gives up on a request after 5 s by itself; one that has not answered by now never will.
+#: Seconds to wait for an answer. A node gives up on a request after 5 s, so after this time it will never answer.
 TIMEOUT = 10.0
 
 
 @functools.cache
 def trusting(cacert: Path) -> ssl.SSLContext:
-    """What trusts these certificates, read once."""
+    """Returns a TLS context that trusts these certificates, read once."""
     return ssl.create_default_context(cafile=cacert)
 
 
 class Unanswered(Exception):
-    """No answer came: refused, cut off, or too late. What was asked may have happened, or not."""
+    """No answer came: refused, cut off, or too late. The request may or may not have taken effect."""
 
 
 class Answer(NamedTuple):
@@ -36,7 +36,7 @@ class Api:
 
     address: str
     key: str | None = None
-    #: A file of certificates to trust: then it is asked over TLS.
+    #: A file of certificates to trust. If set, requests go over TLS.
     cacert: Path | None = None
 
     def get(self, path: str, timeout: float = TIMEOUT) -> Answer:
@@ -60,7 +60,7 @@ class Api:
         return Answer(status, json.loads(content) if kind.partition(";")[0].endswith("json") else None)
 
     def _exchange(self, method: Literal["GET", "POST"], path: str, body: bytes | None, timeout: float) -> tuple[int, str, bytes]:
-        """Status, content type, and content."""
+        """Returns status, content type, and content."""
         headers = {"Content-Type": "application/json"} if body is not None else {}
         if self.key is not None:
             headers["Authorization"] = f"Bearer {self.key}"

@@ -10,13 +10,13 @@ from xml.sax.saxutils import escape
 
 from chaos.testbed.http_servers import Quiet, Server, serving
 
-#: Any one will do: signatures are not looked at.
+#: Any key will do, since signatures are not checked.
 _KEY = "a2V5"
 _DATE = "Sun, 29 Nov 2026 12:00:00 GMT"
 
 
 class AzureStore:
-    """``objects`` by name, of one container; ``blocks``: what is sent of those that are not complete."""
+    """One container. ``objects`` by name; ``blocks``: the parts sent of incomplete objects."""
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
@@ -101,7 +101,7 @@ class _Handler(Quiet, http.server.BaseHTTPRequestHandler):
 
 @contextlib.contextmanager
 def azure() -> Iterator[tuple[str, AzureStore]]:
-    """Yields what AZURE_STORAGE_CONNECTION_STRING is to be, and the store."""
+    """Yields the value for AZURE_STORAGE_CONNECTION_STRING, and the store."""
     store = AzureStore()
     with serving(Server(type("Handler", (_Handler,), {"store": store}))) as address:
         endpoint = f"http://{address}/account"

@@ -15,7 +15,7 @@ from chaos.testbed.key_checker import KeyChecker
 from chaos.testbed.violation import Violation
 
 NOT_FOUND, UNAVAILABLE, COLLISION = "not_found", "unavailable", "collision"
-#: Why a rotate is refused that is from an epoch which is not active yet.
+#: The reason for refusing a rotate from an epoch that is not active yet.
 EPOCH_AHEAD = "epoch-ahead"
 _WORDS = frozenset({NOT_FOUND, UNAVAILABLE, COLLISION})
 _FIRST_EPOCH = 1
@@ -26,7 +26,7 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True)
 class _Begun:
-    """An operation under way: how many events were before it, and the epoch that was certain by then."""
+    """An operation under way: the number of events before it, and the epoch that was certain by then."""
 
     invoke: Invoke
     at: int
@@ -35,9 +35,9 @@ class _Begun:
 
 @dataclass(eq=False)
 class _Meaning:
-    """One value of one owner and its token in each epoch, as far as they were seen to belong together.
+    """One value of one owner and its token in each epoch, as far as answers showed that they belong together.
 
-    ``value`` is None while only tokens were: a token that is moved shows another one, and no value.
+    ``value`` is None while only tokens are known: a retokenize shows two tokens, and no value.
     """
 
     tokens: dict[int, str]
@@ -45,7 +45,7 @@ class _Meaning:
 
 
 def check(history: History) -> None:
-    """Raises Violation at the first event that cannot be right."""
+    """Checks a history. Raises Violation at the first event that cannot be right."""
     checker, keys = _Checker(history), KeyChecker()
     of_keys = {event.op for event in history.events if isinstance(event, Invoke) and event.action in KEY_ACTIONS}
     for event in history.events:
@@ -63,21 +63,21 @@ def check(history: History) -> None:
 class _Checker:
     def __init__(self, history: History) -> None:
         self._history = history
-        #: Events so far.
+        #: The number of events so far.
         self._now = 0
         self._begun: dict[int, _Begun] = {}
         self._epochs: dict[str, int] = {}
-        #: The meaning of each key that stands for a value, and of each owner's value, as far as it is known.
+        #: The meaning of each key that stands for a value, and of each owner's value, as far as known.
         self._meanings: dict[Key, _Meaning] = {}
         self._named: dict[tuple[str, str], _Meaning] = {}
-        #: When it was first seen that a key stands for a value, and that two values met in it.
+        #: When it was first seen that a key stands for a value, and that two values collide in it.
         self._found: dict[Key, int] = {}
         self._collided: dict[Key, int] = {}
-        #: The owner of each token; the number seen, by owner and epoch; and the largest of these numbers, by owner.
+        #: The owner of each token; the number of tokens seen, by owner and epoch; and the largest of these numbers, by owner.
         self._owners: dict[str, str] = {}
         self._tokens: Counter[tuple[str, int]] = Counter()
         self._most: Counter[str] = Counter()
-        #: The operations that may have written a value, and opened an epoch; the values that an owner may have written.
+        #: The operations that may have written a value, or opened an epoch; the values that an owner may have written.
         self._writers: Counter[tuple[str, str]] = Counter()
         self._openers: Counter[tuple[str, int]] = Counter()
         self._written: Counter[str] = Counter()
@@ -116,7 +116,8 @@ class _Checker:
             raise Violation("unanswered", f"operations {unanswered} never ended though nothing was broken any more")
 
     def _take_back(self, invoke: Invoke) -> None:
-        """A failure is certain: this operation wrote nothing, and never will. So nobody can have seen what no other wrote."""
+        """Handles a certain failure: this operation wrote nothing, and never will. No client may have seen what only it would
+        have written."""
         owner = invoke.owner
         if invoke.action is Action.TOKENIZE:
             for value in invoke.given:
@@ -132,11 +133,11 @@ class _Checker:
                 raise Violation("epoch from nowhere", f"operation {invoke.op} failed, and its {opened} was shown")
 
     def _epoch(self, owner: str) -> int:
-        """The largest that was shown."""
+        """Returns the largest epoch that was shown."""
         return self._epochs.get(owner, _FIRST_EPOCH)
 
     def _show_epoch(self, invoke: Invoke, epoch: int) -> None:
-        """Notes that an epoch is or was active: each epoch on the way to it was opened by a rotate from the one before."""
+        """Notes that an epoch is or was active: a rotate from the epoch before opened it, and so for each earlier epoch."""
         known = self._epoch(invoke.owner)
         closed = next((step for step in range(known + 1, epoch + 1) if self._openers[invoke.owner, step] <= 0), None)
         if closed is not None:
@@ -153,7 +154,7 @@ class _Checker:
             raise Violation("rotate", f"operation {event.op} rotated from {invoke.epoch} and is still at {epoch}")
 
     def _check_ahead(self, begun: _Begun, event: Complete) -> None:
-        """A refused rotate reads the epoch, which is smaller than the one to rotate from. 0: it was not written down."""
+        """Checks a refused rotate, which reads an epoch smaller than the one to rotate from. 0: the epoch was not recorded."""
         invoke = begun.invoke
         active = event.epoch or begun.epoch
         if max(active, begun.epoch) >= invoke.epoch:
@@ -218,7 +219,7 @@ class _Checker:
             raise Violation("unanswered", f"operation {invoke.op}: {token} is unavailable though nothing was broken any more")
 
     def _find(self, begun: _Begun, token: str) -> _Meaning:
-        """This owner's token stands for a value: which one is known by now or not."""
+        """Notes that this owner's token stands for a value, known or not. Returns its meaning."""
         invoke = begun.invoke
         key = (invoke.owner, token)
         if self._collided.get(key, begun.at) < begun.at:
@@ -240,7 +241,7 @@ class _Checker:
         return found
 
     def _name(self, op: int, meaning: _Meaning, owner: str, value: str) -> None:
-        """Notes that a meaning is this value. Raises Violation if it is another one."""
+        """Notes the value of a meaning. Raises Violation if the meaning has another value."""
         named = self._named.setdefault((owner, value), meaning)
         if named is not meaning:
             self._unite(op, owner, named, meaning)
@@ -250,7 +251,7 @@ class _Checker:
             raise _two_values(op, meaning, value)
 
     def _unite(self, op: int, owner: str, one: _Meaning, other: _Meaning) -> None:
-        """Both are the same value, so that there is one token of it in each epoch."""
+        """Unites two meanings of the same value, which has one token in each epoch."""
         if one is other:
             return
         if one.value is not None and other.value is not None:

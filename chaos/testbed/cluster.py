@@ -29,21 +29,21 @@ from chaos.testbed.api import Answer, Api, Unanswered
 NODES = ("n1", "n2", "n3")
 HOST = "127.0.0.1"
 
-#: The ports that ``quorumvault init --base-port P`` takes, from P on: three for the API, three between nodes.
+#: The ports that ``quorumvault init --base-port P`` takes, relative to P: three for the API, three between nodes.
 PORT_OFFSETS = (0, 1, 2, 10, 11, 12)
-#: Below the range from which Linux hands out ports to outgoing connections, so that none of these takes ours meanwhile.
+#: Below the range from which Linux assigns ports to outgoing connections, so that none of these takes a node's port.
 PORT_RANGE = range(20_000, 32_000, 16)
 
-#: Contract: ready in under 5 s after start. Twice that, for a machine that has other work.
+#: The contract: ready within 5 s after a start. Twice that, for a machine with other work.
 READY_SECONDS = 10.0
-#: Contract: SIGTERM drains, which may last as long as the requests under way.
+#: The contract: SIGTERM drains, which may take as long as the requests under way.
 STOP_SECONDS = 20.0
 COMMAND_SECONDS = 120.0
 _POLL_SECONDS = 0.02
 _LOG_TAIL_LINES = 15
 
-# Runs in the new process before the command takes its place: asks for SIGKILL once the parent is gone (1 is
-# PR_SET_PDEATHSIG, 9 SIGKILL), and leaves if that is so already. Not a preexec_fn, which is unsafe where there are threads.
+# Runs in the new process before the command replaces it: asks for SIGKILL at the parent's end (1 is PR_SET_PDEATHSIG, 9 is
+# SIGKILL), and exits if the parent is gone already. Not a preexec_fn, which is unsafe with threads.
 _LEASH = """
 import ctypes, os, sys
 ctypes.CDLL(None).prctl(1, 9)
@@ -53,11 +53,11 @@ os.execv(sys.argv[2], sys.argv[2:])
 
 
 class ClusterError(Exception):
-    """A process did not do what it has to. The message has the end of its log."""
+    """A process failed. The message has the end of its log."""
 
 
 def executable() -> str:
-    """The command ``quorumvault`` of the environment that runs this."""
+    """Returns the command ``quorumvault`` of the Python environment that runs this module."""
     path = Path(sys.executable).with_name("quorumvault")
     if not path.exists():
         raise ClusterError(f"{path} is missing: run bin/setup")
@@ -65,12 +65,12 @@ def executable() -> str:
 
 
 def environment(**extra: str) -> dict[str, str]:
-    """This process's, without the variables that would steer the commands."""
+    """Returns this process's environment, without the variables that would affect the commands."""
     return {name: value for name, value in os.environ.items() if not name.startswith("QUORUMVAULT_")} | extra
 
 
 def wait_for(condition: Callable[[], bool], seconds: float) -> bool:
-    """Polls until the condition holds, or the time is up. Answers whether it came to hold."""
+    """Polls until the condition holds, or the time is up. Returns whether it held."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -80,7 +80,7 @@ def wait_for(condition: Callable[[], bool], seconds: float) -> bool:
 
 
 def free_base_port(hosts: Sequence[str] = (HOST,)) -> int:
-    """A port P such that P and all PORT_OFFSETS from it could be bound just now, on each of the hosts."""
+    """Returns a port P such that P plus each of PORT_OFFSETS was free just now, on each of the hosts."""
     for base in random.sample(PORT_RANGE, len(PORT_RANGE)):
         if all(_can_bind(host, base + offset) for host in hosts for offset in PORT_OFFSETS):
             return base
@@ -99,9 +99,10 @@ def _can_bind(host: str, port: int) -> bool:
 
 @dataclass(slots=True)
 class Node:
-    """One node: where it listens, the directory it is served from, where it logs, and the process that runs it, if one does.
+    """One node: its addresses, its directory, its log, and its process, if it runs.
 
-    ``config`` is the file in that directory. ``within`` is put before its command, and ``variables`` into its environment.
+    ``config``: the configuration file in that directory. ``within``: a prefix of its command. ``variables``: added to its
+    environment.
     """
 
     name: str
@@ -127,7 +128,7 @@ class Node:
         return self.process
 
     def log_tail(self) -> str:
-        """The last lines it wrote, for an error message."""
+        """Returns the last lines of the node's log, for an error message."""
         if not self.log.exists():
             return f"{self.log} was not written"
         lines = self.log.read_text(errors="replace").splitlines()[-_LOG_TAIL_LINES:]
@@ -137,18 +138,18 @@ class Node:
 class Cluster:
     """Three nodes in one directory. Methods that take names of nodes mean all three if none is given.
 
-    The kernel ties a node to the *thread* that started it: call ``start`` from one that lives as long as the node.
+    The kernel ties a node to the *thread* that started it: call ``start`` from a thread that lives as long as the node.
     """
 
     def __init__(self, directory: Path, addresses: Mapping[str, str], api_keys: Mapping[str, str], *, tls: bool = False) -> None:
         self.directory = directory
-        #: What clients have to trust if the API speaks TLS.
+        #: The CA certificate that clients have to trust if the API speaks TLS.
         self.cacert = directory / "secrets" / "ca.pem" if tls else None
         logs = directory / "logs"
         logs.mkdir(exist_ok=True)
         self.nodes = {name: Node(name, address, directory, logs / f"{name}.log") for name, address in addresses.items()}
         self._api_keys = dict(api_keys)
-        #: The command that runs a node, and its first arguments; ``serve`` and its options are added.
+        #: The command that runs a node, and its first arguments; ``serve`` and its options follow.
         self.command_line: tuple[str, ...] = (executable(),)
 
     @classmethod
@@ -161,9 +162,9 @@ class Cluster:
         *,
         tls: bool = False,
     ) -> Self:
-        """Runs ``quorumvault init`` for a directory that has no cluster yet; each owner gets an API key.
+        """Runs ``quorumvault init`` for a directory without a cluster; each owner gets an API key.
 
-        ``hosts``: one address of this machine, or three. ``tls``: the API speaks it too; between nodes it always is.
+        ``hosts``: one address of this machine, or three. ``tls``: the API uses TLS too; links between nodes always do.
         """
         port = free_base_port(hosts) if base_port is None else base_port
         naming = [argument for owner in owners for argument in ("--owner", owner)]
@@ -181,10 +182,10 @@ class Cluster:
         self.close()
 
     def close(self) -> None:
-        """Kills what runs. A node has to survive that at any instant; whoever wants it stopped in order calls ``stop``."""
+        """Kills all running nodes, which nodes must survive at any instant. For an orderly end call ``stop``."""
         _kill([node.require_process() for node in self.nodes.values() if node.running])
 
-    # Where the nodes are, and how to talk to them.
+    # The nodes' addresses, and clients for them.
 
     def url(self, name: str) -> str:
         return f"{'https' if self.cacert else 'http'}://{self.nodes[name].address}"
@@ -196,7 +197,7 @@ class Cluster:
         return self._api_keys[owner]
 
     def make_key(self, owner: str, *allow: str) -> str:
-        """Another API key of an owner, in force on the nodes that run."""
+        """Makes another API key of an owner, which the running nodes accept. Returns its text."""
         config = ("--config", str(self.directory / "cluster.yaml"))
         key = check("keys", "create", *config, "--owner", owner, "--allow", ",".join(allow)).decode().strip()
         for node in self.nodes.values():
@@ -205,11 +206,11 @@ class Cluster:
         return key
 
     def api(self, name: str, owner: str | None = None) -> Api:
-        """The HTTP API of a node, for an owner; without one, only what needs no key."""
+        """Returns the HTTP API of a node for an owner; without an owner, only requests that need no key work."""
         return Api(self.nodes[name].address, None if owner is None else self._api_keys[owner], self.cacert)
 
     def variables(self, owner: str, *via: str) -> dict[str, str]:
-        """The environment in which clients find these nodes, and are the owner's."""
+        """Returns the environment variables for clients of these nodes with the owner's key."""
         trusting = {"QUORUMVAULT_CACERT": str(self.cacert)} if self.cacert else {}
         urls = ",".join(map(self.url, via or NODES))
         return {"QUORUMVAULT_URL": urls, "QUORUMVAULT_API_KEY": self._api_keys[owner], **trusting}
@@ -218,10 +219,10 @@ class Cluster:
         """Runs a client command, such as ``tokenize FILE``, against one node. The exit code is the caller's to judge."""
         return run(*arguments, **self.variables(owner, via))
 
-    # What can be done to them.
+    # Starting, stopping, killing and freezing nodes.
 
     def start(self, *names: str) -> None:
-        """Starts node processes and returns at once; their output goes on in the same log after a restart."""
+        """Starts node processes and returns at once. After a restart, their output is appended to the same log."""
         for node in self._named(names):
             if node.running:
                 raise ClusterError(f"{node.name} runs already")
@@ -234,7 +235,7 @@ class Cluster:
                     stdout=log,
                     stderr=log,
                     env=environment(**node.variables),
-                    start_new_session=True,  # Ctrl-C in this terminal is ours to handle
+                    start_new_session=True,  # Ctrl-C in this terminal is for this process to handle
                 )
 
     def bring_up(self, *names: str) -> None:
@@ -243,7 +244,7 @@ class Cluster:
         self.wait_ready(reachable=len(NODES))
 
     def stop(self, *names: str, seconds: float = STOP_SECONDS) -> dict[str, int]:
-        """SIGTERM to all, then waits for all. Answers their exit codes."""
+        """Sends SIGTERM to all, then waits for all. Returns their exit codes."""
         processes = {node.name: node.require_process() for node in self._named(names)}
         for process in processes.values():
             process.terminate()
@@ -255,52 +256,52 @@ class Cluster:
         return {name: process.returncode for name, process in processes.items()}
 
     def kill(self, *names: str) -> None:
-        """SIGKILL to each, frozen or not, and waits until they are gone."""
+        """Sends SIGKILL to each node, frozen or not, and waits until all have ended."""
         _kill([node.require_process() for node in self._named(names)])
 
     def pause(self, *names: str) -> None:
-        """SIGSTOP: it keeps its connections and answers nothing. Returns when the process has really stopped."""
+        """Sends SIGSTOP: a node keeps its connections and answers nothing. Returns when the process has stopped."""
         for node in self._named(names):
             process = node.require_process()
             process.send_signal(signal.SIGSTOP)
             os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def resume(self, *names: str) -> None:
-        """SIGCONT, after a pause."""
+        """Sends SIGCONT, after a pause."""
         for node in self._named(names):
             node.require_process().send_signal(signal.SIGCONT)
 
     def restart(self, *names: str) -> None:
-        """Kills and starts again."""
+        """Kills nodes and starts them again."""
         self.kill(*names)
         self.start(*names)
 
     def replace_disk(self, name: str) -> None:
-        """Runs what an operator runs for a node that has lost its data directory. Its process is down."""
+        """Runs the operator's command for a node that has lost its data directory. The node must not run."""
         check("init", str(self.directory), "--replace", name)
 
-    # What they say of themselves.
+    # The nodes' reports about themselves.
 
     def health(self, name: str) -> Answer | None:
-        """GET /health; None if nobody answers."""
+        """Returns the answer to GET /health; None if the node does not answer."""
         return self._probe(name, "/health")
 
     def state(self, name: str) -> str | None:
-        """Returns the state that a node says it is in; None if nobody answers."""
+        """Returns the state that a node reports; None if it does not answer."""
         answer = self.health(name)
         return None if answer is None else str(answer.body["state"])
 
     def reachable(self, name: str) -> int:
-        """Returns how many replicas a node sees, itself included; 0 if nobody answers."""
+        """Returns how many replicas a node sees, itself included; 0 if it does not answer."""
         answer = self.health(name)
         return 0 if answer is None else int(answer.body["quorum"]["reachable"])
 
     def owed(self, name: str, peer: str) -> int:
-        """Returns how many records a node still owes a peer, by its /health. Raises Unanswered."""
+        """Returns how many records a node still owes a peer, according to its /health. Raises Unanswered."""
         return int(self.api(name).get("/health").body["peers"][peer].get("owed_records", 0))
 
     def verify(self, via: str) -> dict[str, dict[str, Any]]:
-        """Returns by peer what ``quorumvault verify`` finds: only the count of records if the peer is identical."""
+        """Returns the findings of ``quorumvault verify`` by peer: only the number of records if the peer is identical."""
         done = run("verify", str(self.directory), "--node", via, "--json")
         found: dict[str, dict[str, Any]] = json.loads(done.stdout)["peers"] if done.stdout else {}
         if not found or (done.returncode == 0) != all(list(peer) == ["records"] for peer in found.values()):
@@ -316,7 +317,10 @@ class Cluster:
         return found
 
     def wait_ready(self, *names: str, reachable: int = 2, seconds: float = READY_SECONDS) -> None:
-        """Waits until each node's /readyz says 200 and sees so many replicas. Raises ClusterError, at once if a node ends."""
+        """Waits until each node's /readyz returns 200 and it sees ``reachable`` replicas.
+
+        Raises ClusterError, at once if a node ends.
+        """
         deadline = time.monotonic() + seconds
         for node in self._named(names):
             self._wait_ready(node, reachable, deadline)
@@ -346,7 +350,7 @@ class Cluster:
 
 
 def _make_plain(file: Path) -> None:
-    """Has the API speak plain HTTP on addresses that are not loopback: a harness measures and breaks other things than TLS."""
+    """Lets the API use plain HTTP on addresses other than loopback: the harness tests other things than TLS."""
     text = file.read_text()
     for line, instead in (("  certificate: ", "  certificate: null #"), ("  # insecure_http: false", "  insecure_http: true")):
         if text.count(f"\n{line}") != 1:
@@ -356,7 +360,7 @@ def _make_plain(file: Path) -> None:
 
 
 def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[bytes]:
-    """Runs one ``quorumvault`` command to its end, with nothing on its standard input."""
+    """Runs one ``quorumvault`` command to its end, with empty standard input."""
     try:
         return subprocess.run(
             [executable(), *arguments],
@@ -371,7 +375,7 @@ def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[bytes]
 
 
 def check(*arguments: str) -> bytes:
-    """Runs one command that has to succeed, and returns its standard output. Raises ClusterError with what it said."""
+    """Runs one command that must succeed, and returns its standard output. Raises ClusterError with the command's output."""
     done = run(*arguments)
     if done.returncode != 0:
         words = done.stderr.decode().strip()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-#: Places a figure on a picture, in the picture's units.
+#: Maps a figure to its position on a picture, in the picture's units.
 Place = Callable[[float], float]
 Point = tuple[float, float]
 
@@ -18,7 +18,7 @@ _DECADES_IN_STEPS = 2
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """``place`` gives 0 for the bottom of a panel and 1 for its top; ``ticks`` are the figures with a line across."""
+    """A scale. ``place`` returns 0 for the bottom of a panel and 1 for its top; ``ticks`` are the figures with a grid line."""
 
     place: Callable[[float], float]
     ticks: Sequence[float]
@@ -28,7 +28,7 @@ class Scale:
 
 
 def logarithmic(figures: Iterable[float], leading: Sequence[int] | None = None) -> Scale:
-    """Begins and ends at a number whose first digit is one of ``leading``, with a tick at each of these between.
+    """Returns a scale from and to a number whose first digit is one of ``leading``, with a tick at each such number between.
 
     By default the digits are 1, 2 and 5 for up to two decades, and 1 for more. Needs at least one figure, all above 0.
     """
@@ -47,12 +47,12 @@ def text(x: float, y: float, words: str, name: str = "", anchor: str = "start") 
 
 
 def rule(x: float, y: float, width: float, name: str = "grid") -> Markup:
-    """A line across."""
+    """Returns a horizontal line."""
     return Markup('<path class="{}" d="M{:g} {:.1f}h{:g}"/>').format(name, x, y, width)
 
 
 def path(name: str, d: str) -> Markup:
-    """Empty if the path is."""
+    """Returns a path element; empty if the path ``d`` is empty."""
     return Markup('<path class="{}" d="{}"/>').format(name, d) if d else Markup("")
 
 
@@ -66,7 +66,7 @@ def dot(point: Point, colour: str) -> Markup:
 
 
 def steps(figures: Sequence[float | None], x: Place, y: Place) -> str:
-    """The path of a line that keeps figure ``n`` from ``x(n)`` to ``x(n + 1)``, with gaps where there is none."""
+    """Returns the path of a line at figure ``n`` from ``x(n)`` to ``x(n + 1)``, with gaps where a figure is None."""
     drawn = []
     for start, run in _runs(figures):
         drawn.append(f"M{x(start):.1f} {y(run[0][0]):.1f}")
@@ -75,7 +75,7 @@ def steps(figures: Sequence[float | None], x: Place, y: Place) -> str:
 
 
 def areas(low: Sequence[float | None], high: Sequence[float | None], x: Place, y: Place) -> str:
-    """The path around what lies between two such lines."""
+    """Returns the path around the area between two such lines."""
     drawn = []
     for start, run in _runs(low, high):
         drawn.append(f"M{x(start):.1f} {y(run[0][0]):.1f}")
@@ -86,7 +86,7 @@ def areas(low: Sequence[float | None], high: Sequence[float | None], x: Place, y
 
 
 def _runs(*columns: Sequence[float | None]) -> Iterator[tuple[int, list[tuple[float, ...]]]]:
-    """Yields the rows, and the number of the first of them, of each stretch in which all columns have figures."""
+    """Yields, for each stretch in which all columns have figures, the number of its first row, and its rows."""
     run: list[tuple[float, ...]] = []
     for at, row in enumerate([*zip(*columns, strict=True), (None,)]):
         known = tuple(figure for figure in row if figure is not None)

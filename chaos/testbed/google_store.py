@@ -14,7 +14,7 @@ from chaos.testbed.http_servers import Quiet, Server, serving
 
 
 class GoogleStore:
-    """``objects`` by name, of one bucket; ``sessions``: uploads that are neither complete nor discarded."""
+    """One bucket. ``objects`` by name; ``sessions``: uploads that are neither complete nor discarded."""
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
@@ -84,7 +84,7 @@ class _Handler(Quiet, http.server.BaseHTTPRequestHandler):
 
 @contextlib.contextmanager
 def google() -> Iterator[tuple[str, GoogleStore]]:
-    """Yields its address, for STORAGE_EMULATOR_HOST, and the store."""
+    """Yields the store's address, for STORAGE_EMULATOR_HOST, and the store."""
     store = GoogleStore()
     with serving(Server(type("Handler", (_Handler,), {"store": store}))) as address:
         yield f"http://{address}", store

@@ -28,7 +28,7 @@ class Action(StrEnum):
     REVOKE_KEY = "revoke_key"
 
 
-#: Those that are about API keys, by their ids, and not about what the vault holds.
+#: The actions on API keys, by their ids, rather than on the vault's records.
 KEY_ACTIONS = frozenset({Action.USE_KEY, Action.REVOKE_KEY})
 
 
@@ -38,12 +38,12 @@ class Outcome(StrEnum):
     UNKNOWN = "unknown"
 
 
-#: The client that reads everything back at the end.
+#: The number of the client that reads everything back at the end.
 READER = -1
 
 
 class Invoke(msgspec.Struct, frozen=True, tag="invoke", tag_field="event"):
-    """``given`` are values or tokens; ``epoch`` is what a rotate is from. ``final``: asked when nothing was broken any more."""
+    """``given``: values or tokens. ``epoch``: the epoch to rotate from. ``final``: sent after everything was mended."""
 
     op: int
     action: Action
@@ -57,7 +57,7 @@ class Invoke(msgspec.Struct, frozen=True, tag="invoke", tag_field="event"):
 
 
 class Complete(msgspec.Struct, frozen=True, tag="complete", tag_field="event"):
-    """``answers`` stand beside what was given; None is a value that met another one in its token. ``why``: a word for none."""
+    """``answers``: one for each item of ``given``; None is a value whose token collides. ``why``: the reason without answers."""
 
     op: int
     outcome: Outcome
@@ -68,18 +68,18 @@ class Complete(msgspec.Struct, frozen=True, tag="complete", tag_field="event"):
 
 
 class History(msgspec.Struct, frozen=True):
-    """``narrow``: tokens are cut short, so that values meet. ``excused``: (owner, token) whose copies rotted, and so may stay
-    unavailable."""
+    """``narrow``: tokens are shortened, so that values collide. ``excused``: (owner, token) whose copies rotted, and which may
+    stay unavailable."""
 
     events: list[Invoke | Complete]
     narrow: bool = False
     excused: frozenset[tuple[str, str]] = frozenset()
-    #: The rule that a bad history in a file breaks.
+    #: The rule that a deliberately bad history in a file breaks.
     breaks: str | None = None
 
 
 class Begun(msgspec.Struct, frozen=True, tag="run", tag_field="event"):
-    """The first record of a file: what was planned. ``seconds`` of work; ``command`` is what runs a node."""
+    """The first record of a file: the plan. ``seconds``: of work. ``command``: runs a node."""
 
     seed: int
     profile: str
@@ -91,9 +91,9 @@ class Begun(msgspec.Struct, frozen=True, tag="run", tag_field="event"):
 
 
 class FaultBegan(msgspec.Struct, frozen=True, tag="fault-begin", tag_field="event"):
-    """``nodes`` are those that cannot serve as they should because of it; a link that is cut may leave none.
+    """``nodes``: the nodes that cannot serve correctly because of the fault; for a cut link there may be none.
 
-    ``at`` is when applying it began, so that records before this one may be of a later time.
+    ``at``: the time when applying the fault began, so earlier records may have later times.
     """
 
     number: int
@@ -115,36 +115,36 @@ class Note(msgspec.Struct, frozen=True, tag="note", tag_field="event"):
 
 
 class Unsent(msgspec.Struct, frozen=True, tag="unsent", tag_field="event"):
-    """A request was due and not sent: all clients of this node wait for answers. In the world one more would have asked."""
+    """A request was due but not sent, since all clients of this node wait for answers. In reality another client would ask."""
 
     at: float
     node: str
 
 
 class Mending(msgspec.Struct, frozen=True, tag="mending", tag_field="event"):
-    """No fault was there, and a disk was joining, or had lost something that it had not back yet."""
+    """No fault was active, and a disk was joining, or had not yet recovered records that it lost."""
 
     at: float
 
 
 class Whole(msgspec.Struct, frozen=True, tag="whole", tag_field="event"):
-    """No fault was there, and all three nodes were active, saw each other and could read all that they have."""
+    """No fault was active, and all three nodes were active, saw each other and could read all their records."""
 
     at: float
 
 
 class Convergence(msgspec.Struct, frozen=True, tag="convergence", tag_field="event"):
-    """``equal``: no fault was there, and all three replicas were the same; else it was waited for as long as the aim says."""
+    """``equal``: no fault was active, and all three replicas were identical. Else they were not, within the time of the aim."""
 
     at: float
     equal: bool
 
 
 class Machine(msgspec.Struct, frozen=True, tag="machine", tag_field="event"):
-    """The machine from ``since`` to ``at``, as a process saw it that has nothing to do with the store.
+    """The machine from ``since`` to ``at``, as seen by a process unrelated to the store.
 
-    ``late``: by how many seconds what it did came too late, at worst; ``sync``: the seconds of one small sync. ``ours`` is the
-    share of all CPU time that nodes and harness took, ``others`` that of everything else; ``load`` is the load average of a
+    ``late``: the worst delay of this process's actions, in seconds. ``sync``: the seconds of one small sync. ``ours``: the share
+    of all CPU time that nodes and harness used; ``others``: that of all other processes. ``load``: the load average over one
     minute.
     """
 
@@ -161,14 +161,14 @@ Record = Begun | Invoke | Complete | FaultBegan | FaultEnded | Note | Unsent | M
 
 
 def read(path: Path) -> list[Record]:
-    """The records of a file of the harness, one JSON object a line. Raises OSError, msgspec.MsgspecError."""
+    """Reads the records in a file of the harness, one JSON object a line. Raises OSError, msgspec.MsgspecError."""
     decoder = msgspec.json.Decoder(Record)
     with path.open("rb") as file:
         return [decoder.decode(line) for line in file]
 
 
 def load(path: Path) -> History:
-    """What checkers look at in a file: a run of the harness, or one history as JSON. Raises OSError, msgspec.MsgspecError."""
+    """Reads the history in a file: a run of the harness, or one history as JSON. Raises OSError, msgspec.MsgspecError."""
     return msgspec.json.decode(path.read_bytes(), type=History) if path.suffix == ".json" else calls(read(path))
 
 
@@ -189,7 +189,7 @@ def paired(records: Iterable[Record]) -> dict[int, tuple[Invoke, Complete | None
 
 
 def lines(history: History) -> list[str]:
-    """For people, one event a line."""
+    """Returns the history for people, one event a line."""
     told = []
     for event in history.events:
         if isinstance(event, Invoke):

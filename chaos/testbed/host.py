@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import NoReturn
 
 _SECONDS = 60.0
-#: Linux's, for unshare(2).
+#: Linux's flag for unshare(2).
 _CLONE_NEWNS = 0x00020000
 
 
 class Unavailable(Exception):
-    """This cannot be done on this machine, or not now; the message says why."""
+    """This is impossible on this machine, or at this time. The message says why."""
 
 
 def tool(*command: str) -> None:
-    """Runs a command that has to succeed, and soon. Raises Unavailable with what it said."""
+    """Runs a command that must succeed soon. Raises Unavailable with the command's output."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -29,7 +29,7 @@ def tool(*command: str) -> None:
 
 
 def private_mounts() -> None:
-    """Makes mounts private: those of this process are visible to it and its children, and end with them. Raises Unavailable."""
+    """Makes new mounts private: only this process and its children see them, and they end with these. Raises Unavailable."""
     if os.geteuid() != 0:
         raise Unavailable("a small file system can be mounted by root alone")
     if ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWNS) != 0:
@@ -39,7 +39,10 @@ def private_mounts() -> None:
 
 @contextlib.contextmanager
 def small_disk(data: Path, megabytes: int) -> Iterator[None]:
-    """A file system of its own, in memory, under a node's data. After ``private_mounts``; the node runs inside the block only."""
+    """Mounts a file system in memory at a node's data directory for the block, in which alone the node may run.
+
+    Call ``private_mounts`` before.
+    """
     aside = data.with_name(f"{data.name}.aside")
     move_all(data, aside)
     tool("mount", "-t", "tmpfs", "-o", f"size={megabytes}m,mode=0700", "chaos", str(data))
@@ -54,9 +57,9 @@ def small_disk(data: Path, megabytes: int) -> Iterator[None]:
 
 
 def move_all(source: Path, target: Path) -> None:
-    """Moves the content of one directory into another, between file systems too. Sockets are deleted: nobody listens at them.
+    """Moves the content of one directory into another, also between file systems. Deletes sockets, which no process serves.
 
-    Raises FileExistsError for a name that is there: a folder would be moved into that of its name.
+    Raises FileExistsError for an existing name: a folder would be moved into the folder of that name.
     """
     target.mkdir(mode=0o700, exist_ok=True)
     for path in source.iterdir():
@@ -81,5 +84,5 @@ def flip_bits(path: Path, masks: Iterable[tuple[int, int]]) -> None:
 
 
 def leave(number: int, frame: object) -> NoReturn:
-    """A signal as an exception, so that what was made is taken down on the way out."""
+    """Turns a signal into an exception, so that clean-up runs."""
     raise SystemExit(128 + number)

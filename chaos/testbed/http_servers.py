@@ -14,18 +14,18 @@ class Quiet(http.server.BaseHTTPRequestHandler):
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """On a free port of loopback."""
+    """A server on a free loopback port."""
 
     def __init__(self, handler: Callable[..., http.server.BaseHTTPRequestHandler]) -> None:
         super().__init__(("127.0.0.1", 0), handler)
 
     def handle_error(self, request: object, address: object) -> None:
-        """A client may go away early."""
+        """Ignores errors: a client may disconnect early."""
 
 
 @contextlib.contextmanager
 def serving(server: Server) -> Iterator[str]:
-    """Serves as long as the block lasts. Yields HOST:PORT."""
+    """Serves during the block. Yields HOST:PORT."""
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     try:

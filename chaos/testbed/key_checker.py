@@ -8,18 +8,18 @@ no other node accepts no key.
 from chaos.testbed.history import Action, Complete, Invoke, Outcome
 from chaos.testbed.violation import Violation
 
-#: What the use of a key is answered, if it is.
+#: The answers to the use of a key.
 TAKEN, REFUSED = "taken", "refused"
-#: Seconds from an acknowledged revocation to the last request for which the key may be taken. Contract.
+#: The contract: seconds from an acknowledged revocation to the last request for which a node may accept the key.
 BOUND = 2.0
 
 
 class KeyChecker:
-    """Takes the events of key actions in the order of the history."""
+    """Checks the events of key actions, in the order of the history."""
 
     def __init__(self) -> None:
         self._begun: dict[int, Invoke] = {}
-        #: The ids of keys that somebody asked to revoke, and since when it is certain that they are revoked.
+        #: The ids of keys with a request to revoke them, and the times from which their revocation is certain.
         self._asked: set[str] = set()
         self._revoked: dict[str, float] = {}
 
@@ -29,7 +29,7 @@ class KeyChecker:
             self._asked.update(event.given)
 
     def end(self, event: Complete) -> None:
-        """Raises Violation."""
+        """Checks the end of an operation. Raises Violation."""
         invoke = self._begun.pop(event.op)
         if event.outcome is not Outcome.OK:
             if invoke.final:

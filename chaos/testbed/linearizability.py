@@ -25,10 +25,10 @@ from chaos.testbed.history import KEY_ACTIONS, Action, Complete, History, Invoke
 StateT = TypeVar("StateT", bound=Hashable)
 #: An owner, and one of its tokens or values.
 _Name = tuple[str, str]
-#: What an operation makes of a state: the state after it, or None if its answer does not fit.
+#: Maps a state to the state after an operation, or to None if the operation's answer does not fit.
 Effect = Callable[[StateT], StateT | None]
 
-#: Steps of the search in one object, after which it is given up: a second. Some hundred times what the longest history took.
+#: The most steps of the search for one object: about a second, and a hundred times what the longest history took.
 _MOST_STEPS = 1_000_000
 _FIRST_EPOCH = 1
 _ABSENT, _THERE, _COLLIDED = "absent", "there", "collided"
@@ -37,7 +37,7 @@ _WORDS = frozenset({"not_found", "unavailable", "collision"})
 
 
 class NotLinearizable(Exception):
-    """No order explains what was answered about one object. ``op`` is the operation that no prefix found can go on with."""
+    """No order explains the answers about one object. ``op``: the operation that cannot extend any prefix found."""
 
     def __init__(self, what: str, op: int) -> None:
         super().__init__(f"{what}: no order of the operations explains what operation {op} was answered")
@@ -50,7 +50,7 @@ class Undecided(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Step(Generic[StateT]):
-    """An operation on one object, between two events of the history. One that need not take effect has no end."""
+    """An operation on one object, between two events of the history. An operation that need not take effect has no end."""
 
     op: int
     began: int
@@ -63,7 +63,7 @@ class Step(Generic[StateT]):
 
 
 class _Tried(NamedTuple):
-    """A configuration: all required steps before ``low`` and those in ``ahead`` are done, and so are some optional ones."""
+    """A configuration: the required steps before ``low`` and those in ``ahead`` are done, and some optional steps."""
 
     low: int
     ahead: frozenset[int]
@@ -72,7 +72,7 @@ class _Tried(NamedTuple):
 
 
 def search(what: str, steps: Iterable[Step[StateT]], initial: StateT) -> None:
-    """Raises NotLinearizable if no order of the steps, from the initial state on, has each within its time; Undecided."""
+    """Searches for an order of the steps from the initial state, each within its time. Raises NotLinearizable, Undecided."""
     ordered = sorted(steps, key=lambda step: step.began)
     required = [step for step in ordered if not step.optional]
     optional = [step for step in ordered if step.optional]
@@ -94,7 +94,7 @@ def search(what: str, steps: Iterable[Step[StateT]], initial: StateT) -> None:
 
 
 def _next(tried: _Tried, required: list[Step[StateT]], optional: list[Step[StateT]]) -> Iterator[_Tried]:
-    """Yields configurations after one more step, the most promising last. No step that is open may have ended before it began."""
+    """Yields configurations after one more step, the most promising last. The step must begin before any open step ended."""
     low, ahead, taken, state = tried
     possible = []
     first_end = math.inf
@@ -122,7 +122,7 @@ def _done(tried: _Tried, index: int, state: Hashable) -> _Tried:
 
 
 def require_linearizable(history: History) -> int:
-    """Returns how many tokens the history has. Raises NotLinearizable for the first that cannot be explained; Undecided."""
+    """Returns the number of tokens in the history. Raises NotLinearizable for the first inexplicable object; Undecided."""
     calls = list(_calls(history))
     for owner, on_epoch in _epochs(calls).items():
         search(f"the epoch of {owner}", on_epoch, _FIRST_EPOCH)
@@ -133,7 +133,7 @@ def require_linearizable(history: History) -> int:
 
 
 class _Call(NamedTuple):
-    """An operation that may have done something. ``answer`` is None if it was told nothing, or that it was refused."""
+    """An operation that may have taken effect. ``answer`` is None without an answer, or if it was refused."""
 
     invoke: Invoke
     answer: Complete | None
@@ -142,7 +142,7 @@ class _Call(NamedTuple):
 
     @property
     def pairs(self) -> Iterator[tuple[str, str | None]]:
-        """What was given, each with its answer."""
+        """Yields each given item with its answer."""
         return iter(()) if self.answer is None else zip(self.invoke.given, self.answer.answers, strict=True)
 
 
@@ -153,7 +153,7 @@ def _calls(history: History) -> Iterator[_Call]:
             begun[event.op] = event, at
             continue
         invoke, began = begun.pop(event.op)
-        if invoke.action in KEY_ACTIONS:  # of no epoch and no token
+        if invoke.action in KEY_ACTIONS:  # no epoch and no token
             continue
         if event.outcome is Outcome.OK or event.why == "epoch-ahead":
             yield _Call(invoke, event, began, at)
@@ -188,10 +188,10 @@ def _never(active: int) -> None:
 
 
 def _epochs(calls: Iterable[_Call]) -> dict[str, list[Step[int]]]:
-    """The steps on each owner's epoch.
+    """Returns the steps on each owner's epoch.
 
-    A rotate raises the epoch, at any time after it began, and shows what is active then, which another one may have raised since.
-    Of those from one epoch the first one's raise stands for all.
+    A rotate raises the epoch at any time after it began. It then shows the active epoch, which another rotate may have raised
+    since. Among the rotates from one epoch, the first raise stands for all.
     """
     steps: dict[str, list[Step[int]]] = defaultdict(list)
     raised: set[tuple[str, int]] = set()
@@ -207,7 +207,7 @@ def _epochs(calls: Iterable[_Call]) -> dict[str, list[Step[int]]]:
 
 
 def _shown(call: _Call, answer: Complete) -> Effect[int] | None:
-    """What an answer shows of the epoch."""
+    """Returns the effect of what an answer shows about the epoch, None if it shows nothing."""
     if answer.outcome is not Outcome.OK:
         return _is_ahead(call.invoke.epoch, answer.epoch)
     if call.invoke.action is Action.DETOKENIZE:
@@ -238,14 +238,14 @@ def _collides(held: str) -> str:
 
 
 class _Values:
-    """Which tokens and values of the owners belong together, as far as answers say so: union-find, with what each class has.
+    """The tokens and values of each owner that belong together according to answers: union-find, with the members of each class.
 
-    A class has one value and one token an epoch, or a token has two values in every order of the operations.
+    A class has one value and one token in each epoch; else a token would have two values in every order of the operations.
     """
 
     def __init__(self) -> None:
         self._parents: dict[_Name, _Name] = {}
-        #: By class: its value under "", and its tokens by what tells their epoch.
+        #: By class: its value under "", and its tokens by their epochs.
         self._members: dict[_Name, dict[str, str]] = {}
 
     def find(self, name: _Name) -> _Name:
@@ -257,7 +257,7 @@ class _Values:
         return name
 
     def known(self, found: _Name) -> bool:
-        """Returns whether the value of this class was told."""
+        """Returns whether the value of this class is known."""
         return "" in self._members[found]
 
     def unite(self, op: int, owner: str, one: str, other: str) -> None:
@@ -272,7 +272,7 @@ class _Values:
 
 
 def _tokens(calls: list[_Call], *, narrow: bool) -> dict[_Name, list[Step[str]]]:
-    """The steps on each owner's tokens, with the one that may write it unheard. Where tokens are narrow, that is any write."""
+    """Returns the steps on each owner's tokens, with possible writes without an answer. For narrow tokens any write counts."""
     calls = sorted(calls, key=lambda each: each.began)
     values = _Values()
     for call in calls if not narrow else ():
@@ -291,9 +291,9 @@ def _tokens(calls: list[_Call], *, narrow: bool) -> dict[_Name, list[Step[str]]]
 
 
 class _Writers:
-    """What may have written a token without a word: of each class the first two calls, with what they were given.
+    """The calls that may have written a token without an answer: for each class the first two calls, with their items.
 
-    Two, since a call that moves a token does not write that token. A class whose value is not known may have any of its owner's.
+    Two calls, since a call that moves a token does not write that token. A class of unknown value may have any of its owner's.
     """
 
     def __init__(self, values: _Values) -> None:
@@ -311,14 +311,14 @@ class _Writers:
                     found.append((given, step))
 
     def of(self, name: _Name) -> list[Step[str]]:
-        """Returns one step, or none if nothing can have written the token."""
+        """Returns one step, or none if no call can have written the token."""
         value = self._values.find(name)
         found = self._found[value if self._values.known(value) else (name[0], "")]
         return [step for given, step in found if given != name[1]][:1]
 
 
 def _effects(call: _Call) -> Iterator[tuple[str, Effect[str]]]:
-    """What a call that was answered shows of tokens. ``unavailable`` shows nothing, nor does a collision of unknown tokens."""
+    """Yields what an answered call shows about tokens. ``unavailable`` and a collision of unknown tokens show nothing."""
     for given, answer in call.pairs:
         match call.invoke.action, answer:
             case (_, "unavailable" | None) | (Action.RETOKENIZE, "collision"):

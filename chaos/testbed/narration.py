@@ -7,7 +7,7 @@ _BOLD, _GREEN, _RED, _PLAIN = "\x1b[1m", "\x1b[32m", "\x1b[31m", "\x1b[0m"
 
 
 class ClaimFailed(Exception):
-    """Something that was to hold did not. ``saw`` is what was there instead."""
+    """A claim did not hold. ``saw``: what was found instead."""
 
     def __init__(self, text: str, saw: str) -> None:
         super().__init__(text)
@@ -33,7 +33,7 @@ class Narrator:
         self._write(f"   {text}".rstrip())
 
     def claim(self, text: str, held: bool, saw: str) -> None:
-        """Raises ``ClaimFailed`` unless it held."""
+        """Prints a claim. Raises ``ClaimFailed`` unless it held."""
         if not held:
             raise ClaimFailed(text, saw)
         self.held += 1

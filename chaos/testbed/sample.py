@@ -39,7 +39,7 @@ class Encounter(NamedTuple):
     COST: str
 
 
-#: The columns of a patient that point to a person.
+#: The columns of a patient that identify a person.
 IDENTIFIERS: Final = ("SSN", "DRIVERS", "PASSPORT", "FIRST", "LAST", "MAIDEN", "ADDRESS", "BIRTHDATE", "ZIP")
 
 _FIRST = (
@@ -79,7 +79,7 @@ def encounters(seed: int, of: Iterable[Patient]) -> list[Encounter]:
 
 
 def to_csv(rows: Sequence[Patient] | Sequence[Encounter]) -> bytes:
-    """RFC 4180 with LF and a header, in UTF-8; at least one row. Quoted is what has to be, and the empty string; null is not."""
+    """Returns RFC 4180 with LF and a header, in UTF-8, for at least one row. Quotes cells that need it, and empty strings."""
     lines: list[Sequence[Cell]] = [rows[0]._fields, *rows]
     return "".join(",".join(map(_cell, line)) + "\n" for line in lines).encode()
 
@@ -116,7 +116,7 @@ def _address(rng: random.Random) -> str:
 
 
 def _in_some_form(rng: random.Random, name: str) -> str:
-    """Composed or decomposed: the same on a screen, and two values to a vault that normalises nothing."""
+    """Returns the name composed or decomposed: equal on a screen, but two values to a vault that does not normalise."""
     return unicodedata.normalize("NFD" if rng.random() < 0.1 else "NFC", name)
 
 

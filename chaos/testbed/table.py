@@ -18,7 +18,7 @@ class Table:
 
     @classmethod
     def parse(cls, content: bytes) -> Table:
-        """Raises ``ValueError`` if it is not UTF-8 or not CSV, or has no header, or is not rectangular."""
+        """Parses CSV. Raises ``ValueError`` if it is not UTF-8 or not CSV, has no header, or is not rectangular."""
         reader = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
         try:
             header = next(reader, [])
@@ -38,6 +38,6 @@ class Table:
         return itertools.chain.from_iterable((row[place] for place in places) for row in self.rows)
 
     def without(self, columns: Sequence[str]) -> list[list[str]]:
-        """Returns all other cells, the header's too."""
+        """Returns all other cells, including the header's."""
         places = [place for place, name in enumerate(self.header) if name not in columns]
         return [[line[place] for place in places] for line in (self.header, *self.rows)]

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 
-@dataclass(eq=False)  # not frozen: Python sets the traceback and the cause of what is raised
+@dataclass(eq=False)  # not frozen: Python sets traceback and cause of a raised exception
 class Violation(Exception):
-    """``rule`` is a short name, the same for the same kind of wrong; ``op`` is where it shows, -1 at the very end."""
+    """``rule``: a short name, the same for all violations of one kind. ``op``: the operation where it shows, -1 at the end."""
 
     rule: str
     detail: str
