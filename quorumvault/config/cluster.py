@@ -68,8 +68,8 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     value_bytes: Annotated[int, _at_least(64 * KiB)] = 64 * KiB
     #: HTTP requests under way at once in one node; more are refused with 429 before their body is read.
     in_flight: Count = 64
-    #: What one API key may hold of the places and of ``memory_bytes``, in percent: one that sends its bodies slowly, for as long
-    #: as a body may take, leaves room for others.
+    #: What one owner may hold of the places and of ``memory_bytes`` with all its API keys, in percent: an owner that sends its
+    #: bodies slowly, for as long as a body may take, leaves room for others.
     key_share: Annotated[int, Meta(ge=1, le=100, description="a whole number from 1 to 100")] = 75
     #: HTTP connections, idle ones included. They share the file descriptors with the store, which fails for good without one.
     connections: Count = 1024

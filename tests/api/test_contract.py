@@ -70,7 +70,7 @@ def full(rig: Rig) -> None:
 
 
 def holds_all_memory(rig: Rig) -> None:
-    rig.admission.enter("other", 0, None).memory.take(rig.limits.memory_bytes - 20)
+    rig.admission.enter(LAB, 0, None).memory.take(rig.limits.memory_bytes - 20)
 
 
 def used_up(rig: Rig) -> None:

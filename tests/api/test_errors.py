@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 from starlette.types import Receive, Scope, Send
 
+from quorumvault.config.cluster import Limits
 from quorumvault.errors import Busy
 from quorumvault.server.http.middleware import RequestIdMiddleware
 from tests.api.test_contract import problem
-from tests.rigs.vault import SMALL, Connection, Rig, key_text
+from tests.rigs.vault import CLINIC, LAB, SMALL, Connection, Rig, key_text
 
 LIMITS = SMALL
 
@@ -63,14 +64,31 @@ def test_a_value_of_the_largest_size_is_taken(rig: Rig, value: Any) -> None:
 
 
 def test_429_busy_until_a_place_is_free(rig: Rig) -> None:
-    with closing(rig.admission.enter("one", 0, None)), closing(rig.admission.enter("other", 0, None)):
+    with closing(rig.admission.enter(CLINIC, 0, None)), closing(rig.admission.enter(LAB, 0, None)):
         problem(rig.post("/tokenize", {"values": []}), 429, "busy")
         assert rig.client.get("/health").status_code == 200
     assert rig.post("/tokenize", {"values": []}).status_code == 200
 
 
+def test_the_keys_of_an_owner_have_one_share_of_places_and_memory_and_other_owners_have_the_rest() -> None:
+    rig = Rig(Limits(in_flight=4, key_share=50))
+
+    def asked(key: str) -> Any:
+        return rig.post("/tokenize", {"values": []}, key=key)
+
+    with closing(rig.admission.enter(CLINIC, 0, None)), closing(rig.admission.enter(CLINIC, 0, None)):
+        for key in ("clinic", "admin"):
+            assert "owner clinic has 2 requests under way" in problem(asked(key), 429, "busy")["detail"]
+        assert asked("lab").status_code == 200
+    with closing(rig.admission.enter(CLINIC, 0, None)) as held:
+        held.memory.take(rig.limits.memory_bytes // 2)
+        for key in ("clinic", "admin"):
+            assert "owner clinic has as much" in problem(asked(key), 429, "busy")["detail"]
+        assert asked("lab").status_code == 200
+
+
 def test_429_busy_until_there_is_memory(rig: Rig) -> None:
-    with closing(rig.admission.enter("other", 0, None)) as other:
+    with closing(rig.admission.enter(LAB, 0, None)) as other:
         other.memory.take(rig.limits.memory_bytes - 20)
         problem(rig.post("/tokenize", {"values": ["x" * 100]}), 429, "busy")
         assert rig.client.get("/epoch").status_code == 200

@@ -9,7 +9,7 @@ import pytest
 
 from quorumvault.errors import NoQuorum
 from quorumvault.server.telemetry.event_log import Event
-from tests.rigs.vault import JSON, SMALL, Connection, Rig, bearer, key_text
+from tests.rigs.vault import CLINIC, JSON, LAB, SMALL, Connection, Rig, bearer, key_text
 
 UNKNOWN_TOKEN = "qv_1_" + "0" * 48
 LIMITS = SMALL
@@ -98,7 +98,7 @@ def test_what_fails_in_the_vault_is_there_with_what_was_asked(rig: Rig) -> None:
 
 
 def test_a_request_that_is_not_admitted(rig: Rig) -> None:
-    with closing(rig.admission.enter("one", 0, None)), closing(rig.admission.enter("other", 0, None)):
+    with closing(rig.admission.enter(CLINIC, 0, None)), closing(rig.admission.enter(LAB, 0, None)):
         rig.client.get("/epoch")
     assert only_event(rig)["outcome"] == "busy"
     for _ in range(3):

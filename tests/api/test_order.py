@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from quorumvault.errors import NoQuorum
-from tests.rigs.vault import SMALL, Rig, bearer
+from tests.rigs.vault import CLINIC, LAB, SMALL, Rig, bearer
 
 LIMITS = SMALL
 
@@ -90,6 +90,6 @@ def test_a_request_without_a_fault_goes_through(rig: Rig) -> None:
 
 
 def test_busy_comes_before_what_is_wrong_with_the_body(rig: Rig) -> None:
-    with closing(rig.admission.enter("one", 0, None)), closing(rig.admission.enter("other", 0, None)):
+    with closing(rig.admission.enter(CLINIC, 0, None)), closing(rig.admission.enter(LAB, 0, None)):
         assert rig.post("/tokenize", b"{", {"Content-Type": "text/plain"}).status_code == 429
         assert rig.post("/tokenize", b"{", key="reader").status_code == 403

@@ -15,7 +15,7 @@ from quorumvault.config.api_keys import KeyTable
 from quorumvault.config.cluster import Timeouts
 from quorumvault.server.http.item_errors import unfit
 from quorumvault.server.http.server import HttpServer, listening_socket
-from tests.rigs.vault import JSON, SMALL, Connection, Raw, Rig, bearer
+from tests.rigs.vault import JSON, LAB, SMALL, Connection, Raw, Rig, bearer
 
 HEADERS = {**JSON, **bearer()}
 #: Seconds until a test that waits for something gives up.
@@ -113,7 +113,7 @@ async def test_a_body_that_stops_half_way_on_a_real_connection_is_given_up() -> 
 
 
 def test_chunks_hold_bytes_until_they_are_answered(rig: Rig) -> None:
-    with closing(rig.admission.enter("other", 0, None)) as other:
+    with closing(rig.admission.enter(LAB, 0, None)) as other:
         other.memory.take(rig.limits.memory_bytes - 1000)
         request = connection(rig)
         request.chunk(b" " * 900)

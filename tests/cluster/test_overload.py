@@ -34,8 +34,8 @@ def test_the_overload_benchmark_runs_through_and_nothing_is_left_of_the_load(clu
     assert len(overload.account().checks) == 4
 
 
-def test_a_key_whose_bodies_come_slowly_shuts_no_other_out(cluster: Cluster) -> None:
-    """It takes all the places that a key may have, and holds them; its own further requests are refused, and nobody else's."""
+def test_an_owner_whose_bodies_come_slowly_shuts_no_other_out(cluster: Cluster) -> None:
+    """It takes all the places that an owner may have, and holds them; its own further requests are refused, and nobody else's."""
     request = encode("/tokenize", cluster.api_key(OWNER), b'{"values":["slow"]}')
     with ExitStack() as stack:
         connections = [stack.enter_context(raw_connection(cluster)) for _ in range(48)]
@@ -45,7 +45,7 @@ def test_a_key_whose_bodies_come_slowly_shuts_no_other_out(cluster: Cluster) -> 
         assert wait_for(lambda: slow.tokenize(["refused"]).status == 429, 20)
         refused = slow.tokenize(["refused"])
         assert (refused.body["code"], refused.body["retryable"]) == ("busy", True)
-        assert "as many as a key may have" in refused.body["detail"]
+        assert "as many as an owner may have" in refused.body["detail"]
         for other in ("clinic", "registry"):
             assert cluster.api("n1", other).tokenize([f"of {other}"]).status == 200
         for connection in connections:

@@ -10,6 +10,8 @@ from tests.rigs.clusters import health, metrics
 
 #: The attacker's owner, and somebody else's.
 LOUD, QUIET = "loud", "quiet"
+#: The name of the attacker's second key.
+LOUD_TOO = "loud, too"
 #: Longer than anything here takes on a busy machine.
 PATIENCE = 60.0
 

@@ -1,13 +1,14 @@
-"""Nothing that one key asks for makes a node hold more than its budget, or keeps others out."""
+"""Nothing that one owner asks for makes a node hold more than its budget, or keeps others out."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 
 import pytest
 
-from chaos.testbed.cluster import Cluster
-from tests.hostile.limited import QUIET, ask, assert_unharmed, post, raw_connection, tokens_of
+from chaos.testbed.cluster import Cluster, wait_for
+from tests.hostile.limited import LOUD, LOUD_TOO, PATIENCE, QUIET, ask, assert_unharmed, post, raw_connection, tokens_of
 from tests.hostile.tenants import ARROW, JSON
 from tests.rigs.clusters import metrics
 from tests.rigs.columns import column
@@ -93,6 +94,24 @@ def test_bodies_that_are_announced_and_never_come_keep_no_other_key_out(cluster:
             stack.enter_context(raw_connection(cluster)).sendall(head)
         for _ in range(5):
             assert ask(cluster, "/tokenize", body, QUIET).status == 200
+    assert_unharmed(cluster)
+
+
+def refused(cluster: Cluster, key: str) -> bool:
+    return ask(cluster, "/epoch", None, key).status == 429
+
+
+def test_an_owner_whose_bodies_never_end_keeps_no_other_owner_out_with_two_keys(cluster: Cluster) -> None:
+    """Each key asks as often as an owner may: together that would be more than all places."""
+    with ExitStack() as stack:
+        for key in (LOUD, LOUD_TOO):
+            for _ in range(48):
+                stack.enter_context(raw_connection(cluster)).sendall(post(cluster, "/tokenize", b'{"values":["x"]}', key)[:-1])
+        for key in (LOUD, LOUD_TOO):
+            assert wait_for(partial(refused, cluster, key), PATIENCE)
+        assert metrics(cluster, "n1")["quorumvault_in_flight"] == 48
+        for _ in range(5):
+            assert ask(cluster, "/tokenize", b'{"values":["somebody else"]}', QUIET).status == 200
     assert_unharmed(cluster)
 
 

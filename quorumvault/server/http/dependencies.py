@@ -96,7 +96,7 @@ class AdmittedRequest:
         Raises Busy; what ``require_key`` and ``charge`` raise; and if the wait took time, ClientDisconnect.
         """
         seconds = self.services.timeouts.round
-        async with self.services.admission.queue.turn(self.memory.key_id, items, seconds) as waited:
+        async with self.services.admission.queue.turn(self.owner, items, seconds) as waited:
             if waited and self.gone():
                 raise ClientDisconnect
             self.require_key()

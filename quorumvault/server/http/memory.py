@@ -8,8 +8,8 @@ A request pays for bytes before the node holds them, and gets them back when its
     sending    the values of the answer, which is encoded a piece at a time as it leaves
 
 A request that can never fit is TooLarge (413). A request that does not fit now waits in line, and after a while is Busy (429).
-One API key has a share of the budget (``limits.key_share``), so that some is left for others; a single request may exceed the
-share. A key that waits for its own share does not delay others.
+An owner has a share of the budget (``limits.key_share``), so that some is left for others; a single request may exceed the
+share. An owner that waits for its own share does not delay others.
 
 A request pays in steps, and holds its bytes while it waits for more. So large requests could block each other with the whole
 budget between them. To prevent this, they are processed one at a time (``enter_lane``); the loop has one thread anyway.
@@ -26,6 +26,7 @@ from typing import Final
 
 from quorumvault.config.cluster import Limits
 from quorumvault.errors import Busy, TooLarge
+from quorumvault.model import Owner
 
 #: Bodies may fill one in so many parts of the budget.
 _PARTS_FOR_BODIES: Final = 4
@@ -41,7 +42,7 @@ _PIECE_BYTES: Final = 2 << 20
 _REPLIES: Final = 2
 #: A request is large once one of its steps takes more bytes than this.
 LARGE: Final = 32 << 20
-#: Large requests of one key that may wait for the lane. A key with dozens of them would keep all others waiting.
+#: Large requests of one owner that may wait for the lane. An owner with dozens of them would keep all others waiting.
 _LARGE_WAITING: Final = 2
 #: Bytes. A smaller body is never refused for the bodies that are arriving.
 _SMALL_BODY: Final = 64 << 10
@@ -50,8 +51,8 @@ _MUCH: Final = 32 << 20
 
 
 @dataclass(slots=True)
-class OfKey:
-    """The requests of one API key: their number, the bytes that they hold, and how many of them wait for the lane."""
+class OfOwner:
+    """The requests of one owner: their number, the bytes that they hold, and how many of them wait for the lane."""
 
     holds: int = 0
     held: int = 0
@@ -69,21 +70,21 @@ class Memory:
         self._limits = limits
         self._on_idle = on_idle
         self._share = limits.memory_bytes * limits.key_share // 100
-        self._keys: dict[str, OfKey] = {}
+        self._owners: dict[Owner, OfOwner] = {}
         self._waiting: list[tuple[Hold, int, asyncio.Future[None]]] = []
         self._lane = asyncio.Semaphore(1)
         self.held = 0
         self.held_for_bodies = 0
         self._most_held = 0
 
-    def hold(self, key_id: str) -> Hold:
-        """Return an empty hold for one request of this key."""
-        of_key = self._keys.setdefault(key_id, OfKey())
-        of_key.holds += 1
-        return Hold(self, key_id, of_key)
+    def hold(self, owner: Owner) -> Hold:
+        """Return an empty hold for one request of this owner."""
+        of_owner = self._owners.setdefault(owner, OfOwner())
+        of_owner.holds += 1
+        return Hold(self, owner, of_owner)
 
     def _has_room(self, hold: Hold, more: int) -> bool:
-        within_share = hold.of_key.held + more <= self._share or hold.of_key.held == hold.held
+        within_share = hold.of_owner.held + more <= self._share or hold.of_owner.held == hold.held
         return within_share and self.held + more <= self._limits.memory_bytes
 
     def _require_possible(self, hold: Hold, more: int) -> None:
@@ -94,13 +95,14 @@ class Memory:
     def _busy(self, hold: Hold, more: int) -> Busy:
         if self.held + more > self._limits.memory_bytes:
             return Busy(f"requests fill this node's {self._limits.memory_bytes} bytes; wait, or send the request to another node")
-        return Busy(f"key {hold.key_id} has as much of this node's memory as a key may have; wait for one of its requests")
+        name = hold.owner.name
+        return Busy(f"owner {name} has as much of this node's memory as an owner may have; wait for one of its requests")
 
     def _give(self, hold: Hold, more: int) -> None:
         self.held += more
         if self.held > self._most_held:
             self._most_held = self.held
-        hold.of_key.held += more
+        hold.of_owner.held += more
         hold.held += more
 
     def _take_back(self, hold: Hold, less: int) -> None:
@@ -112,7 +114,7 @@ class Memory:
             self._on_idle()
 
     def _serve_waiting(self) -> None:
-        """Serve waiting requests in order. One that waits for the node's memory, not for its key's share, blocks later ones."""
+        """Serve waiting requests in order. One that waits for the node's memory, not for its owner's share, blocks later ones."""
         still: list[tuple[Hold, int, asyncio.Future[None]]] = []
         full = False
         for entry in self._waiting:
@@ -131,16 +133,16 @@ class Memory:
 class Hold:
     """The bytes that one request holds of the budget. ``release`` has to be called in the end."""
 
-    __slots__ = ("_body", "_for_bodies", "_memory", "_open", "held", "in_lane", "key_id", "of_key")
+    __slots__ = ("_body", "_for_bodies", "_memory", "_open", "held", "in_lane", "of_owner", "owner")
 
-    def __init__(self, memory: Memory, key_id: str, of_key: OfKey) -> None:
+    def __init__(self, memory: Memory, owner: Owner, of_owner: OfOwner) -> None:
         self._memory = memory
         self._body = 0
         #: Bytes of the body that count among all bodies that are arriving.
         self._for_bodies = 0
         self._open = True
-        self.key_id = key_id
-        self.of_key = of_key
+        self.owner = owner
+        self.of_owner = of_owner
         self.held = 0
         #: True for the large request that is being worked on.
         self.in_lane = False
@@ -159,19 +161,20 @@ class Hold:
 
     def _require_room_among_bodies(self, more: int) -> None:
         """Raises Busy if the arriving bodies leave no room. A body that is the only one needs none."""
-        memory, of_key = self._memory, self.of_key
+        memory, of_owner = self._memory, self.of_owner
         most = memory._limits.memory_bytes // _PARTS_FOR_BODIES
-        most_of_key = most * memory._limits.key_share // 100
-        others, others_of_key = memory.held_for_bodies - self._for_bodies, of_key.held_for_bodies - self._for_bodies
-        if others_of_key and of_key.held_for_bodies + more > most_of_key:
-            raise Busy(f"bodies of key {self.key_id} fill the {most_of_key} bytes that a key has for them; wait for one of them")
+        most_of_owner = most * memory._limits.key_share // 100
+        others, others_of_owner = memory.held_for_bodies - self._for_bodies, of_owner.held_for_bodies - self._for_bodies
+        if others_of_owner and of_owner.held_for_bodies + more > most_of_owner:
+            name = self.owner.name
+            raise Busy(f"bodies of owner {name} fill the {most_of_owner} bytes that an owner has for them; wait for one of them")
         if others and memory.held_for_bodies + more > most:
             raise Busy(f"bodies under way fill the {most} bytes that this node has for them; wait, or ask another node")
 
     def _count_among_bodies(self, more: int) -> None:
         self._for_bodies += more
         self._memory.held_for_bodies += more
-        self.of_key.held_for_bodies += more
+        self.of_owner.held_for_bodies += more
 
     def body_is_decoded(self) -> None:
         """Make room for another body to arrive. The bytes of this one are still held."""
@@ -210,19 +213,20 @@ class Hold:
             ready.cancel()
 
     async def enter_lane(self, seconds: float) -> None:
-        """Wait until no other large request is being worked on. Raises Busy if it takes longer, or too many of the key wait."""
+        """Wait until no other large request is being worked on. Raises Busy if it takes longer, or too many of the owner wait."""
         if self.in_lane:
             return
-        if self.of_key.large_waiting >= _LARGE_WAITING:
-            raise Busy(f"{_LARGE_WAITING} large requests of key {self.key_id} wait here; wait for them, or ask another node")
-        self.of_key.large_waiting += 1
+        if self.of_owner.large_waiting >= _LARGE_WAITING:
+            name = self.owner.name
+            raise Busy(f"{_LARGE_WAITING} large requests of owner {name} wait here; wait for them, or ask another node")
+        self.of_owner.large_waiting += 1
         try:
             async with asyncio.timeout(seconds):
                 await self._memory._lane.acquire()
         except TimeoutError:
             raise Busy("this node is working on other large requests; wait, or send the request to another node") from None
         finally:
-            self.of_key.large_waiting -= 1
+            self.of_owner.large_waiting -= 1
         self.in_lane = True
 
     def leave_lane(self) -> None:
@@ -241,11 +245,11 @@ class Hold:
             return
         self._open = False
         self.leave_lane()
-        memory, of_key = self._memory, self.of_key
+        memory, of_owner = self._memory, self.of_owner
         self.body_is_decoded()
-        of_key.holds -= 1
-        if not of_key.holds:
-            del memory._keys[self.key_id]
+        of_owner.holds -= 1
+        if not of_owner.holds:
+            del memory._owners[self.owner]
         memory._take_back(self, self.held)
 
 

@@ -131,7 +131,7 @@ class Pipeline:
         length = declared_length(headers)
         # A body beyond the limit is not read, so it needs no memory.
         room = length if length <= services.limits.body_bytes else 0
-        place = services.admission.enter(key.id, room, "none" if operation.writes else None)
+        place = services.admission.enter(key.owner, room, "none" if operation.writes else None)
         try:
             self._allowances.spend_request(key)
             form, body = Form.JSON, b""

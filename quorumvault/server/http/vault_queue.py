@@ -7,7 +7,7 @@ to finish in time. The rest wait, and after a while are Busy (429), before any w
     up to FEW values   runs at once, so that its client never waits for other clients' thousands
     more               runs once it fits beside the running ones: AT_ONCE values together, or one request alone, however large
 
-API keys take turns, so that no key waits for all of another key's requests.
+Owners take turns, so that no owner waits for all of another owner's requests.
 """
 
 import asyncio
@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator
 from typing import Final, NamedTuple
 
 from quorumvault.errors import Busy
+from quorumvault.model import Owner
 
 #: Values that take a node as long as a single one does. All places together (``limits.in_flight``) make less than AT_ONCE.
 FEW: Final = 100
@@ -35,11 +36,11 @@ class VaultQueue:
 
     def __init__(self) -> None:
         self.under_way = 0
-        #: By API key, in the order of their turns. No key has an empty line.
-        self._waiting: dict[str, deque[_Waiting]] = {}
+        #: By owner, in the order of their turns. No owner has an empty line.
+        self._waiting: dict[Owner, deque[_Waiting]] = {}
 
     @contextlib.asynccontextmanager
-    async def turn(self, key_id: str, items: int, seconds: float) -> AsyncIterator[bool]:
+    async def turn(self, owner: Owner, items: int, seconds: float) -> AsyncIterator[bool]:
         """Wait until so many values may be worked on, as they are within the block. Yields whether that took a wait.
 
         Raises Busy if it takes more than ``seconds``.
@@ -49,7 +50,7 @@ class VaultQueue:
             return
         waits = bool(self._waiting) or not self._fits(items)
         if waits:
-            await self._wait(key_id, items, seconds)
+            await self._wait(owner, items, seconds)
         else:
             self.under_way += items
         try:
@@ -61,39 +62,39 @@ class VaultQueue:
     def _fits(self, items: int) -> bool:
         return not self.under_way or self.under_way + items <= AT_ONCE
 
-    async def _wait(self, key_id: str, items: int, seconds: float) -> None:
+    async def _wait(self, owner: Owner, items: int, seconds: float) -> None:
         waiting = _Waiting(items, asyncio.get_running_loop().create_future())
-        self._waiting.setdefault(key_id, deque()).append(waiting)
+        self._waiting.setdefault(owner, deque()).append(waiting)
         try:
             async with asyncio.timeout(seconds):
                 await waiting.turn
         except BaseException as error:
-            self._leave(key_id, waiting)
+            self._leave(owner, waiting)
             if isinstance(error, TimeoutError):
                 raise Busy("this node is working on other requests for many values; wait, or ask another one") from None
             raise
 
-    def _leave(self, key_id: str, waiting: _Waiting) -> None:
+    def _leave(self, owner: Owner, waiting: _Waiting) -> None:
         """End a wait in vain. The turn may have come in the same moment: then it goes to the next one."""
-        line = self._waiting.get(key_id)
+        line = self._waiting.get(owner)
         if waiting.turn.done() and not waiting.turn.cancelled():
             self.under_way -= waiting.items
         elif line is not None and waiting in line:
             line.remove(waiting)
             if not line:
-                del self._waiting[key_id]
+                del self._waiting[owner]
         self._serve()
 
     def _serve(self) -> None:
         """Give turns, as long as the next one fits: a large request is not kept waiting by smaller ones behind it."""
         while self._waiting:
-            key_id, line = next(iter(self._waiting.items()))
+            owner, line = next(iter(self._waiting.items()))
             if not self._fits(line[0].items):
                 return
             items, turn = line.popleft()
-            del self._waiting[key_id]
+            del self._waiting[owner]
             if line:
-                self._waiting[key_id] = line
+                self._waiting[owner] = line
             if not turn.done():
                 self.under_way += items
                 turn.set_result(None)

@@ -9,6 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from quorumvault.config.cluster import Limits
 from quorumvault.errors import Busy, TooLarge
+from quorumvault.model import Owner
 from quorumvault.server.http import memory as budget
 from quorumvault.server.http.memory import Hold, Memory, cost_of_decoding, cost_of_reading
 
@@ -19,7 +20,7 @@ SOON = 0.001
 
 
 class Budget(RuleBasedStateMachine):
-    """Requests of three keys take, wait, give back and end, in any order, beside a plain account of what each one has."""
+    """Requests of three owners take, wait, give back and end, in any order, beside a plain account of what each one has."""
 
     @initialize()
     def begin(self) -> None:
@@ -38,7 +39,7 @@ class Budget(RuleBasedStateMachine):
         self.loop.run_until_complete(end())
         for hold in self.holds:
             hold.release()
-        assert (self.memory.held, self.memory.held_for_bodies, self.memory._keys) == (0, 0, {})
+        assert (self.memory.held, self.memory.held_for_bodies, self.memory._owners) == (0, 0, {})
         self.loop.close()
 
     def settle(self) -> None:
@@ -54,9 +55,9 @@ class Budget(RuleBasedStateMachine):
             task.result()
             self.has[hold] += more
 
-    @rule(key=st.sampled_from("abc"))
-    def come(self, key: str) -> None:
-        hold = self.memory.hold(key)
+    @rule(owner=st.sampled_from("abc").map(Owner))
+    def come(self, owner: Owner) -> None:
+        hold = self.memory.hold(owner)
         self.holds.append(hold)
         self.has[hold] = 0
 
@@ -67,9 +68,9 @@ class Budget(RuleBasedStateMachine):
         try:
             hold.take(more)
         except (Busy, TooLarge):
-            alone = sum(held for other, held in self.has.items() if other.key_id == hold.key_id) == self.has[hold]
-            of_key = sum(held for other, held in self.has.items() if other.key_id == hold.key_id)
-            assert sum(self.has.values()) + more > 1000 or (of_key + more > 600 and not alone)
+            alone = sum(held for other, held in self.has.items() if other.owner == hold.owner) == self.has[hold]
+            of_owner = sum(held for other, held in self.has.items() if other.owner == hold.owner)
+            assert sum(self.has.values()) + more > 1000 or (of_owner + more > 600 and not alone)
         else:
             self.has[hold] += more
 
@@ -124,7 +125,7 @@ def memory() -> Memory:
 
 
 async def test_what_never_fits_is_too_large_and_what_does_not_fit_now_is_busy(memory: Memory) -> None:
-    one, other = memory.hold("a"), memory.hold("b")
+    one, other = memory.hold(Owner("a")), memory.hold(Owner("b"))
     with pytest.raises(TooLarge):
         one.take(1001)
     with pytest.raises(TooLarge):
@@ -139,10 +140,10 @@ async def test_what_never_fits_is_too_large_and_what_does_not_fit_now_is_busy(me
         one.take(101)
 
 
-async def test_a_key_that_is_over_its_share_waits_and_others_pass_it_by(memory: Memory) -> None:
-    first, second, other = memory.hold("a"), memory.hold("a"), memory.hold("b")
+async def test_an_owner_that_is_over_its_share_waits_and_others_pass_it_by(memory: Memory) -> None:
+    first, second, other = memory.hold(Owner("a")), memory.hold(Owner("a")), memory.hold(Owner("b"))
     first.take(500)
-    with pytest.raises(Busy, match="key a has as much"):
+    with pytest.raises(Busy, match="owner a has as much"):
         second.take(101)
     waits = asyncio.create_task(second.wait_for(101, PATIENCE))
     await asyncio.sleep(0)
@@ -154,7 +155,7 @@ async def test_a_key_that_is_over_its_share_waits_and_others_pass_it_by(memory: 
 
 
 async def test_one_that_waits_for_the_node_s_memory_is_not_overtaken(memory: Memory) -> None:
-    holder, large, small = memory.hold("a"), memory.hold("b"), memory.hold("c")
+    holder, large, small = memory.hold(Owner("a")), memory.hold(Owner("b")), memory.hold(Owner("c"))
     holder.take(600)
     order: list[str] = []
 
@@ -171,7 +172,7 @@ async def test_one_that_waits_for_the_node_s_memory_is_not_overtaken(memory: Mem
 
 
 async def test_who_gives_up_waiting_makes_way(memory: Memory) -> None:
-    holder, leaves, stays = memory.hold("a"), memory.hold("b"), memory.hold("c")
+    holder, leaves, stays = memory.hold(Owner("a")), memory.hold(Owner("b")), memory.hold(Owner("c"))
     holder.take(600)
     gone = asyncio.create_task(leaves.wait_for(500, PATIENCE))
     served = asyncio.create_task(stays.wait_for(400, PATIENCE))
@@ -184,7 +185,7 @@ async def test_who_gives_up_waiting_makes_way(memory: Memory) -> None:
 
 
 async def test_large_requests_are_worked_on_one_at_a_time(memory: Memory) -> None:
-    first, second = memory.hold("a"), memory.hold("a")
+    first, second = memory.hold(Owner("a")), memory.hold(Owner("a"))
     await first.enter_lane(PATIENCE)
     await first.enter_lane(PATIENCE)
     with pytest.raises(Busy, match="other large requests"):
@@ -195,19 +196,21 @@ async def test_large_requests_are_worked_on_one_at_a_time(memory: Memory) -> Non
     first.leave_lane()
     await entering
     second.release()
-    third = memory.hold("b")
+    third = memory.hold(Owner("b"))
     await third.enter_lane(PATIENCE)
     third.release()
 
 
-async def test_few_large_requests_of_one_key_stand_in_front_of_another_s(memory: Memory) -> None:
-    first, others, quiet = memory.hold("loud"), [memory.hold("loud") for _ in range(4)], memory.hold("quiet")
+async def test_few_large_requests_of_one_owner_stand_in_front_of_another_s(memory: Memory) -> None:
+    first, others, quiet = memory.hold(Owner("loud")), [memory.hold(Owner("loud")) for _ in range(4)], memory.hold(Owner("quiet"))
     await first.enter_lane(PATIENCE)
     waiting = [asyncio.create_task(hold.enter_lane(PATIENCE)) for hold in others]
     await asyncio.sleep(0)
     mine = asyncio.create_task(quiet.enter_lane(PATIENCE))
     refused = await asyncio.gather(*waiting[2:], return_exceptions=True)
-    assert [str(error) for error in refused] == ["2 large requests of key loud wait here; wait for them, or ask another node"] * 2
+    assert [str(error) for error in refused] == [
+        "2 large requests of owner loud wait here; wait for them, or ask another node"
+    ] * 2
     first.release()
     for task, hold in zip(waiting[:2], others[:2], strict=True):
         await task
@@ -216,15 +219,15 @@ async def test_few_large_requests_of_one_key_stand_in_front_of_another_s(memory:
     assert quiet.in_lane
 
 
-async def test_bodies_fill_a_quarter_of_the_budget_and_those_of_one_key_a_part_of_that(
+async def test_bodies_fill_a_quarter_of_the_budget_and_those_of_one_owner_a_part_of_that(
     memory: Memory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(budget, "_SMALL_BODY", 9)
-    one, other, third, fourth = memory.hold("a"), memory.hold("a"), memory.hold("b"), memory.hold("c")
+    one, other, third, fourth = memory.hold(Owner("a")), memory.hold(Owner("a")), memory.hold(Owner("b")), memory.hold(Owner("c"))
     one.grow_body(100)
     one.grow_body(90)
     other.grow_body(50)
-    with pytest.raises(Busy, match="bodies of key a fill the 150 bytes"):
+    with pytest.raises(Busy, match="bodies of owner a fill the 150 bytes"):
         other.grow_body(51)
     third.grow_body(100)
     with pytest.raises(Busy, match="bodies under way fill the 250 bytes"):
@@ -254,11 +257,11 @@ def test_reading_is_paid_for_by_what_two_replicas_may_answer() -> None:
     assert 2 * limits.reply_bytes <= many <= 2 * limits.reply_bytes + 13 * (1 << 20)
 
 
-async def test_the_large_request_that_is_worked_on_has_no_more_than_its_key_s_share(memory: Memory) -> None:
-    slow, large, quiet = memory.hold("loud"), memory.hold("loud"), memory.hold("quiet")
+async def test_the_large_request_that_is_worked_on_has_no_more_than_its_owner_s_share(memory: Memory) -> None:
+    slow, large, quiet = memory.hold(Owner("loud")), memory.hold(Owner("loud")), memory.hold(Owner("quiet"))
     slow.take(470)
     await large.enter_lane(PATIENCE)
     large.take(130)
-    with pytest.raises(Busy, match="key loud has as much"):
+    with pytest.raises(Busy, match="owner loud has as much"):
         await large.wait_for(1, SOON)
     await quiet.wait_for(400, PATIENCE)

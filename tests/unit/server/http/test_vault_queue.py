@@ -1,4 +1,4 @@
-"""The line at the vault: few values are worked on at once, keys have their turns, and whoever waits in vain has done nothing."""
+"""The line at the vault: few values are worked on at once, owners have their turns, and a wait in vain has done nothing."""
 
 import asyncio
 import contextlib
@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quorumvault.errors import Busy
+from quorumvault.model import Owner
 from quorumvault.server.http.vault_queue import AT_ONCE, FEW, VaultQueue
 
 #: Longer than anything here takes.
@@ -30,7 +31,7 @@ class Crowd:
         self.tasks: dict[str, asyncio.Task[None]] = {}
 
     async def come(self, name: str, items: int, seconds: float = PATIENCE) -> None:
-        """The first letter of the name is the key."""
+        """The first letter of the name is the owner."""
         self._ends[name] = asyncio.Event()
         self.tasks[name] = asyncio.ensure_future(self._ask(name, items, seconds))
         await settled()
@@ -40,7 +41,7 @@ class Crowd:
         await settled()
 
     async def _ask(self, name: str, items: int, seconds: float) -> None:
-        async with self.queue.turn(name[0], items, seconds):
+        async with self.queue.turn(Owner(name[0]), items, seconds):
             self.order.append(name)
             await self._ends[name].wait()
 
@@ -75,7 +76,7 @@ async def test_a_small_one_waits_for_nobody_and_a_huge_one_for_all_that_came_bef
     await crowd.all_end()
 
 
-async def test_keys_have_their_turns_one_after_the_other() -> None:
+async def test_owners_have_their_turns_one_after_the_other() -> None:
     crowd = Crowd()
     for name in ("a1", "a2", "a3", "a4", "b1", "b2", "c1"):
         await crowd.come(name, AT_ONCE)
@@ -114,13 +115,13 @@ async def test_a_turn_that_comes_as_its_request_ends_goes_to_the_next_one() -> N
 def test_at_most_so_many_values_are_under_way_and_in_the_end_everybody_had_a_turn(requests: list[tuple[str, int, str]]) -> None:
     async def run() -> None:
         crowd, sizes = Crowd(), {}
-        for number, (key, items, fate) in enumerate(requests):
-            name = f"{key}{number}"
+        for number, (owner, items, fate) in enumerate(requests):
+            name = f"{owner}{number}"
             sizes[name] = items if items > FEW else 0
             await crowd.come(name, items, 0.0 if fate == "late" else PATIENCE)
             if fate == "leave":
                 crowd.tasks[name].cancel()
-        stays = {f"{key}{number}" for number, (key, _, fate) in enumerate(requests) if fate == "stay"}
+        stays = {f"{owner}{number}" for number, (owner, _, fate) in enumerate(requests) if fate == "stay"}
         for _ in requests:
             await settled()
             has = [name for name, task in crowd.tasks.items() if not task.done() and name in crowd.order]
