@@ -203,7 +203,10 @@ def is_stream(name: str) -> bool:
 
 def names(texts: tuple[str, ...], option: str = "--column") -> tuple[str, ...]:
     """Splits names at commas; a name with a comma in it is quoted as in CSV."""
-    found = tuple(name for row in csv.reader(texts) for name in row)
+    try:
+        found = tuple(name for text in texts for row in csv.reader([text]) for name in row)
+    except csv.Error:  # a line end, or a name of more than 131,072 characters
+        raise click.UsageError(f"{option}: quote a name with a line end in it, as in CSV") from None
     if len(found) < len(texts):
         raise click.UsageError(f"{option}: expected names of columns")
     return found

@@ -30,7 +30,7 @@ from quorumvault.cli.main import PARTIAL
 from quorumvault.cli.options import Connection, bulk_connection_options, json_option
 from quorumvault.cli.output import say, visible
 from quorumvault.cli.report import BACK, print_report
-from quorumvault.cli.standard_streams import HandleError, is_standard_output
+from quorumvault.cli.standard_streams import HandleError, is_standard_output, is_standard_stream
 from quorumvault.client import Client
 from quorumvault.files import object_store
 from quorumvault.files.job import Job, Missing, Progress, Report, ignore
@@ -45,8 +45,8 @@ from quorumvault.files.sources import (
     expand,
     format_of,
     is_single,
-    place_of,
     printable,
+    require_fitting,
     resolved,
     split_table,
 )
@@ -192,7 +192,8 @@ def with_files(request: Request, job: Job) -> Job:
     if request.work is not None and not isinstance(output, Url):
         raise click.UsageError("--work is for an output in an object store: any other run is kept beside its output")
     if not is_folder:
-        table = _output_table(sources[0], output, table)
+        with interruptible():
+            table = _output_table(sources[0], output, table)
     elif table is not None:
         raise click.UsageError("several files go into a folder: -o DIR")
     return dataclasses.replace(job, sources=sources, output=output, table=table, is_folder=is_folder)
@@ -201,6 +202,7 @@ def with_files(request: Request, job: Job) -> Job:
 def _output_table(source: Source, output: Place, table: str | None) -> str | None:
     """Returns the table that one file's output is, None if it is not a table. Raises UsageError for an impossible format."""
     if source.format in TEXT:
+        require_fitting(output, source.format)
         return None
     found = format_of(output)
     if source.format == "duckdb" and found == "duckdb":
@@ -211,31 +213,42 @@ def _output_table(source: Source, output: Place, table: str | None) -> str | Non
     return None
 
 
-def _stream(request: Request, job: Job, connection: Connection) -> Report:
-    """Converts standard input, or one text file, to standard output or a file."""
+def _text_source(request: Request) -> tuple[Place, TextSource]:
+    """Standard input, or one text file. Raises UsageError, InputsError for anything else."""
     name = request.files[0]
-    with interruptible():
-        place, is_one = place_of(name), is_stream(name) or is_single(name)
-    if len(request.files) > 1 or not is_one:
+    place: Place = STANDARD
+    if len(request.files) > 1 or not (is_stream(name) or is_single(name)):
         raise click.UsageError("several files go into a folder: -o DIR" if request.output == STANDARD else _ALONE)
+    if name == "-":
+        form, shown = request.table_format, "standard input"
+        if form is None:
+            raise click.UsageError("say which format it is: --format csv or --format jsonl")
+        if request.table is not None:
+            raise click.UsageError("--table: only a DuckDB file has tables")
+    else:
+        (source,) = expand(request.files, format=request.table_format, table=request.table)
+        place, form, shown = source.place, source.format, printable(source.place, source.table)
+    if form not in TEXT:
+        what, tables = ("a DuckDB table", "FILE.duckdb::TABLE or -o ") if form == "duckdb" else ("Parquet", "")
+        way = "from a file to a file: name an input and" if is_stream(name) else "to a file: say"
+        raise click.UsageError(f"{visible(shown)}: {what} goes {way} -o {tables}FILE.parquet")
+    if isinstance(request.output, Url) or request.output != STANDARD:
+        require_fitting(request.output, form)
+    return place, TextSource(shown, form, delimiter_of(place))
+
+
+def _stream(request: Request, job: Job, connection: Connection) -> Report:
+    """Standard input, or one text file, to standard output or a file."""
+    with interruptible():
+        place, table = _text_source(request)
     if request.resume or job.status or job.restore_types:
         raise click.UsageError("--resume, --status and --restore-types are for files: name an input and -o FILE")
-    form = request.table_format or format_of(place)
-    if form is None:
-        raise click.UsageError("say which format it is: --format csv or --format jsonl")
-    _check_options(job, {form})
-    if form not in TEXT:
-        raise click.UsageError("Parquet and DuckDB go from a file to a file: name an input and -o FILE")
-    if request.rejects is not None and resolved(request.rejects) in (resolved(place), resolved(request.output)):
-        raise click.UsageError(f"--rejects {printable(request.rejects)}: it is the input, or the output: name another file")
+    _check_options(job, {table.format})
+    _require_told_apart(request, place)
     compressions = compression_of(place), compression_of(request.output)
     with contextlib.ExitStack() as stack:
         stack.enter_context(interruptible())
-        if name != "-":
-            expand(request.files, format=form)
-        if isinstance(place, Path) and name != "-" and request.output == STANDARD and is_standard_output(place):
-            raise HandleError(f"{visible(printable(place))}: it is the input, and standard output goes to it")
-        stream: BinaryIO = sys.stdin.buffer if name == "-" else stack.enter_context(_opened(place))
+        stream: BinaryIO = sys.stdin.buffer if place == STANDARD else stack.enter_context(_opened(place))
         mode, widest = _modes(job, stream, request.output)
         sink = stack.enter_context(destination(request.output, force=request.force, mode=mode, widest=widest))
         rejects = None
@@ -246,8 +259,18 @@ def _stream(request: Request, job: Job, connection: Connection) -> Report:
         progress = stack.enter_context(
             _progress(_size(stream) if compressions[0] is None else None, vault, request.output == STANDARD)
         )
-        table = TextSource("standard input" if name == "-" else printable(place), form, delimiter_of(place))
         return pass_through(job, vault, stream, table, sink, rejects, progress, compressions)
+
+
+def _require_told_apart(request: Request, place: Place) -> None:
+    """Raises UsageError, HandleError if what is written would be what is read, or two outputs would be one file."""
+    if request.rejects is not None:
+        is_open = isinstance(request.rejects, Path) and is_standard_stream(request.rejects)
+        if is_open or resolved(request.rejects) in (resolved(place), resolved(request.output)):
+            raise click.UsageError(f"--rejects {printable(request.rejects)}: it is the input, or the output: name another file")
+    if request.output == STANDARD and isinstance(place, Path) and is_standard_output(0 if place == STANDARD else place):
+        shown = "standard input" if place == STANDARD else visible(printable(place))
+        raise HandleError(f"{shown}: it is the input, and standard output goes to it")
 
 
 def _opened(place: Place) -> contextlib.AbstractContextManager[BinaryIO]:

@@ -53,6 +53,8 @@ def interruptible(job: Job | None = None) -> Iterator[None]:
         try:
             yield
         except (InputsError, LakeError, OutputExists, ColumnError) as error:
+            if job is not None:
+                end.tell(lambda: _left(job))
             raise click.UsageError(visible(str(error))) from None
         except ModuleNotFoundError as error:
             if error.name not in _NEEDED_BY:

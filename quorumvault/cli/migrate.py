@@ -27,7 +27,7 @@ from quorumvault.files.census import count
 from quorumvault.files.copies import at_hand
 from quorumvault.files.job import Job, Missing
 from quorumvault.files.manifest import shown
-from quorumvault.files.sources import Format, Source, expand, is_single, root_of
+from quorumvault.files.sources import Format, Source, expand, is_single, require_fitting, root_of
 from quorumvault.files.urls import Place
 from quorumvault.files.work_folder import plan_under_way
 
@@ -115,6 +115,9 @@ def migrate(
 
 
 def _require_places(in_place: bool, output: Place | None, crosswalk: Place | None) -> None:
+    if crosswalk is not None and crosswalk != STANDARD:
+        with interruptible():
+            require_fitting(crosswalk, "parquet")
     if STANDARD in (output, crosswalk):
         raise click.UsageError("standard output takes no folder and no Parquet file: name another place")
     if in_place == (output is not None):

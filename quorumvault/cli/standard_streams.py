@@ -54,10 +54,19 @@ def descriptor_of(path: Path) -> int | None:
     return None
 
 
-def is_standard_output(path: Path) -> bool:
-    """Returns whether ``path`` is the regular file that standard output goes to."""
+def is_standard_output(file: Path | int) -> bool:
+    """Return whether ``file``, a path or a descriptor, is the regular file that standard output goes to."""
+    return _is_behind(1, file)
+
+
+def is_standard_stream(path: Path) -> bool:
+    """Return whether ``path`` is the regular file behind standard input or standard output."""
+    return any(_is_behind(number, path) for number in (0, 1))
+
+
+def _is_behind(number: int, file: Path | int) -> bool:
     try:
-        return os.path.isfile(1) and os.path.samestat(path.stat(), os.fstat(1))
+        return os.path.isfile(number) and os.path.samestat(os.stat(file), os.fstat(number))
     except OSError:
         return False
 

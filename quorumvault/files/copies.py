@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from quorumvault.durable import sync_directory, sync_file
-from quorumvault.files.job import RunError
-from quorumvault.files.object_store import AT_ONCE, BLOCK_BYTES, StoreError, find, reading
+from quorumvault.files.job import RunError, SourceChanged
+from quorumvault.files.object_store import AT_ONCE, BLOCK_BYTES, find, reading
 from quorumvault.files.sources import Source, known_suffix
 from quorumvault.files.urls import RemoteObject
 
@@ -22,7 +22,7 @@ def fetch(remote: RemoteObject, path: Path) -> None:
         shutil.copyfileobj(source, sink, BLOCK_BYTES)
     size, found = draft.stat().st_size, find(remote.url)
     if found is None or found.stamp != remote.stamp or size != (found.size if found.size is not None else size):
-        raise StoreError(f"{remote.url} was changed while it was read: begin again with --force")
+        raise SourceChanged(remote.url)
     sync_file(draft)
     draft.replace(path)
 

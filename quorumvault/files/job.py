@@ -159,5 +159,12 @@ class RunError(QuorumVaultError):
     """A run did not start, or did not finish. The text says what to do."""
 
 
+class SourceChanged(RunError):
+    """A source has changed since the run began: what was read may be of two states of it, so nothing of the run is kept."""
+
+    def __init__(self, source: object) -> None:
+        super().__init__(f"{source} was changed while it was read, and nothing is kept: begin again")
+
+
 def ignore(done: Done) -> None:
     """A Progress that does nothing."""

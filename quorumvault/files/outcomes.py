@@ -68,7 +68,7 @@ class CellRule(NamedTuple):
 _TOKEN = "there is a token already; --if-token keep leaves tokens as they are"  # noqa: S105 - no password
 _COLLISION = "token-collision: another value has the token that this one would get"
 _LARGE = "the value is larger than a node takes"
-_NO_VALUE = "a number with a fraction, an object or an array is no value to tokenize: make it a string"
+_NO_VALUE = "a number with a fraction, an object, an array or -0 is no value to tokenize: make it a string"
 _NO_TEXT = "a number or a boolean, and files say text: --cast {column} takes its text, --typed makes tokens of another kind"
 
 TABLE: Final = (

@@ -27,7 +27,8 @@ from quorumvault.files import object_store
 from quorumvault.files.job import Job, RunError
 from quorumvault.files.lakes import Lakes, refuse_objects
 from quorumvault.files.new_object import require_writable
-from quorumvault.files.sources import InputsError, known_suffix, printable, resolved, schema_and_name
+from quorumvault.files.overlaps import file_key, overlap, require_own_schema, table_key
+from quorumvault.files.sources import InputsError, known_suffix, printable, resolved
 from quorumvault.files.uploads import Outgoing, Uploads
 from quorumvault.files.urls import Place, Url
 from quorumvault.files.work_folder import work_path
@@ -43,6 +44,7 @@ from quorumvault.ownership import (
     umask,
 )
 
+_EXISTS: Final = "{} exists: name another {}, or give --force to replace it"
 _APPEARED: Final = "{} has appeared meanwhile: move it away and --resume, or replace it by --resume --force"
 #: The names of other staged files, beside the numbered outputs.
 REJECTS, CROSSWALK, COMMIT = "rejects", "crosswalk", "commit"
@@ -106,31 +108,33 @@ class Outputs:
         except ConfigError as error:
             raise InputsError(str(error)) from None
 
-    def check(self) -> None:
+    def check(self, *, is_begun: bool = False) -> None:
         """Raises InputsError if an output would overwrite another one or a source, or if its folder does not exist.
 
         Raises LakeError if an output would be in a lake's table; OutputExists if it exists and ``force`` is not given.
+        ``is_begun``: there are finished parts to go on with.
         """
         lakes, lists = Lakes(), set(self._lists.values())
         taken: dict[Hashable, set[str | None]] = {}
         for source in self._job.sources:
-            taken.setdefault(_file_key(resolved(source.place)), set()).add(_table_key(source.table))
+            taken.setdefault(file_key(resolved(source.place)), set()).add(table_key(source.table))
         sources = {key: set(tables) for key, tables in taken.items()}
         new = [*self._lists.values(), *([] if self._in_place else self.targets)]
         for target in new:
             place = self._places[target]
-            key, table = _file_key(place), None if isinstance(place, Url) else _table_key(target.table)
+            key, table = file_key(place), None if isinstance(place, Url) else table_key(target.table)
             if isinstance(place, Path) and (self._job.lake is None or target in lists):  # else its folder is or becomes a table
                 lakes.refuse_output(place)
             self._require_folder(target)
-            if _overlap(sources.get(key, set()), table):
+            require_own_schema(target.table, str(target))
+            if overlap(sources.get(key, set()), table):
                 raise InputsError(f"{target}: the output is the input: name another file")
-            if _overlap(taken.get(key, set()), table):
+            if overlap(taken.get(key, set()), table):
                 raise InputsError(f"{target}: two outputs would be one file: name another one")
             taken.setdefault(key, set()).add(table)
             if isinstance(place, Path):
-                self._check_file(target, place)
-        self._check_objects(new)
+                self._check_file(target, place, is_begun)
+        self._check_objects(new, is_begun)
         try:
             for target, place in self._places.items():
                 if isinstance(place, Url):
@@ -149,13 +153,13 @@ class Outputs:
         if isinstance(place, Path) and not place.absolute().parent.is_dir():
             raise InputsError(f"{target}: there is no folder {place.absolute().parent}: make it first, or name another one")
 
-    def _check_file(self, target: Target, place: Path) -> None:
+    def _check_file(self, target: Target, place: Path, is_begun: bool) -> None:
         if place.exists() and not place.is_file():
             raise InputsError(f"{target} is no regular file: name another one")
         if _exists(place, target.table) and not self._job.force:
-            raise OutputExists(f"{target} exists: name another file, or give --force to replace it")
+            raise OutputExists((_APPEARED if is_begun else _EXISTS).format(target, "file"))
 
-    def _check_objects(self, new: Sequence[Target]) -> None:
+    def _check_objects(self, new: Sequence[Target], is_begun: bool) -> None:
         if self._in_place and any(isinstance(target.path, Url) and target.table is not None for target in self.targets):
             raise InputsError("a table of a DuckDB file in an object store is not replaced in place: name another output")
         urls = {place: target for target in new if isinstance(place := self._places[target], Url)}
@@ -166,7 +170,7 @@ class Outputs:
             if found is not None and urls[url].table is not None:
                 raise OutputExists(f"{url} exists, and no table is put into an object that is there: name another one")
             if found is not None and not self._job.force:
-                raise OutputExists(f"{url} exists: name another object, or give --force to replace it")
+                raise OutputExists((_APPEARED if is_begun else _EXISTS).format(url, "object"))
 
     def _require_fit(self, target: Target, place: Path) -> None:
         """Raises InputsError, or ConfigError, for a DuckDB file that a table must not go into: the file keeps owner and mode."""
@@ -368,27 +372,6 @@ def _followed(place: Place) -> Place:
 
 def _outgoing(staged: Sequence[tuple[Path, Target]]) -> list[Outgoing]:
     return [Outgoing(file, target.path) for file, target in staged if isinstance(target.path, Url)]
-
-
-def _file_key(path: Place) -> Hashable:
-    """Returns a key that is equal for two names of one file. For an object or a missing file it is the name."""
-    if isinstance(path, Url):
-        return path
-    try:
-        found = path.stat()
-    except OSError:
-        return path
-    return found.st_dev, found.st_ino
-
-
-def _table_key(table: str | None) -> str | None:
-    """Returns a key that is equal for two names of one table: DuckDB ignores case, and ``main`` is its default schema."""
-    return None if table is None else ".".join(map(repr, schema_and_name(table.casefold())))
-
-
-def _overlap(tables: set[str | None], table: str | None) -> bool:
-    """Returns whether another output would overlap the outputs in the same file. None is the whole file."""
-    return bool(tables) and (table is None or None in tables or table in tables)
 
 
 def _exists(path: Path, table: str | None) -> bool:

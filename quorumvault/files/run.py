@@ -21,7 +21,7 @@ from quorumvault.files import manifest as manifests
 from quorumvault.files import object_store, plain
 from quorumvault.files.answers import MOVED_WORDS
 from quorumvault.files.engine import Conversion, Engine
-from quorumvault.files.job import CellCounts, Done, Job, Progress, Report, RunError, ignore
+from quorumvault.files.job import CellCounts, Done, Job, Progress, Report, RunError, SourceChanged, ignore
 from quorumvault.files.manifest import Part
 from quorumvault.files.outputs import COMMIT, CROSSWALK, REJECTS, Outputs
 from quorumvault.files.part_files import PartFiles, rejects_header
@@ -30,10 +30,6 @@ from quorumvault.files.text.engine import TextEngine
 from quorumvault.files.work_folder import WorkFolder, opened, with_copies, work_path
 from quorumvault.formats.table import RowPlace
 from quorumvault.ownership import umask
-
-
-class SourceChanged(RunError):
-    """A source has changed since the run began."""
 
 
 def run(job: Job, vault: Client, progress: Progress = ignore) -> Report:
@@ -61,7 +57,7 @@ def _run(job: Job, vault: Client, progress: Progress, outputs: Outputs, users: i
     with opened(job, plan) as work, outputs.uploads(work.path, replacing=job.force or work.manifest.replacing) as uploads:
         making = _Making(job, vault, work, progress)
         if not work.manifest.publishing:
-            outputs.check()
+            outputs.check(is_begun=bool(work.manifest.parts))
             outputs.require_within_reach(work.path)
             work.fetch(job.sources)
             with work.spill(job.spill) as spill:
@@ -70,7 +66,7 @@ def _run(job: Job, vault: Client, progress: Progress, outputs: Outputs, users: i
                     making.make(engine, outputs, spill)
             outputs.send(work.staged, uploads, making.untouched())
             making.require_unchanged(outputs)
-            outputs.check()
+            outputs.check(is_begun=True)
             work.sync_staged()
             work.manifest.publish(replacing=job.force)
         replacing = job.force or work.manifest.replacing
@@ -219,10 +215,10 @@ class _Making:
         remote = [source.remote for source in self._job.sources if source.remote is not None]
         for before, found in zip(remote, object_store.find_all([each.url for each in remote]), strict=True):
             if found != before:
-                raise SourceChanged(f"{before.url} was changed while it was read: begin again with --force")
+                raise SourceChanged(before.url)
         for source, target, planned in zip(self._job.sources, outputs.targets, self._manifest.plan.sources, strict=True):
             if manifests.fingerprint(source, target) != planned:
-                raise SourceChanged(f"{source} was changed while it was read: begin again with --force")
+                raise SourceChanged(source)
 
     def _make_damaged(self, conversions: Sequence[Conversion]) -> None:
         """Remakes parts whose files have changed: the disk lost a write, or someone edited them."""

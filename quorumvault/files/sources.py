@@ -39,6 +39,7 @@ _NOT_READ = {
     **dict.fromkeys((".xlsx", ".xls", ".ods"), "save its sheet as CSV first"),
     ".json": "of JSON, lines with a record each are read: --format jsonl; of an array, jq -c '.[]' makes such lines",
 }
+_CALLED: dict[Format, str] = {"csv": "CSV", "jsonl": "JSON Lines", "parquet": "Parquet", "duckdb": "a DuckDB file"}
 #: Formats of rows of text, which need no extra.
 TEXT: tuple[Format, ...] = ("csv", "jsonl")
 _TABLE_MARK = "::"
@@ -160,6 +161,13 @@ def format_of(path: Place) -> Format | None:
     """Returns the format that a suffix tells, None for an unknown one. Text may have the suffix of a compression after it."""
     found = _SUFFIXES.get(_uncompressed_suffix(path))
     return found if found in TEXT or compression_of(path) is None else None
+
+
+def require_fitting(output: Place, form: Format) -> None:
+    """Raises InputsError if the name of an output says that it has another format than it will have. A name may say nothing."""
+    suffix = _uncompressed_suffix(output)
+    if _SUFFIXES.get(suffix, form) != form or (suffix in _NOT_READ and (form, suffix) != ("jsonl", ".json")):
+        raise InputsError(f"{printable(output)}: the output is {_CALLED[form]}, and its name says {suffix}: name another file")
 
 
 def compression_of(path: Place) -> Compression | None:

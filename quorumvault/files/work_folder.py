@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 from quorumvault.durable import sync_directory, sync_file
 from quorumvault.files.copies import fetch_all
-from quorumvault.files.job import Job, RunError
+from quorumvault.files.job import Job, RunError, SourceChanged
 from quorumvault.files.manifest import Manifest, Plan, difference
 from quorumvault.files.part_files import PartFiles
 from quorumvault.files.sources import Source, known_suffix, root_of
@@ -226,7 +226,7 @@ def opened(job: Job, plan: Plan) -> Iterator[WorkFolder]:
         except BaseException as error:
             if isinstance(error, OSError) and isinstance(error.filename, str):
                 error.filename = error.filename.replace(str(_through(descriptor)), str(path))
-            if not (manifest.parts or manifest.publishing):
+            if isinstance(error, SourceChanged) or not (manifest.parts or manifest.publishing):
                 _remove(path, descriptor)
             raise
         Manifest.discard(_through(descriptor))

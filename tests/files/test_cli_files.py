@@ -177,7 +177,20 @@ def test_what_the_vault_refuses_is_named_by_line_and_column(
     ("arguments", "words"),
     [
         (("nowhere.csv",), "nowhere.csv: there is no such file or folder"),
-        (("patients.txt",), "--format csv or --format jsonl"),
+        (("patients.txt",), "patients.txt: say which format it is"),
+        (("-",), "--format csv or --format jsonl"),
+        (("nowhere.xyz",), "nowhere.xyz: there is no such file or folder"),
+        (("nowhere.json", "--column", "a"), "nowhere.json: there is no such file or folder"),
+        (("a.csv.bz2",), "a.csv.bz2: unpack it first"),
+        (("a.csv", "--table", "t"), "only a DuckDB file has tables"),
+        (("-", *CSV, "--table", "t"), "only a DuckDB file has tables"),
+        (("a.duckdb::t",), "a.duckdb::t: a DuckDB table goes to a file: say -o FILE.duckdb::TABLE or -o FILE.parquet"),
+        (("a.duckdb::t", "-o", "c.duckdb::information_schema.t"), "no table can be made in the schema information_schema"),
+        (("a.duckdb::t", "-o", "c.duckdb::PG_CATALOG.t"), "no table can be made in the schema pg_catalog"),
+        (("a.csv", "-o", "c.parquet"), "c.parquet: the output is CSV, and its name says .parquet"),
+        (("a.csv", "-o", "c.jsonl.gz"), "the output is CSV, and its name says .jsonl"),
+        (("a.csv", "-o", "c.csv.bz2"), "the output is CSV, and its name says .bz2"),
+        (("-", *CSV, "-o", "c.duckdb"), "the output is CSV, and its name says .duckdb"),
         (("a.csv", "b.csv"), "several files go into a folder: -o DIR"),
         (("*.csv",), "several files go into a folder: -o DIR"),
         (("a.csv", "--resume"), "are for files: name an input and -o FILE"),
@@ -186,7 +199,8 @@ def test_what_the_vault_refuses_is_named_by_line_and_column(
         (("a.csv", "-o", "c.csv", "--rejects", "r.txt"), "--rejects: name a .csv or a .jsonl file"),
         (("a.csv", "-o", "c.csv", "--rejects", "b.csv"), "b.csv exists"),
         (("a.csv", "-o", "b.csv"), "b.csv exists"),
-        (("a.parquet",), "go from a file to a file"),
+        (("a.parquet",), "a.parquet: Parquet goes to a file: say -o FILE.parquet"),
+        (("-", "--format", "parquet"), "standard input: Parquet goes from a file to a file"),
         (("a.parquet", "-o", "c.csv"), "the output of a.parquet is a .parquet file: c.csv is none"),
         (("a.duckdb", "-o", "c.duckdb"), "say which table"),
         # The input is never the output, and no output another one, whatever is forced. A device is not replaced by a file.
@@ -207,7 +221,7 @@ def test_what_the_vault_refuses_is_named_by_line_and_column(
 def test_what_cannot_be_meant_is_a_mistake_and_nothing_happens(
     run: Run, rig: Rig, arguments: tuple[str, ...], words: str
 ) -> None:
-    for name in ("a.csv", "b.csv", "a.parquet", "a.duckdb", "patients.txt"):
+    for name in ("a.csv", "b.csv", "a.csv.bz2", "a.parquet", "a.duckdb", "patients.txt"):
         Path(name).write_bytes(b"ssn\nx\n")
     Path("link.csv").symlink_to("a.csv")
     os.mkfifo("pipe")

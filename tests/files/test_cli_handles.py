@@ -45,6 +45,10 @@ def shell(place: Path, variables: dict[str, str], script: str) -> tuple[int, lis
         (f"{TOKENIZE} >&-", b"standard output: it is closed"),
         (f"{TOKENIZE} >/dev/full", b"standard output: No space left on device"),
         (f"{TOKENIZE} >>in.csv", b"in.csv: it is the input, and standard output goes to it"),
+        (
+            "quorumvault tokenize --format csv --column ssn <in.csv >>in.csv",
+            b"standard input: it is the input, and standard output goes to it",
+        ),
     ],
 )
 def test_a_stream_that_cannot_be_used_is_one_line(script: str, words: bytes, place: Path, variables: dict[str, str]) -> None:
@@ -89,6 +93,10 @@ def test_a_reader_that_has_enough_ends_the_command_without_a_word(place: Path, v
         (f"{TOKENIZE} --column $'gr\\xf6' -o out.csv", b"'gr\\xf6' is no UTF-8"),
         ("quorumvault tokenize $'a.duckdb::\\xf6' --column ssn -o out.parquet", b"names of tables are UTF-8"),
         ("cp in.csv $'\\xf6.parquet'; quorumvault tokenize $'\\xf6.parquet' --column a -o b.parquet", b"\\xf6.parquet: Parquet"),
+        ("quorumvault tokenize --format csv --column ssn --rejects in.csv --force <in.csv", b"--rejects in.csv: it is the input"),
+        (f"{TOKENIZE} --rejects out.csv --force >out.csv", b"--rejects out.csv: it is the input, or the output"),
+        (f"{TOKENIZE} --column $'a\\nb' -o out.csv", b"--column: quote a name with a line end in it"),
+        (f"{TOKENIZE} --keep $'a\\rb' -o out.csv", b"--keep: quote a name with a line end in it"),
         (f"{TOKENIZE} -o /dev/stderr", b"is a file that is open"),
         ("quorumvault tokenize in.csv <(true) --format csv --column ssn -o out", b"name no other file"),
         ("quorumvault migrate <(cat in.csv) --format csv -o out", b"is no regular file"),
@@ -99,7 +107,8 @@ def test_what_cannot_be_meant_leaves_nothing(script: str, words: bytes, place: P
     assert code == 2
     assert words in err[0]
     assert len(err) == 2  # the second says where help is
-    assert not [path for path in place.iterdir() if path.name.startswith(("out", ".out"))]
+    assert not [path for path in place.iterdir() if path.name.startswith(("out", ".out")) and path.stat().st_size]
+    assert (place / "in.csv").read_text() == ROWS
 
 
 def test_a_file_with_any_name_and_a_column_in_any_locale(place: Path, variables: dict[str, str]) -> None:

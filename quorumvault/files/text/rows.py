@@ -11,12 +11,14 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import msgspec
+
 from quorumvault.client.threads import threads
 from quorumvault.crypto.tokens import is_token, parse_token
 from quorumvault.errors import InputError
 from quorumvault.files.answers import CellAnswer, CellValue, Lookup
 from quorumvault.files.job import CellCounts, Job
-from quorumvault.files.outcomes import CellOutcome, cell_rules, count
+from quorumvault.files.outcomes import CellOutcome, CellStatus, cell_rules, count
 from quorumvault.files.part_files import Reject
 from quorumvault.formats.dialect import USUAL_NULLS
 from quorumvault.formats.table import Cell, Row, RowPlace, Table, UnwritableValue
@@ -28,6 +30,8 @@ BATCH_SIZE = 4 << 20
 IN_FLIGHT = 3
 #: JSON values with the same text in all files: integers and booleans. Writers spell numbers with a fraction in several ways.
 _HAS_TEXT = re.compile(rb"-?\d+|true|false")
+#: Another text for 0, which Parquet and DuckDB do not have.
+_MINUS_ZERO = re.compile(rb"-0")
 
 
 @dataclass(slots=True)
@@ -77,12 +81,11 @@ class Converter:
                         if value in self._nulls:
                             continue
                         done.counts.note_like_null(self._columns[cell.column], value)
-                elif is_tokenize and _HAS_TEXT.fullmatch(value):
-                    if cell.column in self._cast:
-                        value = bytes(value).decode()
-                    elif not self._typed:
-                        self._settle(number, row, cell, CellAnswer("typed"), done)
-                        continue
+                elif is_tokenize and (status := self._not_sent(value, cell.column)) is not None:
+                    self._settle(number, row, cell, CellAnswer(status), done)
+                    continue
+                elif is_tokenize and cell.column in self._cast and _HAS_TEXT.fullmatch(value):
+                    value = bytes(value).decode()
                 if (isinstance(value, str) and is_token(value)) == is_tokenize:  # the vault is not asked
                     self._settle(number, row, cell, CellAnswer("already_token" if is_tokenize else "not_token"), done)
                 else:
@@ -98,6 +101,15 @@ class Converter:
                 ",".join((str(old), str(answer.replacement))) for old, answer in moved if answer.status == "ok"
             )
         return done
+
+    def _not_sent(self, value: msgspec.Raw, column: int) -> CellStatus | None:
+        """Returns why a value of JSON other than a string is not sent to be tokenized; None if it is."""
+        is_cast = column in self._cast
+        if self._typed and not is_cast:
+            return None
+        if _MINUS_ZERO.fullmatch(value):
+            return "not_tokenizable"
+        return "typed" if not is_cast and _HAS_TEXT.fullmatch(value) else None
 
     def _settle(self, number: int, row: Row, cell: Cell, answer: CellAnswer, done: Converted) -> None:
         if answer.status is None:  # another value of its request ends the run before this one is written

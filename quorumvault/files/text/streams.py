@@ -42,10 +42,10 @@ _NO_TEXT: Final = (
     (re.compile(rb"\xfd7zXZ\x00"), "is compressed with xz: unpack it first"),
     (re.compile(rb"PK\x03\x04"), "is a ZIP archive, or a workbook: unpack it, or save its sheet as CSV"),
     (re.compile(rb"PAR1[\x00-\x1f]"), "is Parquet: say --format parquet"),
-    (re.compile(rb".{8}DUCK", re.DOTALL), "is a DuckDB file: say which table, FILE.duckdb::TABLE"),
+    (re.compile(rb".{8}DUCK..\0{6}", re.DOTALL), "is a DuckDB file: say which table, FILE.duckdb::TABLE"),
     (re.compile(rb"SQLite format 3\x00"), "is a SQLite file: write its table as CSV"),
 )
-_LONGEST_BEGINNING: Final = 16
+_LONGEST_BEGINNING: Final = 20
 
 
 class TextInput:

@@ -1,4 +1,4 @@
-"""``tokenize`` and ``detokenize`` from standard input to a file: the file appears whole, over nothing, or there is nothing."""
+"""Outputs of ``tokenize`` and ``detokenize``: each appears whole, over nothing, or not at all, also from standard input."""
 
 import os
 import signal
@@ -13,6 +13,7 @@ from click.testing import Result
 from chaos.testbed.cluster import environment as process_environment
 from chaos.testbed.cluster import executable
 from quorumvault.cli import files
+from quorumvault.files import run as runs
 from quorumvault.files import stream
 from tests.rigs.vault import Rig
 
@@ -80,3 +81,23 @@ def _written(process: int, folder: Path) -> int:
         except FileNotFoundError:  # closed meanwhile
             continue
     return sizes
+
+
+def test_an_output_that_has_appeared_during_a_run_over_files_is_told_with_what_is_kept(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def require_unchanged(*arguments: Any) -> None:
+        Path("out.csv").write_text("somebody else's")
+
+    Path("in.csv").write_bytes(ROWS)
+    command = ("tokenize", "in.csv", "--column", "ssn", "-o", "out.csv")
+    with monkeypatch.context() as patch:
+        patch.setattr(runs._Making, "require_unchanged", require_unchanged)
+        result = run(*command)
+    assert result.exit_code == 2
+    kept, error, _ = result.stderr.splitlines()
+    assert kept.startswith("Finished parts are kept in ")
+    assert "(1 part, 1 rows): the same command with --resume goes on" in kept
+    assert error.endswith("out.csv has appeared meanwhile: move it away and --resume, or replace it by --resume --force")
+    Path("out.csv").rename("theirs.csv")
+    assert "1 parts were there already" in run(*command, "--resume").stderr
