@@ -61,7 +61,7 @@ _EXAMPLES = """names:
 
 
 class Family(NamedTuple):
-    """Plans that are measured alike. ``section``: who writes into a document, as its marks there say; None for no section."""
+    """Plans that are measured alike. ``section``: the writer named in a document's marks; None for no section."""
 
     plans: Collection[Any]
     measure: Callable[[Any, Path, Tell], Report]
@@ -86,13 +86,13 @@ BENCHES: dict[str, tuple[Any, Family]] = {plan.name: (plan, family) for family i
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns 0, 1 if the run failed or missed a target that it is held to, or 130 if it was interrupted."""
+    """Returns 0; 1 if the run failed or missed an asserted target; or 130 if it was interrupted."""
     parser = _parser()
     chosen = parser.parse_args(arguments)
     plan, family = _chosen(parser, chosen)
     try:
         if chosen.write is not None:
-            _document(chosen.write, family, "")  # fails before the minutes, not after them
+            _document(chosen.write, family, "")  # fails before the run's minutes, not after
         with tempfile.TemporaryDirectory(prefix="quorumvault-bench-", dir=chosen.directory) as place, _progress() as tell:
             report = family.measure(plan, Path(place), tell)
         account = report.account()
@@ -138,7 +138,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _chosen(parser: argparse.ArgumentParser, chosen: argparse.Namespace) -> tuple[Any, Family]:
-    """The plan with what was asked for otherwise. Ends with exit code 2 if it has no such thing."""
+    """Returns the plan with the changes from the command line. Ends with exit code 2 if the plan has no such setting."""
     plan, family = BENCHES[chosen.name]
     given = {name: value for name, value in vars(chosen).items() if name not in ("name", "json", "svg", "write", "directory")}
     if missing := [name for name in given if not hasattr(plan, name)]:
@@ -171,7 +171,7 @@ def _percent(text: str) -> float:
 
 @contextmanager
 def _progress() -> Iterator[Tell]:
-    """A bar on standard error, if that is a terminal. It has no thread of its own: that would be charged to the floor."""
+    """Yields a progress bar on standard error, if that is a terminal. It has no thread, whose CPU would count as the floor's."""
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     console, hidden = Console(stderr=True), not sys.stderr.isatty()
     with Progress(*columns, console=console, auto_refresh=False, transient=True, disable=hidden) as bar:
@@ -184,7 +184,7 @@ def _progress() -> Iterator[Tell]:
 
 
 def _save(report: Report, chosen: argparse.Namespace, family: Family) -> None:
-    """Writes what was asked for. With a section in a document come the figures, and a picture if there is one."""
+    """Writes the requested files. A section in a document comes with the figures, and with a picture if there is one."""
     figures_file, picture = chosen.json, chosen.svg
     if chosen.write is not None:
         figures_file = figures_file or RESULTS / f"{chosen.name}.json"
@@ -200,7 +200,7 @@ def _save(report: Report, chosen: argparse.Namespace, family: Family) -> None:
 
 
 def _document(path: Path, family: Family, section: str) -> str:
-    """The document's text with this section in it. Raises MarksMissing."""
+    """Returns the document's text with this section. Raises MarksMissing."""
     try:
         return replace_section(path.read_text(), str(family.section), section)
     except MarksMissing as error:

@@ -12,26 +12,26 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-#: Standard deviations on either side of the mean that hold 95 % of a normal distribution.
+#: The standard deviations on either side of the mean that contain 95 % of a normal distribution.
 _DEVIATIONS = statistics.NormalDist().inv_cdf(0.975)
 
 
 class Effect(msgspec.Struct, frozen=True):
-    """An effect size and the interval in which it lies, 95 times in 100."""
+    """An effect size and its 95 % confidence interval."""
 
     size: float
     low: float
     high: float
 
     def within(self, bound: float) -> bool:
-        """True if the interval meets the one from -bound to bound."""
+        """Returns whether the interval overlaps the one from -bound to bound."""
         return self.low <= bound and self.high >= -bound
 
 
 def cohens_d(one: Sequence[float], other: Sequence[float]) -> Effect:
-    """The difference of the means, in standard deviations (pooled); above 0 if ``one`` has the larger mean.
+    """Returns the difference of the means in pooled standard deviations; above 0 if ``one`` has the larger mean.
 
-    The standard error is that of Hedges and Olkin. Needs two samples of each at least.
+    The standard error is that of Hedges and Olkin. Needs at least two samples of each.
     """
     n, m = len(one), len(other)
     pooled = ((n - 1) * statistics.variance(one) + (m - 1) * statistics.variance(other)) / (n + m - 2)
@@ -41,10 +41,10 @@ def cohens_d(one: Sequence[float], other: Sequence[float]) -> Effect:
 
 
 def cliffs_delta(one: Sequence[float], other: Sequence[float]) -> Effect:
-    """Returns how much likelier a time of ``one`` is to be larger than one of ``other`` than smaller: from -1 to 1.
+    """Returns the probability that a time of ``one`` is larger than one of ``other``, less that it is smaller: from -1 to 1.
 
-    (1 + delta) / 2 is the common-language effect size, the area under the ROC curve: how often somebody is right who guesses
-    from two times which is which. The standard error is DeLong's for that area. Needs two samples of each at least.
+    (1 + delta) / 2 is the common-language effect size, the area under the ROC curve: how often a guess from two times which is
+    which would be right. The standard error is DeLong's for that area. Needs at least two samples of each.
     """
     above, below = list(_placements(one, other)), list(_placements(other, one))
     delta = statistics.fmean(above)
@@ -52,7 +52,7 @@ def cliffs_delta(one: Sequence[float], other: Sequence[float]) -> Effect:
 
 
 def _placements(times: Sequence[float], among: Sequence[float]) -> Iterator[float]:
-    """Yields for each time the share of ``among`` that is smaller, less the share that is larger."""
+    """Yields, for each time, the share of ``among`` that is smaller, less the share that is larger."""
     ordered = sorted(among)
     for time in times:
         yield (bisect_left(ordered, time) + bisect_right(ordered, time)) / len(ordered) - 1

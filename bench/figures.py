@@ -22,7 +22,7 @@ from bench.report import Account, Check, Report, Table, Tell, percentile, today
 from bench.work import Operation
 
 CLIENT = "bench/http.py: one process, one thread, epoll, requests encoded beforehand, answers checked afterwards"
-#: A client that needs this much of one core is sometimes waited for by the nodes.
+#: If the client uses this share of one core, the nodes sometimes wait for it.
 _BUSY = 0.5
 
 
@@ -36,17 +36,17 @@ class Targets(NamedTuple):
     speed_up: float
 
 
-#: For a machine of two cores that runs nodes and client. Told, and asserted nowhere.
+#: For a machine of two cores that runs nodes and client. These targets are shown, but never asserted.
 TARGETS = Targets({(Operation.NEW, 1_000, at_once): 2.2 for at_once in AT_ONCE}, 2.0)
-#: What ``bin/bench smoke`` holds a change to: two to three times what is usual, since the machine may be shared. It finds what
-#: has become several times dearer: a batch that is handled value by value, a sync for each record, a request that is sent twice.
+#: The bounds that ``bin/bench smoke`` asserts: two to three times the usual figures, since the machine may be shared. They catch
+#: work that costs several times more: a batch handled value by value, a sync for each record, a request sent twice.
 BOUNDS = Targets({(Operation.NEW, 1_000, 6): 4.0, (Operation.REPEATED, 1_000, 6): 5.0, (Operation.RECOVERED, 1_000, 6): 5.0}, 1.2)
 
 
 class Cell(msgspec.Struct, frozen=True):
-    """CPU in seconds for a million values; ``ratio`` is the nodes' to the floor's, of all repetitions and of the extreme ones.
+    """CPU in seconds per million values; ``ratio``: the nodes' CPU to the floor's, over all repetitions and at the extremes.
 
-    ``client_share`` is of one core. Memory in MiB, of the node that has most; disk in bytes for each record on each node.
+    ``client_share``: of one core. Memory in MiB, of the node with the most; disk in bytes per record on each node.
     """
 
     operation: Operation
@@ -74,7 +74,7 @@ class Cell(msgspec.Struct, frozen=True):
 
 
 class FloorCell(msgspec.Struct, frozen=True):
-    """CPU in seconds for a million values: in all, and the part of it that LevelDB's compactions took."""
+    """CPU in seconds per million values: in total, and the part of LevelDB's compactions."""
 
     operation: Operation
     batch: int
@@ -91,18 +91,18 @@ class VaultReport(Report, frozen=True):
     floor: list[FloorCell]
 
     def cell(self, operation: Operation, batch: int, at_once: int) -> Cell:
-        """Raises KeyError if it was not measured."""
+        """Returns a cell. Raises KeyError if it was not measured."""
         key = (operation, batch, at_once)
         return {(cell.operation, cell.batch, cell.at_once): cell for cell in self.cells}[key]
 
     def account(self) -> Account:
-        """Raises KeyError if a cell that has a target was not measured."""
+        """Returns the account of the report. Raises KeyError if a cell with a target was not measured."""
         smoke = self.plan == SMOKE.name
         return Account(_tables(self), _checks(self, BOUNDS if smoke else TARGETS), _sentences(self), asserted=smoke)
 
 
 def run(plan: Plan, place: Path, tell: Tell) -> VaultReport:
-    """Measures a cluster of its own and a floor, in an empty directory."""
+    """Measures a new cluster and a floor, in an empty directory."""
     with start(place / "cluster") as cluster, closing(Floor(place / "floor")) as floor:
         samples = Bench(Load(cluster), floor, plan, tell).run()
         cluster.stop()
@@ -110,7 +110,7 @@ def run(plan: Plan, place: Path, tell: Tell) -> VaultReport:
 
 
 def summarise(samples: Sequence[Sample], plan: str, repetitions: int) -> VaultReport:
-    """Needs at least one sample. Cells are in the order in which their first samples were taken."""
+    """Summarizes samples, at least one. Cells are in the order of their first samples."""
     by_cell: dict[tuple[Operation, int, int], list[Sample]] = {}
     by_floor: dict[tuple[Operation, int], list[FloorSample]] = {}
     for sample in samples:
@@ -151,7 +151,7 @@ def _cell(samples: Sequence[Sample]) -> Cell:
 
 
 def _floor_cpu(samples: Sequence[Sample]) -> float:
-    """CPU seconds a value, over all measurements of the floor before and after the samples."""
+    """Returns the CPU seconds per value, over all measurements of the floor before and after the samples."""
     floors = [floor for sample in samples for floor in sample.floors]
     return sum(floor.cpu for floor in floors) / sum(floor.values for floor in floors)
 
@@ -219,5 +219,5 @@ def _tables(report: VaultReport) -> list[Table]:
 
 
 def _figure(figure: float) -> str:
-    """Writes a figure with three digits, or with all that are before the point."""
+    """Returns a figure with three digits, or with all digits before the point if there are more."""
     return f"{figure:z,.{2 if figure < 10 else 1 if figure < 100 else 0}f}"

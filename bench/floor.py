@@ -24,7 +24,7 @@ from quorumvault.server.storage.binding import plyvel
 
 COPIES, QUORUM = 3, 2
 
-#: The vault's, from its storage/leveldb.py.
+#: The vault's options, from its storage/leveldb.py.
 _OPTIONS = {
     "paranoid_checks": True,
     "compression": None,
@@ -39,7 +39,7 @@ _PADDING = [b"\x80" + bytes(_BLOCK - 1 - length) for length in range(_BLOCK)]
 _DIGEST_BYTES = 20
 _PREFIX = "qv_1_"
 _PREFIX_CRC = zlib.crc32(_PREFIX.encode())
-#: A record's version: format, kind, clock and node. It is the same here for all.
+#: A record's version: format, kind, clock and node. Here it is the same for all records.
 _HEADER = struct.pack(">2sQB", b"\x01v", 1 << 56, 1)
 
 _read_values = msgspec.json.Decoder(Values).decode
@@ -48,11 +48,11 @@ _write = msgspec.json.Encoder().encode
 
 
 class FloorBroken(Exception):
-    """The floor's own data are not what it wrote: its figures mean nothing."""
+    """The floor's data differ from what it wrote, so its figures mean nothing."""
 
 
 class Floor:
-    """Three stores in a new directory, and the keys of one owner's one epoch. Bodies of requests in, bodies of answers out."""
+    """Three stores in a new directory, and the keys of one owner in one epoch. It turns request bodies into response bodies."""
 
     def __init__(self, directory: Path) -> None:
         directory.mkdir()
@@ -94,11 +94,11 @@ class Floor:
             raise FloorBroken("a token that was given out is not there")
         decrypt, scope, skip = self._siv.decrypt, self._scope, len(_HEADER)
         opened = [decrypt(record[skip:], [scope + digest]) for record, digest in zip(first, digests, strict=True)]
-        # What is stored is "s", the text, then 0x80 and zeros.
+        # The plaintext is "s", the text, then 0x80 and zeros.
         return _write(Results([Result("ok", padded[1 : padded.rindex(b"\x80")].decode()) for padded in opened], len(opened), 0))
 
     def reopen(self) -> None:
-        """Closes the stores and opens them again: what LevelDB keeps in memory is gone."""
+        """Closes the stores and opens them again, which empties LevelDB's caches."""
         self.close()
         self._stores = [_open(path) for path in self._paths]
 
@@ -107,7 +107,7 @@ class Floor:
             store.close()
 
     def _derive(self, values: Sequence[str]) -> tuple[list[bytes], list[bytes]]:
-        """Digests of the values, and the values sealed."""
+        """Returns the digests of the values, and the sealed values."""
         canonicals = [b"s" + value.encode() for value in values]
         copy, digests = self._hash.copy, []
         for canonical in canonicals:

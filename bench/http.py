@@ -20,20 +20,20 @@ from pathlib import Path
 from typing import NoReturn, Protocol
 
 _READ_BYTES = 1 << 18
-#: Longer than a node itself takes to give up, with the deadlines that load.py gives it.
+#: Longer than a node takes to give up by itself, with the deadlines that load.py sets.
 _SILENCE_SECONDS = 90.0
-#: A node closes a connection that no request comes over (its deadlines ``head`` and keep-alive, 10 s and more). One that was idle
-#: for this long is not used again, so that none is closed under a request.
+#: A node closes an idle connection (its deadlines ``head`` and keep-alive, 10 s and more). The client does not reuse a connection
+#: that was idle for this long, so that none is closed under a request.
 _KEPT_SECONDS = 2.0
 _HEAD = re.compile(rb"\AHTTP/1\.1 (\d{3}) .*?\r\ncontent-length: *(\d+)(?=\r\n).*?\r\n\r\n", re.IGNORECASE | re.DOTALL)
 
 
 class LoadFailed(Exception):
-    """A node answered with another status than it had to, or not at all."""
+    """A node answered with a wrong status, or not at all."""
 
 
 def encode(path: str, key: str, body: bytes) -> bytes:
-    """One request, ready to be sent."""
+    """Returns one request, ready to send."""
     head = (
         f"POST {path} HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {key}\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
@@ -43,7 +43,7 @@ def encode(path: str, key: str, body: bytes) -> bytes:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Driven:
-    """``bodies`` of the answers and ``latencies`` in seconds, in the order of the requests; ``seconds`` for all of them."""
+    """``bodies`` of the answers and ``latencies`` in seconds, in the order of the requests; ``seconds``: for all of them."""
 
     seconds: float
     latencies: array[float]
@@ -51,9 +51,9 @@ class Driven:
 
 
 class Connection:
-    """One request at a time over a socket that does not block. What the kernel does not take at once waits in ``unsent``.
+    """One request at a time over a non-blocking socket. Bytes that the kernel does not take at once wait in ``unsent``.
 
-    ``due``: when the request was to be sent, on the clock of ``time.perf_counter``; ``node``: the place of its node in a list.
+    ``due``: the time at which the request is due, by ``time.perf_counter``. ``node``: the index of its node in a list.
     """
 
     __slots__ = ("due", "filled", "idle_since", "node", "request", "socket", "unsent")
@@ -88,9 +88,9 @@ class Connection:
         return select.EPOLLIN | (select.EPOLLOUT if self.unsent else 0)
 
     def serve(self, events: int, poll: select.epoll) -> tuple[int, bytes] | None:
-        """Sends and takes what it can. Returns status and body once they are here, and is no longer polled then.
+        """Sends and receives what it can. Returns status and body once they have arrived, and then stops polling.
 
-        Raises ConnectionError if they will not be.
+        Raises ConnectionError if they cannot arrive any more.
         """
         if events & select.EPOLLOUT:
             self.flush()
@@ -104,7 +104,7 @@ class Connection:
     def _receive(self) -> tuple[int, bytes] | None:
         try:
             data = self.socket.recv(_READ_BYTES)
-        except BlockingIOError:  # a part of a record of TLS
+        except BlockingIOError:  # part of a TLS record
             return None
         if not data:
             raise ConnectionResetError("a node closed the connection")
@@ -118,7 +118,7 @@ class Connection:
 
 
 class Lane:
-    """One request at a time, to each of the nodes in turn, over a connection to each that stays open."""
+    """One request at a time, to each of the nodes in turn, over one persistent connection to each."""
 
     def __init__(self, addresses: Sequence[str], first: int, tls: ssl.SSLContext | None) -> None:
         self._addresses = addresses
@@ -140,9 +140,9 @@ class Lane:
 
 
 class Lanes:
-    """A closed loop: ``at_once`` requests under way, spread over the nodes. Every answer has to have this ``status``.
+    """A closed loop: ``at_once`` requests under way, spread over the nodes. Every answer must have this ``status``.
 
-    ``close`` it at the end. ``cacert``: what is trusted, if they speak TLS.
+    Call ``close`` at the end. ``cacert``: the CA certificate to trust, if the nodes use TLS.
     """
 
     def __init__(self, addresses: Sequence[str], at_once: int, status: int = 200, cacert: Path | None = None) -> None:
@@ -157,7 +157,7 @@ class Lanes:
     def drive(self, requests: Sequence[bytes]) -> Driven:
         """Sends all requests, each as soon as a lane is free. Raises LoadFailed at the first bad answer.
 
-        Only connections that an answer is awaited from are polled: a node may close the others when it likes.
+        Only connections with a pending answer are polled: a node may close the others at any time.
         """
         latencies, bodies = array("d", bytes(8 * len(requests))), [b""] * len(requests)
         waiting, busy = iter(enumerate(requests)), dict[int, tuple[Lane, Connection]]()
@@ -206,7 +206,7 @@ def _connect(address: str, tls: ssl.SSLContext | None = None) -> Socket:
 
 
 class Socket(Protocol):
-    """The part of a socket that is needed here."""
+    """The part of a socket that this module uses."""
 
     def fileno(self) -> int: ...
 
@@ -222,7 +222,7 @@ class Socket(Protocol):
 
 
 class _Secured:
-    """TLS that is as a socket: what it has opened is given at once, since nobody would be told that it waits."""
+    """TLS with the interface of a socket. It returns all decrypted bytes at once, since epoll would not report them."""
 
     def __init__(self, tls: ssl.SSLSocket) -> None:
         self._tls = tls
@@ -242,7 +242,7 @@ class _Secured:
         with contextlib.suppress(ssl.SSLWantReadError):
             while piece := self._tls.recv(count):
                 received.append(piece)
-            return b"".join(received)  # the other side has ended it
+            return b"".join(received)  # the peer has ended the connection
         if not received:
             raise BlockingIOError
         return b"".join(received)

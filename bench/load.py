@@ -17,13 +17,13 @@ from chaos.testbed.cluster import NODES, Cluster
 OWNER = "bench"
 T = TypeVar("T")
 
-#: On a machine that has other work too, a request that takes long has to give a bad figure, and not to end the run.
+#: On a machine with other work, a slow request should give a bad figure, not end the run.
 _PATIENCE = "\n# The benchmark's:\ntimeouts:\n  request: 60.0\n  round: 30.0\n  silence: 30.0\n"
 
 
 @dataclass(frozen=True, slots=True)
 class Driving:
-    """The answers, and CPU seconds: of the client's one thread, and of the processes that answered, compactions included."""
+    """The answers, and CPU seconds: of the client's only thread, and of the processes that answered, compactions included."""
 
     driven: Driven
     client_cpu: float
@@ -31,7 +31,7 @@ class Driving:
 
 
 class Served(Protocol):
-    """The processes that answer: where, to which key, and what they have cost so far."""
+    """The processes that answer: their addresses, the key, and their cost so far."""
 
     @property
     def addresses(self) -> Sequence[str]: ...
@@ -41,7 +41,7 @@ class Served(Protocol):
 
     @property
     def cacert(self) -> Path | None:
-        """What is trusted for TLS; None for plain HTTP."""
+        """The CA certificate to trust for TLS; None for plain HTTP."""
 
     def pids(self) -> list[int]: ...
 
@@ -49,12 +49,12 @@ class Served(Protocol):
 
 
 def drive(served: Served, path: str, bodies: Sequence[bytes], at_once: int) -> Driving:
-    """Raises LoadFailed at the first answer that is not 200."""
+    """Drives requests with these bodies. Raises LoadFailed at the first answer that is not 200."""
     return send(served, [encode(path, served.key, body) for body in bodies], at_once)
 
 
 def send(served: Served, requests: Sequence[bytes], at_once: int) -> Driving:
-    """Drives requests that are encoded, with whatever key each has. Raises LoadFailed at the first answer that is not 200."""
+    """Drives encoded requests, each with its own key. Raises LoadFailed at the first answer that is not 200."""
     with closing(Lanes(served.addresses, at_once, cacert=served.cacert)) as lanes:
         client, nodes = time.thread_time(), served.nodes_cpu()
         driven = lanes.drive(requests)
@@ -73,11 +73,11 @@ class Load:
         self.cacert = cluster.cacert
 
     def drive(self, path: str, bodies: Sequence[bytes], at_once: int) -> Driving:
-        """Raises LoadFailed at the first answer that is not 200."""
+        """Drives requests with these bodies. Raises LoadFailed at the first answer that is not 200."""
         return drive(self, path, bodies, at_once)
 
     def restart(self) -> None:
-        """Kills all nodes, starts them again and lets them come to rest: what they kept in memory is gone.
+        """Kills all nodes, starts them again and waits until they are idle. Their memory is lost.
 
         The kernel keeps its cache of their files.
         """
@@ -86,7 +86,7 @@ class Load:
         until_idle(*self.pids())
 
     def memory(self, by: Callable[[Memory], float] = lambda memory: memory.own) -> Memory:
-        """Returns that of the node that has most by this measure."""
+        """Returns the memory of the node with the most, by this measure."""
         return max(map(memory, self.pids()), key=by)
 
     def disk_bytes(self) -> float:
@@ -94,7 +94,7 @@ class Load:
         return statistics.fmean(disk_bytes(self._cluster.directory / name / "store") for name in NODES)
 
     def nodes_cpu(self) -> float:
-        """CPU seconds of the three nodes so far."""
+        """Returns the CPU seconds of the three nodes so far."""
         return sum(map(cpu_seconds, self.pids()))
 
     def pids(self) -> list[int]:
@@ -102,7 +102,7 @@ class Load:
 
 
 class Peak:
-    """``most``: the memory, in MiB, that a node of a cluster had at its peak, by some measure, during blocks of ``watching``."""
+    """``most``: the peak memory of any node of a cluster, in MiB, by some measure, during blocks of ``watching``."""
 
     def __init__(self, cluster: Cluster, by: Callable[[Memory], float], glance_seconds: float) -> None:
         self.most = Memory(0.0, 0.0)
@@ -116,7 +116,7 @@ class Peak:
             yield
 
     def _look(self, ended: Event) -> None:
-        """Looks every so many seconds, and once more at the end."""
+        """Looks at regular intervals, and once more at the end."""
         last = False
         while not last:
             last = ended.wait(self._glance_seconds)
@@ -125,9 +125,9 @@ class Peak:
 
 @contextmanager
 def beside(work: Callable[[Event], T]) -> Iterator[Future[T]]:
-    """Runs ``work`` in a thread of its own while the block lasts; then its event is set, and it has to end.
+    """Runs ``work`` in another thread during the block. At the end of the block its event is set, and it has to end.
 
-    Raises what it raised, unless the block raised first.
+    Raises the error of ``work``, unless the block raised first.
     """
     ended = Event()
     with ThreadPoolExecutor(1) as pool:
@@ -140,7 +140,7 @@ def beside(work: Callable[[Event], T]) -> Iterator[Future[T]]:
 
 
 def prepare(directory: Path) -> Cluster:
-    """Makes a cluster for ``Load``, which is not started yet. The caller closes it."""
+    """Makes a cluster for ``Load``, without starting it. The caller closes it."""
     cluster = Cluster.create(directory, (OWNER,))
     with (directory / "cluster.yaml").open("a") as configuration:
         configuration.write(_PATIENCE)

@@ -19,13 +19,13 @@ from bench.processes import Memory, until_idle
 from bench.report import Tell
 from bench.work import Corpus, Operation, Task
 
-#: The requests that fill vault and floor, and that warm them up.
+#: The requests that fill and warm up vault and floor: batch size, and requests at once.
 _BATCH, _AT_ONCE = 1_000, 6
 
 
 @dataclass(frozen=True, slots=True)
 class FloorSample:
-    """One measurement of the floor, one request after another. CPU in seconds: of the loops, and of LevelDB's compactions."""
+    """One measurement of the floor, one request after another. CPU in seconds: the loops, and LevelDB's compactions."""
 
     values: int
     seconds: float
@@ -39,9 +39,9 @@ class FloorSample:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One measurement of the vault, and the floor before and after it. ``latencies`` in seconds, of each request.
+    """One measurement of the vault, and of the floor before and after it. ``latencies``: of each request, in seconds.
 
-    ``disk_bytes`` are those of one store, which holds ``records``.
+    ``disk_bytes``: of one store, which holds ``records``.
     """
 
     operation: Operation
@@ -59,7 +59,7 @@ class Sample:
 
 
 class Bench:
-    """Runs a plan on a cluster and on the floor. ``tell`` hears what is going to be measured, and how much of it is done."""
+    """Runs a plan on a cluster and on the floor. ``tell`` is called with the next measurement and the share done."""
 
     def __init__(self, load: Load, floor: Floor, plan: Plan, tell: Tell) -> None:
         self._load = load
@@ -76,7 +76,7 @@ class Bench:
         }
 
     def run(self) -> list[Sample]:
-        """Raises LoadFailed, WrongAnswer, FloorBroken: a run with a bad answer has no figures."""
+        """Runs the plan. Raises LoadFailed, WrongAnswer, FloorBroken: a run with a bad answer has no figures."""
         self._tell("filling", 0.0)
         self._unmeasured(Operation.NEW, self._plan.prefill)
         rounds = [group for _ in range(self._plan.repetitions) for group in self._plan.groups]

@@ -37,18 +37,18 @@ from chaos.testbed.spelling import Speller
 
 OTHER = "other"
 OWNERS = (OWNER, OTHER)
-#: Cliff's delta below which Romano et al. (2006) call an effect negligible: in normal distributions, a Cohen's d of 0.2.
+#: Romano et al. (2006) call an effect below this Cliff's delta negligible: in normal distributions, a Cohen's d of 0.2.
 NEGLIGIBLE = 0.147
 
 _FILLED = 1_000
-#: Requests that are encoded, sent and checked before the next ones are encoded.
+#: The number of requests to encode, send and check before the next ones are encoded.
 _AT_ONE_GO = 500
 _UNKNOWN_EPOCH = 9
 
 
 @dataclass(frozen=True, slots=True)
 class NotFoundPlan:
-    """``inputs``: requests of each kind and shape; ``seed``: of their order."""
+    """``inputs``: requests of each kind and shape. ``seed``: determines their order."""
 
     name: str = "notfound"
     inputs: int = 20_000
@@ -56,7 +56,7 @@ class NotFoundPlan:
 
 
 class Kind(Enum):
-    """Why a token is not found."""
+    """The reason why a token is not found."""
 
     ANOTHERS = "another's"
     NEVER_ISSUED = "never issued"
@@ -66,7 +66,7 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """The shape of a request: ``batch`` tokens in a list, or one alone; and the status of its answer."""
+    """The shape of a request: ``batch`` tokens in a list, or a single token; and the status of its answer."""
 
     batch: int
     status: int
@@ -90,7 +90,7 @@ class Row(msgspec.Struct, frozen=True):
 
 
 class Pair(msgspec.Struct, frozen=True):
-    """Two kinds compared: sizes above 0 say that the first one takes longer."""
+    """Two kinds compared. Effect sizes above 0 mean that the first kind takes longer."""
 
     batch: int
     kinds: tuple[Kind, Kind]
@@ -107,14 +107,14 @@ class NotFoundReport(Report, frozen=True):
     pairs: list[Pair]
 
     def account(self) -> Account:
-        """Holds if the times could be those of a node that does not tell another's token from one that was never issued."""
+        """Returns the account. It holds if the times fit a node that cannot tell another owner's token from one never issued."""
         secret = [pair for pair in self.pairs if pair.kinds == (Kind.ANOTHERS, Kind.NEVER_ISSUED)]
         told = f"{self.occasion}: {self.inputs:,} requests of each kind and shape, seed {self.seed}."
         return Account(_tables(self), list(map(_check, secret)), [told])
 
 
 def run(plan: NotFoundPlan, place: Path, tell: Tell) -> NotFoundReport:
-    """Measures a cluster of its own, in an empty directory."""
+    """Measures a new cluster, in an empty directory."""
     with Cluster.create(place / "cluster", OWNERS) as cluster:
         cluster.bring_up()
         tell(f"{plan.inputs:,} requests of each kind and shape")
@@ -124,7 +124,7 @@ def run(plan: NotFoundPlan, place: Path, tell: Tell) -> NotFoundReport:
 
 
 def measure(cluster: Cluster, *, inputs: int, seed: int) -> NotFoundReport:
-    """On a cluster with the OWNERS, all of whose nodes run. Raises ClusterError, LoadFailed, WrongAnswer."""
+    """Measures a cluster with the OWNERS, whose nodes all run. Raises ClusterError, LoadFailed, WrongAnswer."""
     chance = random.Random(seed)
     pools = _pools(cluster, max(inputs, *(shape.batch for shape in SHAPES)), chance)
     cluster.restart()
@@ -140,7 +140,7 @@ def measure(cluster: Cluster, *, inputs: int, seed: int) -> NotFoundReport:
 
 
 def _pools(cluster: Cluster, size: int, chance: random.Random) -> dict[Kind, list[str]]:
-    """Tokens of each kind, after both owners were given as many."""
+    """Returns tokens of each kind, after giving both owners equally many records."""
     given = {owner: _tokenized(cluster, owner, size) for owner in OWNERS}
     strange = Speller(chance.randbytes(32))
     values = [f"{number}" for number in range(size)]
@@ -167,7 +167,7 @@ def _mistyped(token: str, chance: random.Random) -> str:
 def _times(
     cluster: Cluster, shape: Shape, pools: dict[Kind, list[str]], inputs: int, chance: random.Random
 ) -> dict[Kind, array[float]]:
-    """Seconds of each request, by kind. The first few requests only warm up."""
+    """Returns the seconds of each request, by kind. The first few requests only warm up."""
     order = [kind for kind in Kind for _ in range(inputs)]
     chance.shuffle(order)
     tokens = {kind: _drawn(pools[kind], shape.batch, chance) for kind in Kind}
@@ -191,7 +191,7 @@ def _times(
 
 
 def _drawn(pool: list[str], batch: int, chance: random.Random) -> Iterator[list[str]]:
-    """Tokens for one request after another: singles each in its turn, batches drawn by chance."""
+    """Yields the tokens of one request after another: single tokens in turn, batches drawn at random."""
     while True:
         if batch == 1:
             yield from ([token] for token in chance.sample(pool, len(pool)))
@@ -200,7 +200,7 @@ def _drawn(pool: list[str], batch: int, chance: random.Random) -> Iterator[list[
 
 
 def _told(shape: Shape, answer: bytes) -> object:
-    """An answer without its request's id. Raises WrongAnswer if it is not that nothing was found."""
+    """Returns an answer without its request id. Raises WrongAnswer unless the answer is that nothing was found."""
     if shape.batch == 1:
         problem = msgspec.json.decode(answer, type=dict[str, object])
         if problem.get("code") != "not-found":

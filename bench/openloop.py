@@ -17,15 +17,15 @@ from dataclasses import dataclass, field
 
 from bench.http import Connection, LoadFailed
 
-#: Connections to one node, of which it takes 1,024. A request that is due when all are busy is not sent, and counted.
+#: Connections to one node, which takes 1,024. A request that is due while all are busy is counted, and not sent.
 _CONNECTIONS = 300
-#: After the last request was due: longer than a node takes to give up.
+#: Seconds to wait after the last request was due: longer than a node takes to give up.
 _GRACE_SECONDS = 15.0
 
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """``request``: its number. ``due``: from the start of the run on; ``seconds``: from when it was due until it was answered."""
+    """An answered request. ``request``: its number. ``due``: seconds since the run began. ``seconds``: from due to answered."""
 
     request: int
     status: int
@@ -36,7 +36,7 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """``unsent``: requests for which no connection was free; ``broken``: those whose connection ended without an answer."""
+    """``unsent``: requests without a free connection. ``broken``: requests whose connection ended without an answer."""
 
     seconds: float
     answered: list[Answered]
@@ -47,7 +47,7 @@ class Run:
         return Counter(answer.status for answer in self.answered)
 
     def accepted(self) -> list[Answered]:
-        """Returns the answers with 200. Raises LoadFailed for any other that is not a refusal, and if there are none."""
+        """Returns the answers with 200. Raises LoadFailed if there are none, or for another status that is not a refusal."""
         for answer in self.answered:
             if answer.status not in (200, 429, 503):
                 raise LoadFailed(f"status {answer.status}: {answer.body[:500].decode(errors='replace')}")
@@ -57,7 +57,7 @@ class Run:
 
 
 class OpenLoop:
-    """Sends to each of the nodes in turn, over as many connections as it takes. ``close`` it at the end."""
+    """Sends to each of the nodes in turn, over as many connections as needed. Call ``close`` at the end."""
 
     def __init__(self, addresses: Sequence[str]) -> None:
         self._addresses = addresses
@@ -73,9 +73,9 @@ class OpenLoop:
         self._poll.close()
 
     def run(self, requests: Iterable[bytes], rate: float, ended: Callable[[], bool] = lambda: False) -> Run:
-        """Sends ``rate`` requests a second, evenly, until ``ended()``. Returns when the last one is answered or given up.
+        """Sends ``rate`` requests a second, evenly, until ``ended()``. Returns when the last request is answered or given up.
 
-        Each request is taken when the one before it was sent.
+        It takes each request from ``requests`` after sending the one before.
         """
         answered: list[Answered] = []
         unsent = number = self._broken = 0
@@ -97,7 +97,7 @@ class OpenLoop:
     def _send(self, number: int, due: float, request: bytes) -> bool:
         node = number % len(self._addresses)
         if self._idle[node]:
-            connection = self._idle[node].pop()  # the one used last: others may have been closed by the node for being idle
+            connection = self._idle[node].pop()  # the one used last: the node may have closed others as idle
         elif self._open[node] < _CONNECTIONS:
             connection = Connection(node, _connecting(self._addresses[node]))
             self._open[node] += 1
@@ -138,7 +138,7 @@ class OpenLoop:
 
 
 def _connecting(address: str) -> socket.socket:
-    """A socket that does not wait until it is connected: that could hold up what is due."""
+    """Returns a socket without waiting until it is connected, which could delay due requests."""
     host, _, port = address.rpartition(":")
     opened = socket.socket()
     opened.setblocking(False)

@@ -35,20 +35,21 @@ from bench.work import Corpus, Operation, TokensGiven, WrongAnswer
 from chaos.testbed.cluster import NODES, Cluster
 
 BATCH = 100
-#: The least share of capacity that is answered with 200 in the overload.
+#: The least goodput under overload: answers with 200, as a share of capacity.
 LEAST_GOODPUT = 0.8
-#: What is let in waits for what was let in before it: all places of all nodes, at the pace at which they become free (Little's
-#: law), is the longest that a queue makes anybody wait. So many times that is the bound.
+#: An admitted request waits for the requests admitted before it. By Little's law, the longest wait is the number of all places of
+#: all nodes, divided by the rate at which they become free. The bound is this many times that wait.
 MOST_QUEUE = 2.0
-#: MiB that a node may have more at its peak than before.
+#: The most MiB by which a node's peak memory may exceed its memory before.
 MOST_RISE = 100.0
-#: How many times the p99 of before that of after may be, from its first request on; and a floor for what counts as slow.
+#: The most that the p99 of ``after`` may be, from its first request on, as a multiple of that of ``before``; and a p99, in
+#: seconds, that never counts as slow.
 MOST_SLOWER, NEVER_SLOW = 3.0, 0.050
 
 _AT_ONCE = 16
-#: Of the younger capacity, before and after: it has to be little of the older one too, which may be no more than half of that.
+#: The rate before and after, as a share of the younger capacity. It must be low for the older capacity too, perhaps half of that.
 _CALM = 1 / 3
-#: Requests of a closed loop.
+#: The least number of requests of a closed loop.
 _LEAST = 300
 _PREFILL = 20_000
 _MEMORY_SECONDS = 0.5
@@ -56,7 +57,7 @@ _MEMORY_SECONDS = 0.5
 
 @dataclass(frozen=True, slots=True)
 class OverloadPlan:
-    """``times``: the overload, as a multiple of capacity; ``seconds``: of each phase."""
+    """``times``: the overload, as a multiple of capacity. ``seconds``: of each phase."""
 
     name: str = "overload"
     times: float = 3.0
@@ -67,17 +68,17 @@ _given = msgspec.json.Decoder(TokensGiven).decode
 
 
 class Capacity(msgspec.Struct, frozen=True):
-    """Requests a second; milliseconds of the nodes' CPU that one took."""
+    """Requests a second, and the nodes' CPU for each in milliseconds."""
 
     goodput: float
     cpu_each_ms: float
 
 
 class Phase(msgspec.Struct, frozen=True):
-    """Requests a second that were asked for, and that were answered with 200; times in milliseconds, of those.
+    """Requests a second that were sent, and that were answered with 200; latencies of the latter in milliseconds.
 
-    ``cpu_each_ms``: of the nodes' CPU for each of those, refusals included; ``nodes_cores`` and ``client_cores``: how many cores
-    they kept busy on average.
+    ``cpu_each_ms``: the nodes' CPU per answer with 200, refusals included. ``nodes_cores`` and ``client_cores``: the average
+    number of cores that they kept busy.
     """
 
     name: str
@@ -95,7 +96,7 @@ class Phase(msgspec.Struct, frozen=True):
 
 
 class Overload(Report, frozen=True):
-    """``places``: requests that the nodes take at once, all together."""
+    """``places``: the number of requests that all nodes together take at once."""
 
     batch: int
     times: float
@@ -106,7 +107,7 @@ class Overload(Report, frozen=True):
 
     @property
     def capacity(self) -> Capacity:
-        """The mean of both: the capacity of the store as it was in the middle."""
+        """The mean of both capacities: that of the store in the middle of the run."""
         younger, older = self.younger, self.older
         return Capacity((younger.goodput + older.goodput) / 2, (younger.cpu_each_ms + older.cpu_each_ms) / 2)
 
@@ -123,7 +124,7 @@ class Overload(Report, frozen=True):
 
 
 def run(plan: OverloadPlan, place: Path, tell: Tell) -> Overload:
-    """Measures a cluster of its own, in an empty directory."""
+    """Measures a new cluster, in an empty directory."""
     with Cluster.create(place / "cluster", (OWNER,)) as cluster:
         cluster.bring_up()
         tell("what the cluster can do, and several times that")
@@ -133,7 +134,7 @@ def run(plan: OverloadPlan, place: Path, tell: Tell) -> Overload:
 
 
 def measure(cluster: Cluster, *, times: float, seconds: float) -> Overload:
-    """Raises LoadFailed, WrongAnswer."""
+    """Measures a running cluster. Raises LoadFailed, WrongAnswer."""
     load, corpus = Load(cluster), Corpus(stride=1, seed=1)
     fill = corpus.task(Operation.NEW, 1_000, _PREFILL // 1_000)
     corpus.settle(fill, load.drive("/tokenize", fill.bodies, _AT_ONCE).driven.bodies)
@@ -145,7 +146,7 @@ def measure(cluster: Cluster, *, times: float, seconds: float) -> Overload:
             rate = share * younger.goodput
             task = corpus.task(Operation.NEW, BATCH, max(1, round(rate * seconds)))
             encoded = [encode("/tokenize", cluster.api_key(OWNER), body) for body in task.bodies]
-            gc.freeze()  # to look through all of these for garbage would hold up what is due
+            gc.freeze()  # scanning all these for garbage would delay due requests
             peak = Peak(cluster, lambda memory: memory.own, _MEMORY_SECONDS)
             with peak.watching():
                 nodes, client = load.nodes_cpu(), time.thread_time()
@@ -165,7 +166,7 @@ def _capacity(load: Load, corpus: Corpus, requests: int) -> Capacity:
 
 
 def _check(run: Run, values: Sequence[Sequence[str]]) -> None:
-    """Raises WrongAnswer for a wrong answer with status 200, LoadFailed for a refusal that the contract does not have."""
+    """Raises WrongAnswer for a wrong answer with status 200, LoadFailed for a refusal outside the API's contract."""
     for answer in run.accepted():
         if len(set(_given(answer.body).tokens)) != len(values[answer.request]):
             raise WrongAnswer("it does not hold that each new value has a token of its own")

@@ -9,7 +9,7 @@ from chaos.testbed.draw import Point, Scale, dot, polyline, rule, text
 
 _WIDTH, _HEIGHT = 230.0, 190.0
 _GAP, _LEFT, _TOP, _BETWEEN, _BOTTOM = 26.0, 78.0, 132.0, 108.0, 50.0
-#: Colours that are told apart by people who see no red or no green, and in grey (Okabe and Ito).
+#: Colours that can be told apart with red-green colour blindness, and in grey (Okabe and Ito).
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7")
 _DASHED_COLOUR = "#666"
 _STYLE = """
@@ -22,13 +22,13 @@ text { font: 12px system-ui, "Segoe UI", "DejaVu Sans", sans-serif; fill: #333 }
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """Figures by what is written below them. Without a colour it is the yardstick's, dashed."""
+    """A line: figures by their labels on the axis. A line without a colour is the baseline, dashed."""
 
     figures: dict[int, float]
     colour: str | None = None
 
     def draw(self, points: Sequence[Point]) -> list[Markup]:
-        """Draws a dot at each point too, if it is not the yardstick's: a line of one point would not be seen."""
+        """Draws the line, and except for the baseline a dot at each point: a line of one point would be invisible."""
         if self.colour is None:
             return [polyline("floor", points, _DASHED_COLOUR)]
         return [polyline("line", points, self.colour), *(dot(point, self.colour) for point in points)]
@@ -36,7 +36,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """``below``: the figures under its axis, evenly spaced, and ``unit`` what they count."""
+    """A panel. ``below``: the figures under its axis, evenly spaced. ``unit``: their unit."""
 
     title: str
     unit: str
@@ -46,7 +46,7 @@ class Panel:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Panels beside each other, on one scale."""
+    """Panels side by side, on one scale."""
 
     title: str
     scale: Scale
@@ -54,7 +54,7 @@ class Row:
 
 
 def page(title: str, subtitle: str, legend: Iterable[tuple[str | None, str]], rows: Sequence[Row]) -> str:
-    """An SVG document. ``legend``: colours, None for the yardstick's, and what they stand for. All rows have as many panels."""
+    """Returns an SVG document. ``legend``: colours (None: the baseline) and their meaning. All rows have equally many panels."""
     width = _LEFT + len(rows[0].panels) * (_WIDTH + _GAP)
     height = _TOP + len(rows) * _HEIGHT + (len(rows) - 1) * _BETWEEN + _BOTTOM
     parts = [

@@ -7,7 +7,7 @@ from bench.work import Operation
 
 BATCHES = (1, 100, 1_000, 10_000)
 AT_ONCE = (1, 6, 16)
-#: Pairs of value and token that a run keeps, to ask for them again.
+#: The number of pairs of value and token that a run keeps, to ask for them again.
 _KEPT = 200_000
 
 
@@ -22,11 +22,11 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """``requests`` and ``floor_requests``: how many one measurement has, by batch size.
+    """``requests`` and ``floor_requests``: the number of requests in one measurement, by batch size.
 
-    ``prefill`` values are stored in the vault and by the floor before anything is measured, and then by both about as many:
-    the more records LevelDB holds, the more a new one costs it in compactions. ``warm_up`` values are read from both before an
-    operation has its turn: LevelDB also compacts what reads find scattered over files, most of it right after writes.
+    ``prefill``: the values stored in vault and floor before any measurement. Later both store about equally many, since a new
+    record costs LevelDB more compaction the more records it holds. ``warm_up``: the values read from both before each operation,
+    since LevelDB also compacts data that reads find scattered over files, mostly right after writes.
     """
 
     name: str
@@ -38,12 +38,12 @@ class Plan:
     floor_requests: Mapping[int, int]
 
     def requests_of(self, batch: int, at_once: int) -> int:
-        """Enough for two turns of each that is at once, whatever the plan says."""
+        """Returns the number of requests: at least two for each of those at once, whatever the plan says."""
         return max(self.requests[batch], 2 * at_once)
 
     @property
     def stride(self) -> int:
-        """Every how many-th pair is kept."""
+        """One in this many pairs is kept."""
         new = sum(
             group.batch * self.requests_of(group.batch, at_once)
             for group in self.groups
@@ -63,7 +63,7 @@ FULL = Plan(
     floor_requests={1: 300, 100: 225, 1_000: 30, 10_000: 12},
 )
 
-#: Half a minute that shows whether a change has made something several times dearer.
+#: Shows within half a minute whether a change makes something several times more expensive.
 SMOKE = Plan(
     name="smoke",
     groups=(

@@ -15,7 +15,7 @@ _TITLE = "QuorumVault: throughput, and CPU beside the floor's"
 
 
 def draw(report: VaultReport) -> str:
-    """An SVG document; it needs at least one cell."""
+    """Returns an SVG document. The report needs at least one cell."""
     at_once = sorted({cell.at_once for cell in report.cells})
     speeds = [cell.values_per_second for cell in report.cells] + [floor.values_per_second for floor in report.floor]
     ratios = [1.0, *(cell.ratio for cell in report.cells)]
@@ -31,7 +31,7 @@ def draw(report: VaultReport) -> str:
 
 
 def _panels(report: VaultReport, operation: Operation, colours: list[tuple[str, int]]) -> tuple[Panel, Panel]:
-    """The throughput of an operation, and its CPU."""
+    """Returns the panels of an operation's throughput and CPU."""
     batches = sorted({cell.batch for cell in report.cells})
     floor = {each.batch: each.values_per_second for each in report.floor if each.operation is operation}
     speeds, ratios = [Line(floor)], [Line(dict.fromkeys(floor, 1.0))]

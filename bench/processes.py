@@ -8,25 +8,25 @@ from pathlib import Path
 from typing import NamedTuple
 
 _CPU_OF_PROCESS = 2
-#: In proc(5)'s words: on a core or waiting for one, and waiting for a disk.
+#: The states of proc(5): running or waiting for a core, and waiting for a disk.
 _BUSY = ("R", "D")
 _GLANCE_SECONDS, _CALM_GLANCES = 0.01, 3
 _IDLE_AFTER_SECONDS = 10.0
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system time of all threads of a process, those that have ended included, to the nanosecond.
+    """Returns the user and system time of all threads of a process, ended ones included, to the nanosecond.
 
-    The id of a process's CPU clock is made as the C library does it, which Python has no call for (clock_getcpuclockid(3)).
+    The id of a process's CPU clock is computed as in the C library, since Python lacks clock_getcpuclockid(3).
     """
     return time.clock_gettime((~pid << 3) | _CPU_OF_PROCESS)
 
 
 def until_idle(*pids: int) -> None:
-    """Waits until no thread of these processes has anything to do, this one aside; ten seconds at most.
+    """Waits until all threads of these processes, except this one, are idle; ten seconds at most.
 
-    LevelDB compacts on, in a thread of its own, after a write has returned: that is part of what the write cost. Its
-    state says when it is done, which its CPU time does not where it has to wait for a core.
+    LevelDB goes on compacting in its own thread after a write returns, which is part of the write's cost. The thread's state says
+    when it is done; its CPU time does not, since the thread may wait for a core.
     """
     deadline = time.monotonic() + _IDLE_AFTER_SECONDS
     calm = 0
@@ -39,12 +39,12 @@ def _busy(pid: int) -> bool:
     own = str(threading.get_native_id())
     try:
         return any(_state(task) in _BUSY for task in Path(f"/proc/{pid}/task").iterdir() if task.name != own)
-    except (FileNotFoundError, ProcessLookupError):  # it has ended
+    except (FileNotFoundError, ProcessLookupError):  # the process has ended
         return False
 
 
 def _state(task: Path) -> str:
-    """One letter, none for a thread that has just ended."""
+    """Returns the state's letter; an empty text for a thread that has just ended."""
     try:
         return task.joinpath("stat").read_text().rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):
@@ -52,7 +52,7 @@ def _state(task: Path) -> str:
 
 
 class Memory(NamedTuple):
-    """MiB in RAM. ``mapped`` are pages of files, above all tables, which the kernel takes back if need be; ``own`` the rest."""
+    """MiB in RAM. ``mapped``: pages of files, mostly tables, which the kernel can reclaim. ``own``: the rest."""
 
     own: float
     mapped: float
@@ -65,7 +65,7 @@ def memory(pid: int) -> Memory:
 
 
 def disk_bytes(directory: Path) -> int:
-    """The sizes of the files in a directory that is written to meanwhile."""
+    """Returns the total size of the files in a directory, which may be written to meanwhile."""
     total = 0
     for entry in os.scandir(directory):
         try:
@@ -76,7 +76,7 @@ def disk_bytes(directory: Path) -> int:
 
 
 def machine() -> str:
-    """Processor, cores that may be used, kernel and Python."""
+    """Returns processor, usable cores, kernel and Python as text."""
     models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     model = models[0].partition(":")[2].strip() if models else platform.machine()
     cores = len(os.sched_getaffinity(0))

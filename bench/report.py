@@ -27,7 +27,7 @@ _PROSE = TextWrapper(100, subsequent_indent="  ", break_long_words=False, break_
 
 
 class MarksMissing(Exception):
-    """The document has no place for the figures."""
+    """The document has no marks for the figures."""
 
 
 class Tell(Protocol):
@@ -38,7 +38,7 @@ class Tell(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows of text. The first column is aligned left, the others right."""
+    """Rows of text. The first column is left-aligned, the others are right-aligned."""
 
     title: str
     columns: tuple[str, ...]
@@ -46,7 +46,7 @@ class Table:
 
     @classmethod
     def of(cls, title: str, items: Iterable[object], columns: Mapping[str, Column]) -> Table:
-        """One row for each item."""
+        """Makes a table with one row for each item."""
         cells = columns.values()
         rows = [tuple(cell.format(item) if isinstance(cell, str) else cell(item) for cell in cells) for item in items]
         return cls(title, tuple(columns), rows)
@@ -54,7 +54,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One figure and its target. ``judged`` is False if the figure says nothing: the data were too few, or the machine busy."""
+    """One figure and its target. ``judged`` is False if the figure means nothing: too few data, or a busy machine."""
 
     what: str
     figure: str
@@ -64,7 +64,7 @@ class Check:
 
     @classmethod
     def of(cls, what: str, figure: float, sign: str, bound: float, form: str, unit: str = "", *, judged: bool = True) -> Check:
-        """A figure, written with this format, that has to be ``≤``, ``<`` or ``≥`` its bound."""
+        """Makes a check of a figure, in this format, that must be ``≤``, ``<`` or ``≥`` its bound."""
         held = {"≤": operator.le, "<": operator.lt, "≥": operator.ge}[sign](figure, bound)
         return cls(what, f"{figure:{form}}{unit}", f"{sign} {bound:,.10g}{unit}", held, judged)
 
@@ -75,7 +75,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """The results that a report shows. ``asserted``: a target that was missed makes the exit code 1."""
+    """The results that a report shows. ``asserted``: a missed target makes the exit code 1."""
 
     tables: Sequence[Table]
     checks: Sequence[Check]
@@ -84,7 +84,7 @@ class Account:
 
     @property
     def holds(self) -> bool:
-        """False if a judged target was missed."""
+        """Returns False if a judged target was missed."""
         return all(check.held for check in self.checks if check.judged)
 
     @property
@@ -94,18 +94,18 @@ class Account:
 
 
 class Report(msgspec.Struct, frozen=True):
-    """The figures of one run, which go into its JSON file as they are. ``made`` is a date."""
+    """The figures of one run, as written to its JSON file. ``made`` is a date."""
 
     made: str
     machine: str
     plan: str
 
     def account(self) -> Account:
-        """Each benchmark adds its own tables and checks."""
+        """Returns the account. Each benchmark adds its own tables and checks."""
         return Account([], [], [self.occasion])
 
     def joined(self, earlier: bytes) -> Report:
-        """Returns this report with what an earlier one has, given as JSON, and this run did not measure: nothing, usually."""
+        """Returns this report with the figures that only an earlier report (JSON) has. Usually there are none."""
         return self
 
     @property
@@ -117,7 +117,7 @@ class Report(msgspec.Struct, frozen=True):
 
 
 def today() -> tuple[str, str]:
-    """The first two fields of a report that is made now."""
+    """Returns the first two fields of a report made now."""
     return f"{datetime.now(UTC):%Y-%m-%d}", machine()
 
 
@@ -127,7 +127,7 @@ def percentile(numbers: Sequence[float], percent: int) -> float:
 
 
 def show(account: Account, out: TextIO) -> None:
-    """Writes drawn tables to a terminal, and aligned text to anything else; then the sentences."""
+    """Writes tables with lines to a terminal, and aligned text to anything else; then the sentences."""
     if out.isatty():
         console = Console(file=out)
         for table in account.all_tables:
@@ -159,7 +159,7 @@ def _plain(table: Table) -> str:
 
 
 def markdown(account: Account, picture: str | None = None) -> str:
-    """The sentences as a list, the picture at this path if there is one, and the tables."""
+    """Returns Markdown: the sentences as a list, the picture at this path, if any, and the tables."""
     image = [] if picture is None else [f"![The figures, drawn]({picture})"]
     sentences = "\n".join(_PROSE.fill(f"- {sentence}") for sentence in account.sentences)
     return "\n\n".join([sentences, *image, *map(_as_markdown, account.all_tables)])
@@ -172,7 +172,7 @@ def _as_markdown(table: Table) -> str:
 
 
 def replace_section(text: str, writer: str, section: str) -> str:
-    """Returns the text with the section in place of what stood between the two marks of its writer. Raises MarksMissing."""
+    """Returns the text with the section in place of the text between its writer's two marks. Raises MarksMissing."""
     marks = f"<!-- {writer} writes from here -->", f"<!-- {writer} writes up to here -->"
     before, begin, rest = text.partition(marks[0])
     _, end, after = rest.partition(marks[1])

@@ -87,7 +87,7 @@ _REQUESTS = (
 
 
 class _Here:
-    """A connection over which all of each request has come, and each answer has left. Implements Connection (scope.py)."""
+    """A connection on which each request has arrived whole, and each answer has been sent. Implements Connection (scope.py)."""
 
     received, ended = True, False
 
@@ -99,7 +99,7 @@ _HERE = _Here()
 
 
 class _Answering:
-    """The part of Vault that is asked. Waits for one turn of the loop."""
+    """The part of Vault that the requests use. It waits for one iteration of the event loop."""
 
     async def tokenize(self, owner: Owner, canonicals: Sequence[bytes]) -> Tokenized:
         await asyncio.sleep(0)
@@ -111,7 +111,7 @@ class _Answering:
 
 
 class _NoLog:
-    """Implements EventSink."""
+    """Implements EventSink, and drops all events."""
 
     refuses = None
 
@@ -120,7 +120,7 @@ class _NoLog:
 
 
 class Row(msgspec.Struct, frozen=True):
-    """Microseconds of CPU that one request takes; ``without_event`` leaves its line in the event log out."""
+    """The CPU of one request, in microseconds. ``without_event``: without its line in the event log."""
 
     request: str
     at_once: int
@@ -137,7 +137,7 @@ class Requests(Report, frozen=True):
 
 
 def run(plan: RequestsPlan, directory: Path, tell: Tell) -> Requests:
-    """Raises WrongAnswer for a status that is not 200."""
+    """Runs a plan. Raises WrongAnswer for a status that is not 200."""
     return Requests(*today(), plan.name, uvloop.run(_measure(plan, directory, tell)))
 
 
@@ -188,7 +188,7 @@ async def _at_once(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 async def cost(app: ASGIApp, requests: Sequence[_Request], at_once: int) -> float:
-    """Return the microseconds of CPU for one of these requests, driving included. Raises WrongAnswer."""
+    """Returns the CPU of one of these requests in microseconds, driver included. Raises WrongAnswer."""
     waiting = iter(requests)
     await asyncio.sleep(0)
     begun = time.process_time()

@@ -32,10 +32,10 @@ from chaos.nemesis import both_ways, others
 from chaos.network import Links, behind_proxies
 from chaos.testbed.cluster import NODES, Cluster
 
-#: Contract.
+#: The bound of the API's contract.
 _BOUND_MS = 2_000.0
-#: Seconds between two looks whether a key is taken everywhere, for which it is watched after the last refusal, and at most; and
-#: those for which a node stays cut off: more than it takes keys without having asked another one.
+#: Seconds between two checks that a key is accepted everywhere; seconds to watch a key after the last refusal, and at most; and
+#: seconds for which a node stays cut off: longer than it accepts keys without having asked another node.
 _BEFORE, _AFTER, _AT_MOST, _APART = 0.02, 0.1, 10.0, 3.0
 _READY = 30.0
 
@@ -50,7 +50,7 @@ class Situation(Enum):
 
 @dataclass(frozen=True, slots=True)
 class RevocationPlan:
-    """``repetitions``: trials of the shorter situations; of those that wait or start a node a quarter."""
+    """``repetitions``: trials of each short situation; situations that wait or start a node have a quarter as many."""
 
     name: str = "revocation"
     repetitions: int = 40
@@ -67,7 +67,7 @@ class RevocationPlan:
 
 
 class Row(msgspec.Struct, frozen=True):
-    """Milliseconds until the last node refused; ``returned``: requests that the node took after it was back."""
+    """Milliseconds until the last node refused. ``returned``: requests that the node accepted after it was back."""
 
     situation: Situation
     trials: int
@@ -101,7 +101,7 @@ class RevocationReport(Report, frozen=True):
 
 
 def run(plan: RevocationPlan, place: Path, tell: Tell) -> RevocationReport:
-    """Raises WrongAnswer if a key is not taken before it is revoked, or is taken for ever; ClusterError."""
+    """Runs a plan. Raises WrongAnswer if a key is refused before its revocation, or accepted forever; ClusterError."""
     return asyncio.run(_run(plan, place, tell))
 
 
@@ -123,7 +123,7 @@ async def _run(plan: RevocationPlan, place: Path, tell: Tell) -> RevocationRepor
 
 @dataclass
 class _Watch:
-    """A client that uses one key at one node, over and over. ``refused``: when the first of the last refusals in a row came."""
+    """A client that uses one key at one node repeatedly. ``refused``: the time of the first in the last run of refusals."""
 
     taken: int = 0
     refused: float | None = None
@@ -133,7 +133,7 @@ class _Watch:
             try:
                 response = await client.get("/fields", headers={"Authorization": f"Bearer {key}"})
             except httpx2.TransportError:
-                await asyncio.sleep(0.01)  # it does not run yet, or not any more
+                await asyncio.sleep(0.01)  # the node does not run yet, or no longer
                 continue
             if response.status_code == 200:
                 self.taken += 1
@@ -184,7 +184,7 @@ class _Bench:
             self._returned += await self._come_back(third, key, lambda: self._start(third))
 
     async def _revoke(self, key_id: str, key: str, nodes: Sequence[str]) -> float:
-        """The seconds from asking for it until the last of these nodes refuses the key."""
+        """Revokes a key. Returns the seconds from the request until the last of these nodes refuses the key."""
         watches = {name: _Watch() for name in nodes}
         clients = {name: self._client(name) for name in nodes}
         tasks = [asyncio.create_task(watches[name].run(clients[name], key)) for name in nodes]
@@ -211,7 +211,7 @@ class _Bench:
         return max(watch.refused or began for watch in watches.values()) - began
 
     async def _come_back(self, node: str, key: str, back: Callable[[], object]) -> int:
-        """How often the node takes the key, which is revoked, while it comes back and until it serves."""
+        """Returns how often the node accepts the revoked key while it comes back, until it serves."""
         watch, client = _Watch(), self._client(node)
         task = asyncio.create_task(watch.run(client, key))
         coming = back()

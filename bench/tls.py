@@ -19,13 +19,13 @@ from bench.report import Account, Check, Report, Table, Tell, today
 from bench.work import Corpus, Operation
 from chaos.testbed.cluster import Cluster
 
-#: What TLS may add to the CPU that nodes take for a batch: on a machine with other work a rate says more about that.
+#: The most nodes' CPU for a batch with TLS, as a multiple of that without. A rate would mostly measure the machine's other work.
 _MOST = 1.10
 
 
 @dataclass(frozen=True, slots=True)
 class TlsPlan:
-    """``batches`` of 1,000 values and ``singles`` in a round; the first round warms up, and does not count."""
+    """``batches`` of 1,000 values and ``singles`` in each round; the first round warms up and does not count."""
 
     name: str = "tls"
     batches: int = 25
@@ -34,7 +34,7 @@ class TlsPlan:
 
 
 class Cost(msgspec.Struct, frozen=True):
-    """Medians: values a second, and microseconds of CPU that one value takes, of all nodes and of the client."""
+    """Medians: values a second, and the CPU per value in microseconds, of all nodes and of the client."""
 
     rate: float
     nodes: float
@@ -50,7 +50,7 @@ class Row(msgspec.Struct, frozen=True):
 
     @property
     def times(self) -> float:
-        """The CPU of all nodes with TLS, of that without."""
+        """The CPU of all nodes with TLS, as a multiple of that without."""
         return self.tls.nodes / self.plain.nodes
 
 
@@ -96,7 +96,7 @@ class _Measured(NamedTuple):
 
 
 def run(plan: TlsPlan, directory: Path, tell: Tell) -> TlsReport:
-    """Raises LoadFailed for an answer that is not 200, WrongAnswer for one that is not right."""
+    """Runs a plan. Raises LoadFailed for an answer that is not 200, WrongAnswer for a wrong one."""
     samples: dict[_Kind, dict[bool, list[_Measured]]] = {kind: {False: [], True: []} for kind in _KINDS}
     with ExitStack() as stack:
         loads: dict[bool, Load] = {}

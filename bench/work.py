@@ -60,7 +60,7 @@ _results = msgspec.json.Decoder(Results).decode
 
 
 class Operation(Enum):
-    """The four things that are measured. ``COLD`` is ``RECOVERED`` right after all nodes were killed and started again."""
+    """The four measured operations. ``COLD`` is ``RECOVERED`` right after all nodes were killed and restarted."""
 
     NEW = "new"
     REPEATED = "repeated"
@@ -73,12 +73,12 @@ class Operation(Enum):
 
 
 class WrongAnswer(Exception):
-    """An answer that is not what it has to be: how fast it came is of no interest."""
+    """A wrong answer, whose latency does not matter."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Task:
-    """Requests of one batch size: ``values`` and ``tokens`` go together, batch by batch; a new value has no token yet."""
+    """Requests of one batch size. ``values`` and ``tokens`` correspond, batch by batch; a new value has no token yet."""
 
     operation: Operation
     values: list[list[str]]
@@ -91,7 +91,7 @@ class Task:
 
 
 class Corpus:
-    """The values that one vault, or the floor, was given. Keeps every ``stride``-th pair, to ask for it again."""
+    """The values given to one vault, or to the floor. Keeps every ``stride``-th pair, to ask for it again."""
 
     def __init__(self, stride: int, seed: int) -> None:
         self.records = 0
@@ -103,13 +103,13 @@ class Corpus:
         self._tokens: list[str] = []
 
     def hot(self, count: int) -> list[int]:
-        """Draws some of the pairs that were kept, to be asked for again and again."""
+        """Draws some of the kept pairs, to ask for them repeatedly."""
         return self._random.sample(range(len(self._values)), min(count, len(self._values)))
 
     def task(self, operation: Operation, batch: int, requests: int, among: Sequence[int] | None = None) -> Task:
-        """Makes the requests of a measurement. All operations but NEW need ``batch`` pairs that were kept.
+        """Makes the requests of a measurement. All operations but NEW need ``batch`` kept pairs.
 
-        ``among``: those that are asked for, if not all of them.
+        ``among``: the pairs to ask for, if not all.
         """
         if operation is Operation.NEW:
             values = [self._new_values(batch) for _ in range(requests)]
@@ -123,7 +123,7 @@ class Corpus:
         return Task(operation, values, tokens, [_encode(TokensAsked(each)) for each in tokens])
 
     def settle(self, task: Task, answers: Sequence[bytes]) -> None:
-        """Checks every answer, and remembers what is new. Raises WrongAnswer."""
+        """Checks every answer, and notes new tokens. Raises WrongAnswer."""
         if task.operation is Operation.NEW:
             tokens = [_tokens_given(answer).tokens for answer in answers]
             _require([len(set(each)) for each in tokens] == list(map(len, task.values)), "each new value has a token of its own")

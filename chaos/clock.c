@@ -1,7 +1,7 @@
-/* A host whose time was set wrong: the time of day is off by as many seconds as the file named by CHAOS_CLOCK says.
+/* A host with a wrong wall clock: the time of day is off by the number of seconds in the file named by CHAOS_CLOCK.
  *
- * Preloaded into a node (LD_PRELOAD). The file holds one int64 in the machine's order and is mapped, so that a jump takes effect in
- * the middle of whatever runs. Clocks that nobody can set (monotonic, boot time, CPU) are right.
+ * Preloaded into a node (LD_PRELOAD). The file holds one int64 in native byte order and is mapped, so that a jump takes effect at
+ * once, whatever is running. Clocks that cannot be set (monotonic, boot time, CPU) stay right.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -19,7 +19,7 @@ static int (*real_clock_gettime)(clockid_t, struct timespec *);
 
 __attribute__((constructor)) static void find(void) {
     const char *path = getenv("CHAOS_CLOCK");
-    /* System calls: open and close may be those of another preloaded library, which has not been set up yet. */
+    /* Direct system calls: open and close may belong to another preloaded library that is not yet initialized. */
     int fd = path ? (int)syscall(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC) : -1;
     void *page = fd < 0 ? MAP_FAILED : mmap(NULL, sizeof *off, PROT_READ, MAP_SHARED, fd, 0);
     if (fd >= 0)

@@ -1,11 +1,11 @@
-/* A disk that is slow to sync, fails to sync, and forgets what was not synced when its process is killed.
+/* A disk that syncs slowly, fails to sync, and loses unsynced writes when its process is killed.
  *
- * Preloaded into a node (LD_PRELOAD), in the manner of LazyFS: what is written to a write-ahead log (a file named *.log) is held back in
- * memory until it is synced. SIGKILL then loses what a power cut would lose, which otherwise stays in the kernel's cache and is
- * never missed. Nothing else is changed unless the file named by CHAOS_DISK says so, which is read at each sync:
+ * Preloaded into a node (LD_PRELOAD). Like LazyFS, it holds writes to a write-ahead log (a file named *.log) in memory until they
+ * are synced. SIGKILL then loses the writes that a power cut would lose; without this library they survive in the kernel's cache.
+ * Nothing else changes unless the file named by CHAOS_DISK says so, which is read at each sync:
  *
  *     slow N     a sync takes N milliseconds longer
- *     fail       a sync fails with EIO, and what it should have written stays held back
+ *     fail       a sync fails with EIO, and the writes that it should have synced stay in memory
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -46,7 +46,7 @@ static struct held *log_of(int fd) {
     return fd >= 0 && fd < FILES && held[fd].is_log ? &held[fd] : NULL;
 }
 
-/* 0, or -1 with errno. */
+/* Writes the held bytes. Returns 0, or -1 with errno. */
 static int flush(int fd, struct held *file) {
     size_t done = 0;
     while (done < file->count) {
@@ -62,7 +62,7 @@ static int flush(int fd, struct held *file) {
     return 0;
 }
 
-/* What the control file says: 0, or -1 with errno for a sync that is to fail. */
+/* Obeys the control file. Returns 0, or -1 with errno for a sync that must fail. */
 static int obey(void) {
     const char *path = getenv("CHAOS_DISK");
     char word[8] = "";
@@ -151,7 +151,7 @@ int fsync(int fd) { return synced(fd, real_fsync); }
 
 int fdatasync(int fd) { return synced(fd, real_fdatasync); }
 
-/* The kernel would write it back sometime after: nobody who is still there can miss it. */
+/* Writes the held bytes at a close, as the kernel would write them back later: the process lives, so it has lost nothing. */
 int close(int fd) {
     struct held *file = log_of(fd);
     if (file) {

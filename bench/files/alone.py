@@ -12,7 +12,7 @@ import duckdb
 
 
 def copy(source: Path, values: Path, output: Path) -> None:
-    """``values`` is a database with a table ``known`` of ``token`` and ``value``. What spills goes beside ``output``."""
+    """Makes the copy. ``values``: a database with a table ``known`` of ``token`` and ``value``. Spills beside ``output``."""
     with duckdb.connect() as con:
         con.execute("set temp_directory = $folder", {"folder": str(output.parent / "spill")})
         con.execute(f"attach {_text(values)} as vault (read_only)")
@@ -28,7 +28,7 @@ def copy(source: Path, values: Path, output: Path) -> None:
 
 
 def _text(path: Path) -> str:
-    """A path as a SQL literal."""
+    """Returns a path as a SQL literal."""
     return "'" + str(path).replace("'", "''") + "'"
 
 

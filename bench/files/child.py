@@ -8,12 +8,12 @@ from pathlib import Path
 
 import msgspec
 
-#: Longer than any of them takes on a machine that is busy.
+#: Longer than any command takes on a busy machine.
 _PATIENCE_SECONDS = 1800.0
 
-# Starts the command, waits for it, and writes down what it took. It is a process of a few MiB: the kernel counts the memory that
-# the process before an exec had (getrusage(2): ru_maxrss is kept), and that of the benchmark itself is large. 1 is
-# PR_SET_PDEATHSIG, 9 SIGKILL: the command ends with whoever wanted it.
+# Starts the command, waits for it, and writes down its cost. This process has only a few MiB: ru_maxrss keeps the peak from
+# before an exec (getrusage(2)), and the benchmark's own is large. 1 is PR_SET_PDEATHSIG, 9 is SIGKILL: the command ends with the
+# benchmark.
 _METER = """
 import ctypes, json, os, sys, time
 report, command = sys.argv[1], sys.argv[2:]
@@ -33,12 +33,12 @@ sys.exit(os.waitstatus_to_exitcode(status) & 255)
 
 
 class CommandFailed(Exception):
-    """A process that was to be measured ended with another exit code than 0; the message has its last words."""
+    """A measured process ended with an exit code other than 0. The message has its last output."""
 
 
 @dataclass(frozen=True, slots=True)
 class Took:
-    """``seconds`` by the clock, ``cpu`` seconds of all threads, ``mib``: the largest resident memory (Linux's ru_maxrss)."""
+    """``seconds``: elapsed time. ``cpu``: CPU seconds of all threads. ``mib``: peak RSS (Linux's ru_maxrss)."""
 
     seconds: float
     cpu: float
@@ -46,7 +46,7 @@ class Took:
 
 
 def measure(command: Sequence[str], directory: Path, environment: Mapping[str, str]) -> tuple[Took, bytes]:
-    """Runs a command, whose first word is a path, in ``directory``. Returns what it took, and its standard output."""
+    """Runs a command, whose first word is a path, in ``directory``. Returns its cost and its standard output."""
     report = directory / "took.json"
     done = subprocess.run(
         [sys.executable, "-I", "-S", "-c", _METER, str(report), *command],

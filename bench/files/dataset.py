@@ -13,12 +13,12 @@ import duckdb
 from bench.files.plan import Case
 from quorumvault.analytics.arrow import ArrowVault, look_up
 
-#: Larger than any number of distinct tokens, and prime: multiplied by it, numbers below that come in another order, each once.
+#: A prime larger than any number of distinct tokens. Multiplying by it modulo that number permutes the tokens.
 _STEP = 1_000_000_007
 
 
 class Dataset:
-    """The values, tokens and tables of a run, in a folder of their own."""
+    """The values, tokens and tables of a run, in their own folder."""
 
     def __init__(self, directory: Path) -> None:
         directory.mkdir()
@@ -26,7 +26,7 @@ class Dataset:
         self.values = directory / "values.duckdb"
 
     def tokenize(self, vault: ArrowVault, count: int) -> None:
-        """Makes so many values and their tokens."""
+        """Makes ``count`` values and their tokens."""
         with self._connect() as con, con.cursor() as reading:
             con.execute(f"attach '{self.values}' as vault")
             texts = reading.sql(f"select 'patient-' || lpad(range::varchar, 9, '0') as value from range({count})")
@@ -42,7 +42,7 @@ class Dataset:
                 first += found.num_rows
 
     def table(self, case: Case) -> Path:
-        """The file of a case, made if it is not there."""
+        """Returns the file of a case, made if it does not exist."""
         path = self._directory / f"{case.rows}-{case.distinct}.parquet"
         if path.exists():
             return path
@@ -66,7 +66,7 @@ class Dataset:
         return path
 
     def tokens(self, count: int) -> list[str]:
-        """The first so many."""
+        """Returns the first ``count`` tokens."""
         with self._connect() as con:
             con.execute(f"attach '{self.values}' as vault (read_only)")
             rows = con.execute(f"select token from vault.known where number < {count} order by number").fetchall()
@@ -77,7 +77,7 @@ class Dataset:
 
 
 def differences(one: Path, other: Path) -> int:
-    """Rows of two Parquet files of ``id, token, amount`` that are not the same at the same place, and rows that one lacks."""
+    """Returns the number of rows in which two Parquet files of ``id, token, amount`` differ, including missing rows."""
     with duckdb.connect(config={"temp_directory": str(one.parent / "spill")}) as con:
         ((count,),) = con.execute(
             f"""

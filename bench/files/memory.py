@@ -28,9 +28,9 @@ from chaos.testbed.google_store import google
 
 DISTINCT: Final = 10_000
 MOST_MIB, MOST_GROWTH = 1024.0, 2.0
-#: URLs of each store, and the library that speaks its protocol.
+#: The URL scheme of each store, and the library for it.
 STORES: Final = {"s3": "s3fs", "gs": "gcsfs", "az": "adlfs"}
-#: A source and an output; those of a URL are put there and stay there.
+#: A source and an output for each place; objects are put there and stay there.
 PLACES: Final = {
     "CSV": ("{}.csv", "out.csv"),
     "CSV, gzip": ("{}.csv.gz", "out.csv.gz"),
@@ -53,7 +53,7 @@ _TABLE: Final = """
 
 
 def make(rows: int) -> None:
-    """The table in every format, in the current directory."""
+    """Makes the table in every format, in the current directory."""
     with duckdb.connect(f"{rows}.duckdb") as con:
         con.execute(f"create table t as {_TABLE.format(DISTINCT, rows)}")
         for suffix, options in (("csv", ""), ("csv.gz", "(format csv, compression gzip)"), ("parquet", "")):
@@ -64,7 +64,7 @@ def make(rows: int) -> None:
 
 @contextlib.contextmanager
 def stores(sizes: Sequence[int]) -> Iterator[None]:
-    """Stores that this process and those that it starts take for S3, Google's and Azure's, with the tables in them."""
+    """Runs stores with the tables, which this process and its children use as S3, Google's and Azure's."""
     objects = {name: Path(name).read_bytes() for rows in sizes for name in (f"{rows}.csv", f"{rows}.parquet")}
     with s3(), google() as (address, of_google), azure() as (connection, of_azure):
         os.environ |= {"STORAGE_EMULATOR_HOST": address, "AZURE_STORAGE_CONNECTION_STRING": connection}
@@ -77,7 +77,7 @@ def stores(sizes: Sequence[int]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def s3() -> Iterator[None]:
-    """A local S3 server with an empty bucket, which this process and those that it starts take for S3."""
+    """Runs a local S3 server with an empty bucket, which this process and its children use as S3."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     os.environ |= {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_DEFAULT_REGION": "us-east-1"}

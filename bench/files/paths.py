@@ -26,7 +26,7 @@ OPERATIONS = ("tokenize", "detokenize")
 
 @dataclass(frozen=True, slots=True)
 class PathSample:
-    """One pass over ``texts`` that the vault has. CPU in seconds: of this process, and of the three nodes."""
+    """One pass over ``texts`` that are in the vault. CPU in seconds: of this process, and of the three nodes."""
 
     operation: str
     way: str
@@ -37,7 +37,7 @@ class PathSample:
 
 
 def compare(vault: Client, load: Load, tokens: Sequence[str], repetitions: int, tell: Tell) -> list[PathSample]:
-    """Each way in turn, the whole of it several times over. Raises WrongAnswer."""
+    """Measures each way in turn, several times. Raises WrongAnswer."""
     column = pa.array(tokens, pa.large_utf8())
     values = pa.concat_arrays([batch.column("result") for batch in look_up(vault, "detokenize", [column])])
     asked: dict[str, tuple[Any, Sequence[str]]] = {"tokenize": (values, values.to_pylist()), "detokenize": (column, tokens)}
@@ -58,7 +58,7 @@ def compare(vault: Client, load: Load, tokens: Sequence[str], repetitions: int, 
 
 
 def _asked(vault: Client, operation: str, way: str, column: Any, texts: Sequence[str]) -> Any:
-    """The answers to all texts, which ``column`` has as Arrow."""
+    """Returns the answers to all texts; ``column`` has the texts as Arrow."""
     if way == "Arrow":
         return pa.concat_arrays([batch.column("result") for batch in look_up(vault, operation, [column])])  # type: ignore[arg-type]
 

@@ -13,7 +13,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class FilesPlan:
-    """``texts``: distinct ones, for the comparison of Arrow with JSON."""
+    """A plan. ``texts``: the number of distinct texts for the comparison of Arrow with JSON."""
 
     name: str
     cases: tuple[Case, ...]
@@ -22,7 +22,7 @@ class FilesPlan:
 
     @property
     def distinct(self) -> int:
-        """Values that have to be in the vault."""
+        """The number of values that must be in the vault."""
         return max(self.texts, *(case.distinct for case in self.cases))
 
 
@@ -33,7 +33,7 @@ FILES = FilesPlan(
     repetitions=3,
 )
 
-#: Shows in half a minute that all of it still works. Its figures say nothing: starting a process takes longer than the work.
+#: Shows in half a minute that everything still works. Its figures mean nothing: starting a process takes longer than the work.
 FILES_SMOKE = FilesPlan(
     name="files-smoke", cases=(Case(200_000, 2_000), Case(400_000, 2_000), Case(200_000, 50_000)), texts=20_000, repetitions=1
 )

@@ -15,13 +15,13 @@ from bench.report import Account, Check, Report, Table, Tell, today
 from chaos.testbed.cluster import NODES
 from quorumvault.client import Client
 
-#: For a machine of two cores that runs nodes and command.
+#: The target for a machine of two cores that runs nodes and command.
 TARGET_RATIO = 2.5
 TARGET_MIB = 1024.0
 
 
 class CopyFigures(msgspec.Struct, frozen=True):
-    """One table. Seconds are medians, memory in MiB is the largest of all repetitions; ``ratio`` is that of the medians."""
+    """One table. Seconds are medians; memory is the largest of all repetitions, in MiB; ``ratio`` is that of the medians."""
 
     rows: int
     distinct: int
@@ -38,7 +38,7 @@ class CopyFigures(msgspec.Struct, frozen=True):
 
 
 class PathFigures(msgspec.Struct, frozen=True):
-    """One operation and way: medians; CPU in microseconds a text."""
+    """One operation and way: medians; CPU in microseconds per text."""
 
     operation: str
     way: str
@@ -54,7 +54,7 @@ class FilesReport(Report, frozen=True):
     paths: list[PathFigures]
 
     def account(self) -> Account:
-        """Look-ups and memory have to hold on any machine; the ratio says something of large files alone."""
+        """Returns the account. The targets of look-ups and memory hold on any machine; the ratio counts only for large files."""
         large = self.plan == FILES.name
         checks = [check for figures in self.copies for check in _checks(figures, large=large)]
         told = f"{self.occasion}: {self.repetitions} repetitions, of which each copy by DuckDB comes before one by the command."
@@ -62,7 +62,7 @@ class FilesReport(Report, frozen=True):
 
 
 def measure(plan: FilesPlan, place: Path, tell: Tell) -> FilesReport:
-    """Runs a plan on a cluster of its own, in an empty directory."""
+    """Runs a plan on a new cluster, in an empty directory."""
     with (
         start(place / "cluster") as cluster,
         Client([cluster.url(name) for name in NODES], api_key=cluster.api_key(OWNER)) as vault,
@@ -78,7 +78,7 @@ def measure(plan: FilesPlan, place: Path, tell: Tell) -> FilesReport:
 
 
 def summarise(copies: Sequence[CopySample], paths: Sequence[PathSample], plan: str, repetitions: int) -> FilesReport:
-    """Needs at least one sample of each."""
+    """Summarizes samples. Needs at least one of each kind."""
     cases = list(dict.fromkeys(sample.case for sample in copies))
     ways = list(dict.fromkeys((sample.operation, sample.way) for sample in paths))
     return FilesReport(

@@ -19,11 +19,11 @@ from chaos.testbed.cluster import environment, executable
 
 
 class WrongCopy(Exception):
-    """The command's output is not what DuckDB made of the same table: there are no figures for it."""
+    """The command's output differs from DuckDB's for the same table, so the run has no figures."""
 
 
 class _Done(msgspec.Struct):
-    """The part of the output of ``quorumvault detokenize --json`` that is used."""
+    """The part of the output of ``quorumvault detokenize --json`` that this module uses."""
 
     rows: int
     look_ups: int
@@ -31,7 +31,7 @@ class _Done(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class CopySample:
-    """One copy by each. ``look_ups``: texts that the command asked the vault about."""
+    """One copy by each side. ``look_ups``: texts that the command asked the vault about."""
 
     case: Case
     command: Took
@@ -40,7 +40,7 @@ class CopySample:
 
 
 class Copies:
-    """Runs the copies of a plan. ``variables``: how the command reaches the nodes."""
+    """Runs the copies of a plan. ``variables``: the environment in which the command reaches the nodes."""
 
     def __init__(self, dataset: Dataset, directory: Path, variables: dict[str, str], tell: Tell) -> None:
         directory.mkdir()
@@ -50,7 +50,7 @@ class Copies:
         self._tell = tell
 
     def run(self, plan: FilesPlan) -> list[CopySample]:
-        """Raises CommandFailed, WrongCopy."""
+        """Runs all copies. Raises CommandFailed, WrongCopy."""
         samples = []
         for case in plan.cases:
             self._tell(f"making {case.rows:,} rows")
@@ -82,5 +82,5 @@ class Copies:
 
 
 def _settle() -> None:
-    """Waits until what was written is on the disk, before the next clock starts."""
+    """Waits until all writes are on disk, before the next measurement starts."""
     os.sync()

@@ -57,7 +57,7 @@ def _row(point: Point, speeds: dict[Operation, list[Speed]], kept: Kept, loaded_
 
 
 def _kept(filled: Filled, idle: float) -> Kept:
-    """Measures what a store costs while nobody asks for anything, and until a node that was killed serves."""
+    """Measures the cost of an idle store, and the time until a killed node serves again."""
     cluster = filled.cluster
     load = Load(cluster)
     until_idle(*load.pids())
@@ -72,7 +72,7 @@ def _kept(filled: Filled, idle: float) -> Kept:
 
 
 def _speed(filled: Filled, point: Point, operation: Operation, chance: random.Random) -> Speed:
-    """Raises WrongAnswer: each answer is compared with what it has to be."""
+    """Measures the speed at a point, and checks each answer. Raises WrongAnswer."""
     draw = _new if operation is Operation.NEW else _drawn
     asked = [draw(filled, point.batch, chance) for _ in range(point.requests)]
     if operation is Operation.RECOVERED:
@@ -92,7 +92,7 @@ def _speed(filled: Filled, point: Point, operation: Operation, chance: random.Ra
     return Speed(count / driving.driven.seconds, driving.nodes_cpu / count * 1e6)
 
 
-#: An owner, by place, and values of its with their tokens.
+#: An owner's index, and values of the owner with their tokens.
 _Asked = tuple[int, list[str], list[str]]
 
 
@@ -104,7 +104,7 @@ def _new(filled: Filled, batch: int, _: random.Random) -> _Asked:
 
 
 def _drawn(filled: Filled, batch: int, chance: random.Random) -> _Asked:
-    """Drawn evenly from what the owner had from the start."""
+    """Draws values uniformly from those that the owner had at the start."""
     owner = filled.next_owner()
     corpus = filled.corpora[owner]
     values = list(map(corpus.value, chance.sample(range(filled.each), batch)))

@@ -9,7 +9,7 @@ _USUAL_BYTES = 15
 
 
 class Store(NamedTuple):
-    """A cluster's content: ``records`` shared evenly among ``owners``, each value of so many bytes."""
+    """A cluster's content: ``records`` shared evenly among ``owners``, and the bytes of each value."""
 
     records: int
     owners: int
@@ -28,14 +28,14 @@ class Point:
 
     @property
     def x(self) -> int:
-        """What grows along the axis."""
+        """The quantity that grows along the axis."""
         store = self.store
         return {RECORDS: store.records, OWNERS: store.owners, VALUES: store.value_bytes, CLIENTS: self.at_once}[self.axis]
 
 
 @dataclass(frozen=True, slots=True)
 class GrowthPlan:
-    """``repetitions``: of each measurement; ``runs``: the axes; ``idle``: seconds in which nobody asks for anything."""
+    """``repetitions``: of each measurement. ``runs``: the axes. ``idle``: seconds without requests."""
 
     name: str
     points: tuple[Point, ...]
@@ -55,7 +55,7 @@ GROWTH = GrowthPlan(
     repetitions=5,
     idle=5.0,
 )
-#: Shows within a minute that all of it works. Its times say nothing.
+#: Shows within a minute that everything works. Its times mean nothing.
 GROWTH_SMOKE = GrowthPlan(
     "growth-smoke",
     (

@@ -8,7 +8,7 @@ _TITLE = "QuorumVault: what growth costs"
 
 
 def draw(report: GrowthReport) -> str:
-    """An SVG document; it needs at least one axis."""
+    """Returns an SVG document. The report needs at least one axis."""
     panels = [_panels(axis) for axis in report.axes]
     above, below = zip(*panels, strict=True)
     days = " · ".join(dict.fromkeys(axis.made for axis in report.axes))
@@ -24,7 +24,7 @@ def draw(report: GrowthReport) -> str:
 
 
 def _panels(axis: Axis) -> tuple[Panel, Panel]:
-    """The throughput along an axis, and the CPU."""
+    """Returns the panels of the throughput and the CPU along an axis."""
     points = [row.x for row in axis.rows]
     series = {name: {row.x: median(row.series()[name]) for row in axis.rows} for name in axis.rows[0].series()}
     speeds, cpu = [], []

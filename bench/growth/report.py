@@ -8,10 +8,11 @@ import msgspec
 from bench.growth.plan import AXES, CLIENTS, OWNERS, RECORDS, VALUES
 from bench.report import Account, Check, Column, Report, Table
 
-#: New tokens among ten million records, as a share of those among a hundred thousand; a node's own memory; a start.
+#: The promises for ten million records: new tokens a second, as a share of those among a hundred thousand; a node's own memory;
+#: the time of a start.
 LEAST_SHARE, MOST_OWN_MIB, MOST_START_SECONDS = 0.8, 150.0, 5.0
 _MANY, _FEW = 10_000_000, 100_000
-#: The heading of an axis, and what is counted along it.
+#: The heading of an axis, and the quantity along it.
 _TITLES = {
     RECORDS: ("Records stored", "records"),
     OWNERS: ("Owners", "owners"),
@@ -21,14 +22,14 @@ _TITLES = {
 
 
 class Speed(msgspec.Struct, frozen=True):
-    """Values a second, and microseconds of the three nodes' CPU for each, compactions included."""
+    """Values a second, and the three nodes' CPU per value in microseconds, compactions included."""
 
     values_per_second: float
     cpu: float
 
 
 class Kept(msgspec.Struct, frozen=True):
-    """What a store costs while nobody asks. Memory in MiB, of the node that has most; CPU in percent of a core, of one node."""
+    """The cost of an idle store. Memory in MiB, of the node with the most; CPU of one node, in per cent of a core."""
 
     start_seconds: float
     own_mib: float
@@ -38,7 +39,7 @@ class Kept(msgspec.Struct, frozen=True):
 
 
 class Row(msgspec.Struct, frozen=True):
-    """One point of an axis. ``x`` is what grows; ``loaded_mib``: own memory of the node that has most, after the load."""
+    """One point of an axis. ``x``: the growing quantity. ``loaded_mib``: own memory of the node with the most, after the load."""
 
     x: int
     records: int
@@ -57,7 +58,7 @@ class Row(msgspec.Struct, frozen=True):
 
 
 class Axis(msgspec.Struct, frozen=True):
-    """All points of one axis, measured in turn in one run: on a day, on a machine, so many times."""
+    """All points of one axis, measured in turn in one run: the day, the machine, and the number of repetitions."""
 
     name: str
     made: str
@@ -87,12 +88,12 @@ class Axis(msgspec.Struct, frozen=True):
 
 
 def median(speeds: Sequence[Speed]) -> Speed:
-    """Figure by figure."""
+    """Returns the median of each figure."""
     return Speed(statistics.median(each.values_per_second for each in speeds), statistics.median(each.cpu for each in speeds))
 
 
 def _figures(speeds: Sequence[Speed]) -> str:
-    """Writes the median, and the lowest and the highest."""
+    """Returns the median, the lowest and the highest figure as text."""
     each = [speed.values_per_second for speed in speeds]
     return f"{statistics.median(each):,.0f} ({min(each):,.0f}–{max(each):,.0f})"
 
@@ -118,11 +119,11 @@ class GrowthReport(Report, frozen=True):
     axes: list[Axis]
 
     def account(self) -> Account:
-        """What is promised of ten million records is told where they were measured, and fails nothing."""
+        """Returns the account. The promises for ten million records are shown if measured, and never fail the run."""
         return Account([axis.table for axis in self.axes], list(self._checks()), list(self._sentences()), asserted=False)
 
     def joined(self, earlier: bytes) -> Report:
-        """With the axes of an earlier run of the same plan that this one did not measure. Each axis has its own day."""
+        """Returns this report with the axes that only an earlier run of the same plan measured. Each axis has its own day."""
         before = msgspec.json.decode(earlier, type=GrowthReport)
         if before.plan != self.plan:
             return self

@@ -17,16 +17,16 @@ from bench.load import prepare
 from bench.report import Tell
 from chaos.testbed.cluster import NODES, Cluster
 
-#: So that 256 requests of one key may be under way in three nodes; with the defaults it is some 140.
+#: Allows 256 requests of one key at once in three nodes; the defaults allow about 140.
 _LIMITS = "limits:\n  in_flight: 256\n  key_share: 100\n"
 _ALLOW = ("tokenize", "detokenize")
 
 
 @dataclass(slots=True)
 class Filled:
-    """A running cluster. ``keys`` and ``corpora`` go together, owner by owner, each with ``each`` values to begin with.
+    """A running cluster. ``keys`` and ``corpora`` correspond, owner by owner; each owner has ``each`` values at the start.
 
-    ``made``: the number from which on no value was ever used.
+    ``made``: the number from which on no value has been used.
     """
 
     store: Store
@@ -38,14 +38,14 @@ class Filled:
     asked: int = 0
 
     def next_owner(self) -> int:
-        """Owners take turns."""
+        """Returns the index of the next owner, in turn."""
         self.asked += 1
         return self.asked % len(self.keys)
 
 
 @contextmanager
 def filled(directory: Path, store: Store, tell: Tell) -> Iterator[Filled]:
-    """Ended with the block. Raises ClusterError."""
+    """Makes and starts a cluster with this store, which ends with the block. Raises ClusterError."""
     with prepare(directory) as cluster:
         with (directory / "cluster.yaml").open("a") as configuration:
             configuration.write(_LIMITS)
@@ -62,7 +62,7 @@ def filled(directory: Path, store: Store, tell: Tell) -> Iterator[Filled]:
 
 
 def write_keys(path: Path, owners: list[str]) -> list[str]:
-    """Puts owners and their new keys in place of those of the file, all at once: ``keys create`` writes the file for each.
+    """Replaces the file's owners and keys by these owners with new keys, all at once: ``keys create`` would write it for each.
 
     Returns the keys.
     """

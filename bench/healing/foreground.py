@@ -21,11 +21,11 @@ from chaos.testbed.cluster import Cluster
 
 #: Values in one request.
 BATCH = 100
-#: Tokens in one request that reads back.
+#: Tokens in one request of a read-back.
 _READ_BATCH = 1_000
-#: A load that nobody has ended by then has lost who wanted it.
+#: The longest load: after this time its caller must have gone.
 _LONGEST_SECONDS = 1_200.0
-#: The pause after a request that had no answer.
+#: The pause after a request without an answer.
 _RETRY_SECONDS = 0.1
 
 _body = msgspec.json.Encoder().encode
@@ -34,7 +34,7 @@ _given = msgspec.json.Decoder(TokensGiven).decode
 
 @dataclass(slots=True)
 class Vault:
-    """A cluster, and what it has to have: the values with these numbers, in ranges. ``made`` is the first that was never used."""
+    """A cluster, and the numbers of the values it must have, as ranges. ``made``: the first number never used."""
 
     cluster: Cluster
     corpus: Corpus
@@ -46,21 +46,21 @@ class Vault:
         return sum(map(len, self.acknowledged))
 
     def new_bodies(self, count: int, batch: int) -> Iterator[bytes]:
-        """Yields the bodies of ``count`` requests with values that no vault has seen, each encoded when it is due.
+        """Yields the bodies of ``count`` requests with new values, each encoded when it is due.
 
-        An hour of them beforehand would take more memory than the nodes.
+        Encoding an hour of requests beforehand would take more memory than the nodes.
         """
         for number in range(count):
             yield _body(Values(self.corpus.values(self.made + number * batch, batch)))
 
     def accept(self, bodies: Sequence[bytes], batch: int) -> None:
-        """Checks the answers to all of those requests, and remembers what they acknowledge. Raises WrongAnswer."""
+        """Checks the answers to all of these requests, and notes the acknowledged values. Raises WrongAnswer."""
         for number, body in enumerate(bodies):
             self._acknowledge(number, body, batch)
         self.made += batch * len(bodies)
 
     def settle(self, run: Run, batch: int) -> None:
-        """Checks and remembers the answers of an open loop, of which some may be refusals. Raises WrongAnswer, LoadFailed."""
+        """Checks and notes the answers of an open loop, some of which may be refusals. Raises WrongAnswer, LoadFailed."""
         for answer in run.accepted():
             self._acknowledge(answer.request, answer.body, batch)
         self.made += batch * (len(run.answered) + run.unsent + run.broken)
@@ -72,7 +72,7 @@ class Vault:
         self.acknowledged.append(range(first, first + batch))
 
     def batches(self, size: int) -> Iterator[range]:
-        """Yields the numbers of all values that were acknowledged, up to ``size`` at a time."""
+        """Yields the numbers of all acknowledged values, up to ``size`` at a time."""
         for numbers in self.acknowledged:
             for first in range(numbers.start, numbers.stop, size):
                 yield range(first, min(first + size, numbers.stop))
@@ -80,9 +80,9 @@ class Vault:
 
 @contextmanager
 def foreground(vault: Vault, nodes: Sequence[str], rate: float) -> Iterator[Future[Answers]]:
-    """Drives an open loop of new values to some nodes, ``rate`` requests a second, while its block lasts.
+    """Drives an open loop of new values to some nodes, at ``rate`` requests a second, for the block.
 
-    After it the future has the answers. Raises LoadFailed if nothing was answered with 200, WrongAnswer.
+    After the block the future has the answers. Raises LoadFailed if there was no answer with 200, WrongAnswer.
     """
     addresses = [vault.cluster.nodes[name].address for name in nodes]
     bodies = vault.new_bodies(round(rate * _LONGEST_SECONDS) + 1, BATCH)
@@ -113,7 +113,7 @@ def _summary(rate: float, run: Run) -> Answers:
 
 @contextmanager
 def reading(vault: Vault, node: str) -> Iterator[Future[ReadBack]]:
-    """Reads everything back through one node again and again while its block lasts; after it the future has what was read."""
+    """Reads everything back through one node repeatedly during the block. After the block the future has the counts."""
     counts: Counter[str] = Counter()
 
     def read(ended: Event) -> None:
@@ -131,7 +131,7 @@ def reading(vault: Vault, node: str) -> Iterator[Future[ReadBack]]:
 
 
 def read_all(vault: Vault, node: str) -> ReadBack:
-    """Everything once, through one node."""
+    """Reads everything back once, through one node."""
     counts: Counter[str] = Counter()
     for numbers in vault.batches(_READ_BATCH):
         _read(vault, node, numbers, counts)
@@ -139,7 +139,7 @@ def read_all(vault: Vault, node: str) -> ReadBack:
 
 
 def _read(vault: Vault, node: str, numbers: range, counts: Counter[str]) -> bool:
-    """Reads these values back and counts the results. Returns False if there was no answer."""
+    """Reads these values back and counts the results. Returns False without an answer."""
     values = vault.corpus.values(numbers.start, len(numbers))
     try:
         answer = vault.cluster.api(node, OWNER).detokenize(vault.corpus.tokens(values))

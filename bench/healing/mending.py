@@ -16,18 +16,18 @@ from bench.report import Tell
 from chaos.testbed.cluster import NODES, ClusterError, wait_for
 from chaos.testbed.host import flip_bits
 
-#: The node that is broken; the load goes to the others.
+#: The node to break; the load goes to the others.
 BROKEN, OTHERS = NODES[-1], NODES[:-1]
 BITS = 100
 _AT_ONCE = 16
-#: A run whose node has not healed by then has no figures.
+#: A run whose node has not healed within this time has no figures.
 _PATIENCE_SECONDS = 600.0
-#: Exit code of a node that gives up its disk; an init system starts it again.
+#: The exit code of a node that gives up its disk; an init system starts it again.
 _DISK_GIVEN_UP = 3
 
 
 class Mending:
-    """One such run on a cluster that has nothing else behind it. ``tell`` hears what is going on."""
+    """One such run, on a fresh cluster. ``tell`` is told the progress."""
 
     def __init__(self, vault: Vault, plan: HealingPlan, tell: Tell) -> None:
         self._vault = vault
@@ -74,7 +74,7 @@ class Mending:
         starts = 0
 
         def whole() -> bool:
-            """Also watches over the process, as an init system does."""
+            """Returns whether the node is whole. Also restarts its process, as an init system does."""
             nonlocal starts
             process = self._cluster.nodes[BROKEN].process
             code = None if process is None else process.poll()
@@ -97,7 +97,7 @@ class Mending:
         return Rotten(BITS, tables, repaired, starts, meanwhile.result(), afterwards, self._verify())
 
     def _probe(self) -> tuple[float, float]:
-        """Measures in a closed loop. Returns the capacity in new values a second, and the load in requests a second."""
+        """Measures a closed loop. Returns the capacity in new values a second, and the load in requests a second."""
         self._tell("what the cluster can do")
         bodies = list(self._vault.new_bodies(self._plan.probes, BATCH))
         driven = Load(self._cluster).drive("/tokenize", bodies, _AT_ONCE).driven
@@ -112,7 +112,7 @@ class Mending:
         return load.result()
 
     def _verify(self) -> Verified:
-        """By one node: three are identical if two are identical with it."""
+        """Verifies through one node: all three replicas are identical if both others equal its own."""
         self._tell("three replicas are compared record by record")
         peers = self._cluster.verify(NODES[0]).items()
         identical = all(list(found) == ["records"] for _, found in peers)
@@ -120,9 +120,9 @@ class Mending:
 
 
 def flip_tables(store: Path, count: int, rng: random.Random) -> int:
-    """Flips ``count`` different bits in the tables of a store whose node is down, each bit as likely as any other.
+    """Flips ``count`` different bits, drawn uniformly, in the tables of a store whose node is down.
 
-    Returns the number of tables that were hit. Raises ValueError if there are fewer bits.
+    Returns the number of tables hit. Raises ValueError if there are fewer bits.
     """
     tables = sorted(store.glob("*.ldb"))
     starts = [0, *itertools.accumulate(path.stat().st_size for path in tables)]

@@ -8,11 +8,11 @@ RUNS = AWAY, LOST, ROTTEN, SIZE = ("away", "lost", "rotten", "size")
 
 @dataclass(frozen=True, slots=True)
 class HealingPlan:
-    """``runs``: those of RUNS that belong to it.
+    """``runs``: the runs among RUNS that belong to the plan.
 
-    ``load``: of what the cluster can do, what clients ask for while a node is broken; ``away``: seconds for which it is down;
-    ``before``: for which the load is measured while nothing is wrong; ``probes``: requests that find out what the cluster can do.
-    ``few`` records is what new tokens are compared with, ``pairs`` times, ``new`` values each.
+    ``load``: the share of capacity that clients ask for while a node is broken. ``away``: seconds for which the node is down.
+    ``before``: seconds for which the load is measured while nothing is wrong. ``probes``: requests that measure capacity.
+    ``few``: the number of records to compare new tokens with, ``pairs`` times, with ``new`` values each.
     """
 
     name: str
@@ -29,7 +29,7 @@ class HealingPlan:
 
 HEALING = HealingPlan("healing", records=1_000_000, runs=(AWAY, LOST, ROTTEN))
 HEALING_LARGE = HealingPlan("healing-large", records=10_000_000, runs=(SIZE,))
-#: Shows in half a minute that all of it still works. Its times say nothing.
+#: Shows in half a minute that everything still works. Its times mean nothing.
 HEALING_SMOKE = HealingPlan(
     "healing-smoke", records=6_000, runs=RUNS, away=2.0, before=1.0, probes=50, few=1_000, pairs=1, new=2_000
 )

@@ -11,12 +11,12 @@ from bench.report import Account, Check, Report, Table
 MiB = 1 << 20
 MOST_CATCH_UP_SECONDS = 10.0
 MOST_WHOLE_SECONDS = 60.0
-#: The p99 of the load while a disk is being replaced, as a multiple of what it was before.
+#: The most that the load's p99 may be while a disk is being replaced, as a multiple of the p99 before.
 MOST_SLOWER = 2.0
 MOST_START_SECONDS = 5.0
 MOST_RSS_MIB = 600.0
 MOST_ROUND_BYTES = 1 * MiB
-#: New tokens a second among many records, as a share of those among few.
+#: The least share of new tokens a second among many records, relative to few records.
 LEAST_SHARE = 0.6
 _LOAD_COLUMNS = {
     "load: new values, batches of 100": "{0[0]}",
@@ -30,9 +30,9 @@ _LOAD_COLUMNS = {
 
 
 class Answers(msgspec.Struct, frozen=True):
-    """The answers to an open loop of new values: the rate, the values answered with 200, and the times of those requests.
+    """The answers to an open loop of new values: the rate, the values answered with 200, and the latencies of these requests.
 
-    ``refused``: requests that were answered with 429 or 503; ``lost``: those that got no answer.
+    ``refused``: requests answered with 429 or 503. ``lost``: requests without an answer.
     """
 
     values_per_second: float
@@ -44,7 +44,7 @@ class Answers(msgspec.Struct, frozen=True):
 
 
 class ReadBack(msgspec.Struct, frozen=True):
-    """Counts of tokens that were read back: with their value, with another one, "not found", or without an answer yet."""
+    """Counts of tokens read back: with the right value, with another value, "not found", or without an answer yet."""
 
     right: int
     wrong: int
@@ -53,14 +53,14 @@ class ReadBack(msgspec.Struct, frozen=True):
 
 
 class Verified(msgspec.Struct, frozen=True):
-    """The result of ``quorumvault verify``: whether three replicas are the same, and how many records there are, by peer."""
+    """The result of ``quorumvault verify``: whether the three replicas are identical, and the number of records, by peer."""
 
     identical: bool
     records: dict[str, int]
 
 
 class Away(msgspec.Struct, frozen=True):
-    """A node was down for ``seconds``. From its start on: until it served, and until nobody owed it anything.
+    """A node was down for ``seconds``. Times from its start: until it served, and until no node owed it records.
 
     ``capacity``: new values a second in a closed loop, before anything was broken.
     """
@@ -84,9 +84,9 @@ class Away(msgspec.Struct, frozen=True):
 
 
 class Lost(msgspec.Struct, frozen=True):
-    """A node's data directory was deleted. From its operator's command on, until its new disk voted.
+    """A node's data directory was deleted. The time from the operator's command until the new disk voted.
 
-    ``capacity`` as above.
+    ``capacity``: as in Away.
     """
 
     capacity: float
@@ -107,9 +107,9 @@ class Lost(msgspec.Struct, frozen=True):
 
 
 class Rotten(msgspec.Struct, frozen=True):
-    """Bits flipped in a node's tables. From its start on, until it voted with a store that is whole; its starts meanwhile.
+    """Bits flipped in a node's tables. The time from its start until it voted with a whole store; its starts meanwhile.
 
-    ``meanwhile``: what was read through it until then; ``afterwards``: everything, once.
+    ``meanwhile``: the reads through it until then. ``afterwards``: one read of everything.
     """
 
     bits: int
@@ -150,18 +150,18 @@ class Rss(msgspec.Struct, frozen=True):
 
 
 class New(msgspec.Struct, frozen=True):
-    """Values a second in a closed loop, and microseconds of the three nodes' CPU for each, compactions included."""
+    """Values a second in a closed loop, and the three nodes' CPU per value in microseconds, compactions included."""
 
     values_per_second: float
     cpu: float
 
 
 class Size(msgspec.Struct, frozen=True):
-    """``start_seconds``: of each node in turn, while the two others run, killed and started, until it serves.
+    """``start_seconds``: for each node in turn, killed and started while the two others run, until it serves.
 
-    ``resting``: the node that has most when all buckets are counted; ``peak``: the most that any node had under load then.
-    ``round_bytes``: all that the three nodes wrote, to whomever, while one compared itself with both others; ``idle_bytes``:
-    what they write in as long a time anyway. ``new_few`` and ``new_many``: new values, pair by pair.
+    ``resting``: memory of the node with the most, once all buckets are counted. ``peak``: the most of any node under load then.
+    ``round_bytes``: all bytes that the three nodes wrote while one compared its replica with both others. ``idle_bytes``: the
+    bytes that they write in the same time without a comparison. ``new_few`` and ``new_many``: new values, pair by pair.
     """
 
     records: int
@@ -201,7 +201,7 @@ class HealingReport(Report, frozen=True):
     size: Size | None = None
 
     def account(self) -> Account:
-        """Times are judged only where the machine has nothing else to do, and there are as many records as promised."""
+        """Returns the account. Times are judged only on an otherwise idle machine, with as many records as promised."""
         timed = self.plan != HEALING_SMOKE.name
         parts = [part for part in (self.away, self.lost, self.rotten, self.size) if part is not None]
         loads = [load for part in (self.away, self.lost) if part is not None for load in part.loads()]
@@ -220,7 +220,7 @@ def _speed(samples: list[New]) -> float:
 
 
 def _sentences(report: HealingReport) -> Iterator[str]:
-    """Yields what the tables do not say."""
+    """Yields sentences with what the tables do not say."""
     yield f"{report.occasion}. The machine ran nodes and clients."
     for when, broken in (("a node was down", report.away), ("a disk was replaced", report.lost)):
         if broken is not None:

@@ -21,11 +21,11 @@ from bench.work import Results, TokensAsked, WrongAnswer
 from chaos.testbed.cluster import NODES, Cluster, ClusterError, run, wait_for
 
 _BATCH, _AT_ONCE = 1_000, 6
-#: For ten million records on a machine that has other work.
+#: The time-out for ten million records on a machine with other work.
 PATIENCE_SECONDS = 600.0
 _IDLE_SECONDS = 2.0
 _GLANCE_SECONDS = 0.2
-#: The line that a node logs when it can be compared.
+#: The line that a node logs when its replica can be compared.
 _COUNTED = "all buckets of the store are counted"
 
 _body = msgspec.json.Encoder().encode
@@ -34,7 +34,7 @@ _results = msgspec.json.Decoder(Results).decode
 
 @contextmanager
 def filled(directory: Path, records: int, tell: Tell, make: Callable[[Path], Cluster]) -> Iterator[Vault]:
-    """A cluster that has so many records, running and counted; ended with the block."""
+    """Yields a running cluster with ``records`` records, all counted, which ends with the block."""
     with make(directory) as cluster:
         corpus = Corpus(keyring(directory / "cluster.yaml"), OWNER, seed=records)
         fill(directory, [corpus], records, lambda done: tell(f"three stores of {records:,} records: {done:,}"))
@@ -46,7 +46,7 @@ def filled(directory: Path, records: int, tell: Tell, make: Callable[[Path], Clu
 
 
 def wait_counted(cluster: Cluster, starts: int) -> None:
-    """Waits until each node has counted its buckets after so many starts. Raises ClusterError."""
+    """Waits until each node has counted its buckets after ``starts`` starts. Raises ClusterError."""
 
     def counted() -> bool:
         return all(cluster.nodes[name].log.read_text().count(_COUNTED) >= starts for name in NODES)
@@ -56,7 +56,7 @@ def wait_counted(cluster: Cluster, starts: int) -> None:
 
 
 def measure(directory: Path, plan: HealingPlan, tell: Tell) -> Size:
-    """Raises ClusterError, LoadFailed, WrongAnswer."""
+    """Measures all figures of Size. Raises ClusterError, LoadFailed, WrongAnswer."""
     with filled(directory / "many", plan.records, tell, prepare) as many:
         cluster = many.cluster
         disk_mib = max(disk_bytes(directory / "many" / name / "store") for name in NODES) / (1 << 20)
@@ -86,7 +86,7 @@ def measure(directory: Path, plan: HealingPlan, tell: Tell) -> Size:
 
 
 def start_seconds(cluster: Cluster, name: str) -> float:
-    """Kills one node; returns the seconds from its process's start until it serves."""
+    """Kills one node. Returns the seconds from the start of its process until it serves."""
     cluster.kill(name)
     begun = time.monotonic()
     cluster.start(name)
@@ -95,7 +95,7 @@ def start_seconds(cluster: Cluster, name: str) -> float:
 
 
 def _idle_round(cluster: Cluster) -> tuple[int, float, float]:
-    """Bytes that the nodes wrote while one compared itself with both others, seconds, and bytes they write in those anyway."""
+    """Returns the bytes that nodes wrote during a comparison of one with both others, its seconds, and the bytes without one."""
     pids = [cluster.pid(name) for name in NODES]
     cluster.wait_ready(reachable=len(NODES))
     until_idle(*pids)
@@ -111,7 +111,7 @@ def _idle_round(cluster: Cluster) -> tuple[int, float, float]:
 
 
 def _written(pids: Sequence[int]) -> int:
-    """Bytes that processes have written so far, to sockets and files (proc(5), io): each message between nodes is among them.
+    """Returns the bytes that processes have written so far to sockets and files (proc(5), io), messages between nodes included.
 
     uvloop writes to its sockets with write(2), which is counted here; send(2) would not be.
     """
@@ -123,7 +123,7 @@ def _written(pids: Sequence[int]) -> int:
 
 
 def _read_evenly(vault: Vault, count: int, rng: random.Random) -> None:
-    """Reads ``count`` of the records that were there from the start, drawn from all, which brings tables into memory."""
+    """Reads ``count`` of the initial records, drawn from all of them, which brings tables into memory."""
     drawn = [
         [vault.corpus.value(rng.randrange(vault.acknowledged[0].stop)) for _ in range(_BATCH)] for _ in range(count // _BATCH)
     ]

@@ -25,20 +25,20 @@ from quorumvault.server.storage.data_directory import IDENTITY_FILE, STORE_DIREC
 from quorumvault.server.storage.disk_identity import read_identity
 from quorumvault.server.storage.leveldb import LevelDBStore
 
-#: Records in one synced write: what the largest request has; and bytes of values, of long ones.
+#: The most records in one synced write, as in the largest request; and the most bytes of values, for long ones.
 _BATCH, _BATCH_BYTES = 10_000, 4 << 20
 
 
 def keyring(cluster_file: Path) -> Keyring:
-    """With the master secret of the cluster of this cluster.yaml."""
+    """Returns the keyring with the master secret of this cluster."""
     config = load_node(cluster_file, NODE_NAMES[0])
     return Keyring(config.cluster.secrets.master.id, config.master_secret)
 
 
 class Corpus:
-    """Values by number, of ``length`` characters each, at least 9, and the tokens that the cluster of these keys has for them.
+    """Values by number, of ``length`` characters each (at least 9), and their tokens in the cluster with these keys.
 
-    The same ``seed`` gives the same values. All of it belongs to one owner, in its first epoch.
+    The same ``seed`` gives the same values. All values belong to one owner, in its first epoch.
     """
 
     def __init__(self, ring: Keyring, owner: str, seed: int, length: int = 15) -> None:
@@ -59,12 +59,12 @@ class Corpus:
         return format_tokens(FIRST_EPOCH, self._keys.digests(map(from_str, values)))
 
     def owner_entries(self) -> dict[bytes, bytes]:
-        """Returns the entries that a store has of the owner: its name and its epoch."""
+        """Returns a store's entries about the owner: its name and its epoch."""
         register = layout.encode_register(FIRST_EPOCH, self._secret)
         return {layout.owner_key(self._owner.id): self._owner.name.encode(), layout.register_key(self._owner.id): register}
 
     def records(self, first: int, count: int) -> dict[bytes, bytes]:
-        """Entries of a store: what one request with these values would have written."""
+        """Returns the store entries that one request with these values would have written."""
         canonicals = list(map(from_str, self.values(first, count)))
         digests = self._keys.digests(canonicals)
         head = header(Version(self._clock.tick(time.time_ns() // 1_000_000), node_number(NODE_NAMES[0])))
@@ -73,9 +73,9 @@ class Corpus:
 
 
 def fill(directory: Path, corpora: Sequence[Corpus], records: int, tell: Callable[[int], None]) -> None:
-    """The first values of each corpus, ``records`` in all, into all three stores of a cluster that was made and never started.
+    """Writes the first values of each corpus, ``records`` in all, to all three stores of a cluster that never ran.
 
-    ``tell`` hears how many there are so far.
+    ``tell`` is called with the number of records so far.
     """
     disks = {node: _disk_of(directory / node) for node in NODE_NAMES}
     first, *others = NODE_NAMES
@@ -97,7 +97,7 @@ def fill(directory: Path, corpora: Sequence[Corpus], records: int, tell: Callabl
 
 
 def _batches(corpora: Sequence[Corpus], each: int) -> Iterator[dict[bytes, bytes]]:
-    """Yields what is to be written together: the values of one owner, or those of several who have few."""
+    """Yields the entries to write together: those of one owner, or of several owners with few values."""
     batch: dict[bytes, bytes] = {}
     for corpus in corpora:
         most = min(_BATCH, _BATCH_BYTES // corpus.length)

@@ -39,7 +39,7 @@ from quorumvault.crypto.keys import Keyring
 from quorumvault.crypto.tokens import format_tokens, is_token, parse_alike, parse_tokens
 from quorumvault.model import FIRST_EPOCH, Owner
 
-#: For each API process; three of them stay below ``max_connections``.
+#: Connections of each API process; those of all three stay below ``max_connections``.
 _CONNECTIONS = 8
 _MOST_VALUES, _MOST_BYTES = 10_000, 64 << 10
 
@@ -64,7 +64,7 @@ _NOT_FOUND = Result("not_found")
 
 
 class Refusal(Exception):
-    """A request that is answered with this status."""
+    """A refused request, to answer with this status."""
 
     def __init__(self, status: int) -> None:
         super().__init__(status)
@@ -72,7 +72,7 @@ class Refusal(Exception):
 
 
 class Event(msgspec.Struct, frozen=True):
-    """One line of the event log, with the members of a node's."""
+    """One line of the event log, with the same members as a node's."""
 
     ts: float
     node: str
@@ -86,14 +86,14 @@ class Event(msgspec.Struct, frozen=True):
 
 
 class Account(NamedTuple):
-    """An owner's row: ``number`` stands for the owner in every record, which a name would make longer."""
+    """An owner's row. ``number`` stands for the owner in every record, since a name would be longer."""
 
     owner: Owner
     number: int
 
 
 class Done(NamedTuple):
-    """The body of an answer, and what the event says of it."""
+    """The body of an answer, and its content for the event."""
 
     body: bytes
     items: int
@@ -106,7 +106,7 @@ class Vault:
     def __init__(self, pool: AsyncConnectionPool[AsyncConnection], keyring: Keyring) -> None:
         self._pool = pool
         self._keyring = keyring
-        #: The epoch that each owner had last. The statement says if it is not the active one any more.
+        #: The last known epoch of each owner. The statement reports if it is no longer the active one.
         self._epochs: dict[int, int] = {}
 
     async def tokenize(self, account: Account, body: bytes) -> Done:
@@ -158,7 +158,7 @@ class Vault:
         return [None if each is None else by_epoch[each[0]].get(each[1]) for each in parsed]
 
     async def _values(self, account: Account, epoch: int, digests: Sequence[bytes]) -> dict[bytes, str]:
-        """By digest, of those that are there."""
+        """Returns the values of the digests that exist, by digest."""
         async with self._pool.connection() as connection:
             cursor = await connection.execute(_GET, (account.number, epoch, list(digests)), prepare=True, binary=True)
             rows = await cursor.fetchall()
@@ -186,7 +186,7 @@ class Api:
 
     @classmethod
     async def open(cls, pool: AsyncConnectionPool[AsyncConnection], directory: Path, node: str, events: Path) -> Self:
-        """With the secret and the API keys of the cluster in this directory: its tokens are this vault's."""
+        """Opens the API with the secret and the API keys of the cluster in this directory, and so with the same tokens."""
         config = load_node(directory / "cluster.yaml", node)
         keys = load_keys(directory / "api_keys.yaml")
         async with pool.connection() as connection:
@@ -229,7 +229,7 @@ class Api:
 
 
 def application(directory: Path, node: str, events: Path) -> Starlette:
-    """PostgreSQL is where libpq's variables say."""
+    """Returns the application. libpq's environment variables name the PostgreSQL."""
     app = Starlette()
 
     @asynccontextmanager

@@ -22,7 +22,7 @@ PRIMARY, *STANDBYS = NAMES = ("primary", "s1", "s2")
 _USER = "postgres"
 _PATIENCE_SECONDS = 60.0
 _LOG_TAIL_LINES = 10
-#: Where Debian puts each version of PostgreSQL.
+#: The directory in which Debian installs each version of PostgreSQL.
 INSTALLED = Path("/usr/lib/postgresql")
 
 _SETTINGS = f"""
@@ -51,7 +51,8 @@ plan_cache_mode = force_generic_plan
 jit = off
 random_page_cost = 1.1
 """
-#: An owner is a number in each record, and sealed values are not compressed in vain. The primary key is the only index.
+#: Records refer to an owner by number, and sealed values are not compressed, which would be useless. The primary key is the only
+#: index.
 _SCHEMA = """
 CREATE TABLE owners (id int4 GENERATED ALWAYS AS IDENTITY PRIMARY KEY, name text NOT NULL UNIQUE, epoch int4 NOT NULL DEFAULT 1);
 CREATE TABLE records (
@@ -63,11 +64,11 @@ ALTER TABLE records ALTER COLUMN digest SET STORAGE PLAIN, ALTER COLUMN sealed S
 
 
 class PostgresError(Exception):
-    """PostgreSQL is not there, or did not do what it has to."""
+    """PostgreSQL is missing, or failed."""
 
 
 def programs() -> Path:
-    """Returns the directory of PostgreSQL's programs, of the newest that is installed. Raises PostgresError."""
+    """Returns the directory with the programs of the newest PostgreSQL installed. Raises PostgresError."""
     installed = sorted(INSTALLED.glob("[0-9]*/bin/initdb"), key=lambda path: int(path.parts[-3]))
     found = str(installed[-1]) if installed else shutil.which("initdb")
     if found is None:
@@ -76,13 +77,13 @@ def programs() -> Path:
 
 
 class Database:
-    """A primary and two standbys in a new directory, on three ports. ``start``, and ``stop`` at the end."""
+    """A primary and two standbys in a new directory, on three ports. Call ``start``, and ``stop`` at the end."""
 
     def __init__(self, directory: Path, ports: tuple[int, int, int]) -> None:
         self._programs = programs()
         self._within = ["setpriv", "--pdeathsig", "QUIT"]
         directory.mkdir()
-        if os.geteuid() == 0:  # as which PostgreSQL does not run
+        if os.geteuid() == 0:  # PostgreSQL does not run as root
             self._within += ["--reuid", _USER, "--regid", _USER, "--clear-groups"]
             owner = pwd.getpwnam(_USER)
             os.chown(directory, owner.pw_uid, owner.pw_gid)
@@ -97,15 +98,15 @@ class Database:
         return self._run("postgres", "--version").strip()
 
     def variables(self, name: str = "primary") -> dict[str, str]:
-        """What libpq takes from the environment: where a server is, and who asks."""
+        """Returns the environment variables of libpq for a server and its user."""
         port = str(self._ports[name])
         return {"PGHOST": HOST, "PGPORT": port, "PGUSER": _USER, "PGPASSWORD": self._password, "PGDATABASE": "postgres"}
 
     def start(self) -> None:
-        """Makes the primary, copies it to the standbys, and returns when commits wait for one of these."""
+        """Makes the primary, copies it to the standbys, and returns when commits wait for a standby."""
         password = self._directory / "password"
         password.write_text(self._password)
-        password.chmod(0o644)  # in a directory that nobody else may list
+        password.chmod(0o644)  # its directory is closed to other users
         primary = self._directory / PRIMARY
         sign_in = ("--auth=scram-sha-256", "--username", _USER, "--pwfile", str(password))
         self._run("initdb", "--pgdata", str(primary), "--data-checksums", "--encoding=UTF8", "--no-locale", *sign_in)
@@ -125,7 +126,7 @@ class Database:
         self.ask(_SCHEMA)
 
     def stop(self) -> None:
-        """At once: nothing of it is needed any more."""
+        """Stops at once, since the data is no longer needed."""
         for server in self._servers.values():
             if server.poll() is None:
                 server.send_signal(signal.SIGQUIT)
@@ -133,25 +134,25 @@ class Database:
             server.wait()
 
     def analyze(self) -> None:
-        """Has the statistics that plans are made of, as autovacuum has a minute later."""
+        """Updates the planner's statistics, as autovacuum would do a minute later."""
         self.ask("ANALYZE records, owners")
 
     def settle(self) -> None:
-        """Vacuums the tables, and has everything written to the disks, those of the standbys too."""
+        """Vacuums the tables, and flushes everything to disk, on the standbys too."""
         self.ask("VACUUM ANALYZE records, owners")
         for name in self._servers:
             self.ask("CHECKPOINT", name)
 
     def ask(self, statement: str, name: str = "primary") -> str:
-        """Returns what a statement gives, as text. Raises PostgresError."""
+        """Returns the result of a statement as text. Raises PostgresError."""
         return self._run("psql", "--no-psqlrc", "--quiet", "-v", "ON_ERROR_STOP=1", "-Atc", statement, name=name).strip()
 
     def pids(self) -> list[int]:
-        """All processes: postmasters, backends, WAL senders and receivers, replay, checkpointers, writers."""
+        """Returns all processes: postmasters, backends, WAL senders and receivers, replay, checkpointers, writers."""
         return [pid for server in self._servers.values() for pid in (server.pid, *_children(server.pid))]
 
     def cpu_seconds(self) -> float:
-        """CPU seconds of all processes so far, those that have ended included."""
+        """Returns the CPU seconds of all processes so far, ended ones included."""
         return sum(cpu_of_tree(server.pid) for server in self._servers.values())
 
     def _start(self, name: str) -> None:
@@ -200,11 +201,11 @@ def _children(pid: int) -> list[int]:
 
 
 def cpu_of_tree(pid: int) -> float:
-    """Of a process and its children. Those that it has waited for are counted with it, in hundredths of a second (proc(5))."""
+    """Returns the CPU seconds of a process and its children. Children it has reaped count with it, in hundredths (proc(5))."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     reaped = sum(map(int, fields[13:15])) / os.sysconf("SC_CLK_TCK")
     total = reaped + cpu_seconds(pid)
     for child in _children(pid):
-        with suppress(OSError):  # it has ended meanwhile, and is counted as waited for next time
+        with suppress(OSError):  # it has ended meanwhile, and counts as reaped next time
             total += cpu_seconds(child)
     return total

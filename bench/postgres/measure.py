@@ -21,9 +21,9 @@ from bench.work import Corpus, Operation, Task, WrongAnswer
 from chaos.testbed.cluster import NODES, Cluster
 
 _BATCH, _AT_ONCE = 1_000, 6
-#: Requests between two looks at the bar.
+#: Requests between two updates of the progress bar.
 _FILLED_AT_ONCE = 50
-#: Passes of reads after which a store that goes on compacting is measured as it is.
+#: The most passes of reads: a store that still compacts after them is measured as it is.
 _MOST_PASSES = 8
 
 _decode = msgspec.json.Decoder().decode
@@ -31,7 +31,7 @@ _decode = msgspec.json.Decoder().decode
 
 def measure(plan: PostgresPlan, place: Path, tell: Tell) -> PostgresReport:
     """Runs a plan in an empty directory. Raises PostgresError, LoadFailed, WrongAnswer, ClusterError."""
-    programs()  # rather than find out when a cluster runs
+    programs()  # fails now, not after a cluster has started
     with start(place / "cluster") as cluster, Rival(place / "postgres", cluster) as rival:
         bench = _Bench(cluster, rival, plan, tell)
         pairs = bench.run()
@@ -39,7 +39,7 @@ def measure(plan: PostgresPlan, place: Path, tell: Tell) -> PostgresReport:
 
 
 class _Bench:
-    """Runs the parts of a plan. ``settling_reads``: values that were read until the vault's stores compacted nothing more."""
+    """Runs the parts of a plan. ``settling_reads``: the values read until the vault's stores compacted nothing more."""
 
     def __init__(self, cluster: Cluster, rival: Rival, plan: PostgresPlan, tell: Tell) -> None:
         self.settling_reads = 0
@@ -73,7 +73,7 @@ class _Bench:
             self._both([self._corpus.task(Operation.NEW, _BATCH, requests)], _AT_ONCE)
 
     def _after_writes(self) -> Iterator[tuple[Cell, Pair]]:
-        """Each read right after writes of its own, first all of it by the vault, then by the rival."""
+        """Measures each read right after writes of its own, first on the vault, then on the rival."""
         for number in range(self._plan.repetitions):
             for cell in AFTER:
                 self._tell(cell.where, 0.3 + 0.3 * number / self._plan.repetitions)
@@ -95,7 +95,7 @@ class _Bench:
                 yield cell, self._pairs([cell])[0]
 
     def _settle(self) -> None:
-        """Reads until LevelDB compacts nothing any more. The rival gets the same reads, and vacuums before them."""
+        """Reads until LevelDB compacts nothing more. The rival gets the same reads, after a vacuum."""
         self._rival.database.settle()
         for _ in range(_MOST_PASSES):
             self._tell("settling", 0.6)
@@ -109,7 +109,7 @@ class _Bench:
         return sum(log.read_text(errors="replace").count("Compacting ") for log in self._logs)
 
     def _pairs(self, cells: Sequence[Cell]) -> list[Pair]:
-        """One pair for each cell: the vault measures all of them in a row, then the rival does."""
+        """Returns one pair for each cell. The vault is measured on all of them in a row, then the rival."""
         tasks = [self._task(cell) for cell in cells]
         both = self._both(tasks, *(cell.at_once for cell in cells))
         return [Pair(_side(task, vault), _side(task, rival)) for task, (vault, rival) in zip(tasks, both, strict=True)]
@@ -118,7 +118,7 @@ class _Bench:
         return self._corpus.task(cell.operation, cell.batch, self._plan.requests[cell.batch], self._hot if cell.hot else None)
 
     def _both(self, tasks: Sequence[Task], *at_once: int) -> list[tuple[Driving, Driving]]:
-        """Drives the vault, then the rival, while the other rests. Checks the answers: both give the same ones."""
+        """Drives the vault, then the rival, while the other is idle. Checks that both give the same answers."""
         until_idle(*self._vault.pids(), *self._rival.pids())
         vault, rival = (
             [drive(served, task.operation.path, task.bodies, count) for task, count in zip(tasks, at_once, strict=True)]

@@ -10,7 +10,7 @@ from bench.work import Operation
 class State(Enum):
     """The state of both stores when a cell is measured.
 
-    ``WRITING``: new values are what it measures. ``AFTER``: they were written just before, and reads pay what that left.
+    ``WRITING``: the cell measures new values. ``AFTER``: new values were written just before, and reads pay for the work left.
     ``SETTLED``: LevelDB has nothing left to compact, PostgreSQL was vacuumed and checkpointed, and both were read from.
     """
 
@@ -21,7 +21,7 @@ class State(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One cell of the table. ``hot``: some tokens are asked for again and again. ``wanted``: values/s, as times the rival's."""
+    """One cell of the table. ``hot``: a few tokens are read repeatedly. ``wanted``: values/s, as a multiple of the rival's."""
 
     operation: Operation
     state: State
@@ -32,7 +32,7 @@ class Cell:
 
     @property
     def what(self) -> str:
-        """The operation, and how its values are drawn."""
+        """The operation, and the way in which its values are drawn."""
         drawn = "" if self.operation is not Operation.RECOVERED else ", hot tokens" if self.hot else ", drawn from all"
         return f"{self.operation.value}{drawn}"
 
@@ -49,7 +49,7 @@ def _reads(state: State, repeated: float, drawn: float, hot: float) -> tuple[Cel
     )
 
 
-#: New values, which are written before each of the cells of ``AFTER``.
+#: New values, written before each cell of ``AFTER``.
 NEW = Cell(Operation.NEW, State.WRITING, 1_000, 6, 1.5)
 AFTER = _reads(State.AFTER, 1.2, 1.1, 1.2)
 SETTLED = (
@@ -68,9 +68,9 @@ PARTS = PART_AFTER, PART_SETTLED, PART_SMALL = ("after-writes", "settled", "smal
 
 @dataclass(frozen=True, slots=True)
 class PostgresPlan:
-    """``records`` are stored by both to begin with; ``repetitions`` are pairs of each cell; ``requests`` by batch size.
+    """``records``: stored by both at the start. ``repetitions``: pairs of each cell. ``requests``: by batch size.
 
-    ``hot``: how many tokens the hot ones are; ``settling``: reads after which a store that has compacted nothing is settled.
+    ``hot``: the number of hot tokens. ``settling``: the number of reads without a compaction after which a store is settled.
     """
 
     name: str
@@ -83,13 +83,13 @@ class PostgresPlan:
 
     @property
     def stride(self) -> int:
-        """Every how many-th pair is kept: some 200,000 in all."""
+        """One in this many pairs is kept: about 200,000 in all."""
         return max(1, self.records // 200_000)
 
 
-#: Nodes charge a table for one look-up of 257 (server/storage/leveldb.py), and it takes a thousand charges: fewer reads than a
-#: million in all three would find nothing compacted while something is left.
+#: A node charges a table for one look-up in 257 (server/storage/leveldb.py), and compacts it after a thousand charges: fewer than
+#: a million reads in all three could see no compaction while work is left.
 POSTGRES = PostgresPlan("postgres", 2_000_000, 5, {1: 2_000, 100: 300, 1_000: 100}, hot=50_000, settling=1_000_000)
-#: Shows within a minute that all of it works. Its times say little.
+#: Shows within a minute that everything works. Its times mean little.
 POSTGRES_SMOKE = PostgresPlan("postgres-smoke", 20_000, 2, {1: 200, 100: 40, 1_000: 10}, hot=5_000, settling=10_000)
 POSTGRES_PLANS = {plan.name: plan for plan in (POSTGRES, POSTGRES_SMOKE)}

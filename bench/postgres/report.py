@@ -15,7 +15,7 @@ _SHOWS_NOT = (
 
 
 class Side(msgspec.Struct, frozen=True):
-    """One measurement of one side. CPU in microseconds a value: of all its processes, and of the client's one thread."""
+    """One measurement of one side. CPU in microseconds per value: of all its processes, and of the client's only thread."""
 
     values_per_second: float
     cpu: float
@@ -36,7 +36,7 @@ class Pair(msgspec.Struct, frozen=True):
 
 
 class Row(msgspec.Struct, frozen=True):
-    """A cell of the plan, and its pairs. ``wanted``: the ratio of values/s that is aimed at."""
+    """A cell of the plan, and its pairs. ``wanted``: the target ratio of values/s."""
 
     what: str
     state: str
@@ -65,12 +65,12 @@ class Row(msgspec.Struct, frozen=True):
 
 
 def _medians(sides: Sequence[Side]) -> Side:
-    """Figure by figure."""
+    """Returns the median of each figure."""
     return Side(*(statistics.median(getattr(side, name) for side in sides) for name in Side.__struct_fields__))
 
 
 class PostgresReport(Report, frozen=True):
-    """``settling_reads``: values that were read until the vault's stores had nothing left to compact."""
+    """``settling_reads``: the values read until the vault's stores had nothing left to compact."""
 
     postgres: str
     records: int
@@ -78,7 +78,7 @@ class PostgresReport(Report, frozen=True):
     rows: list[Row]
 
     def account(self) -> Account:
-        """The targets are told, and fail nothing; they are judged where there are as many records as they are meant for."""
+        """Returns the account. Missed targets never fail the run. They are judged only with as many records as they are for."""
         judged = self.records >= POSTGRES.records
         checks = [
             Check.of(
@@ -109,7 +109,7 @@ _COLUMNS = {
 
 
 def report(plan: PostgresPlan, postgres: str, settling_reads: int, found: Mapping[Cell, Sequence[Pair]]) -> PostgresReport:
-    """New values first, then what reads them back, as the table of targets has it."""
+    """Makes the report: new values first, then the reads, in the order of the table of targets."""
     order = list(State)
     cells = sorted(found, key=lambda cell: (-cell.batch, cell.operation.value != "new", order.index(cell.state)))
     rows = [Row(cell.what, cell.state.value, cell.batch, cell.at_once, cell.wanted, list(found[cell])) for cell in cells]
@@ -117,7 +117,7 @@ def report(plan: PostgresPlan, postgres: str, settling_reads: int, found: Mappin
 
 
 def _sentences(report: PostgresReport) -> Iterator[str]:
-    """Yields what the table does not say."""
+    """Yields sentences with what the table does not say."""
     pairs = max((len(row.pairs) for row in report.rows), default=0)
     yield f"{report.occasion}: {report.records:,} records in both at the start, up to {pairs} pairs a cell; {report.postgres}."
     if report.settling_reads:

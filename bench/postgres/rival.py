@@ -18,10 +18,10 @@ _START_SECONDS = 30.0
 
 
 class Rival:
-    """Answers to the API key of a cluster's owner, with the cluster's tokens. Use it with ``with``."""
+    """The rival accepts the API key of a cluster's owner, and gives the cluster's tokens. Use it as a context manager."""
 
     def __init__(self, directory: Path, cluster: Cluster) -> None:
-        """``directory`` is made. Raises PostgresError where PostgreSQL is missing."""
+        """Makes ``directory``. Raises PostgresError if PostgreSQL is missing."""
         ports = [free_base_port() + offset for offset in PORT_OFFSETS]
         self.database = Database(directory, (ports[3], ports[4], ports[5]))
         self.addresses = [f"{HOST}:{port}" for port in ports[:3]]
@@ -46,7 +46,7 @@ class Rival:
         return [*(process.pid for process in self._processes), *self.database.pids()]
 
     def nodes_cpu(self) -> float:
-        """CPU seconds so far of the API processes, and of all of PostgreSQL's."""
+        """Returns the CPU seconds so far of the API processes and all of PostgreSQL's processes."""
         return sum(cpu_seconds(process.pid) for process in self._processes) + self.database.cpu_seconds()
 
     def _start(self) -> None:
