@@ -1,7 +1,7 @@
 """The fault-injection harness: it tests QuorumVault from outside, with real processes, faults, and checked claims.
 
-Nothing here imports the package ``quorumvault``. These modules run its commands and speak HTTP to its nodes, as a stranger would,
-so that their findings do not depend on the code under test.
+Nothing here imports the package ``quorumvault``, except that autopsy.py takes the LevelDB binding from it. These modules run its
+commands and speak HTTP to its nodes, as a stranger would, so that their findings do not depend on the code under test.
 
 __main__.py  the command line    run.py  one run    nemesis.py  the plan of faults    mutants.py  builds broken on purpose
 faults.py, joins.py, disks.py, network.py, namespaces.py    apply the plan to processes, disks and links

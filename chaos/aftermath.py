@@ -13,9 +13,9 @@ from chaos.measures import Measured, Try, Window
 from chaos.summary import CONVERGENCE_AIM, NOTICED_SECONDS, RECOVERY_AIM, FaultSeen, Load, Share, Spread
 from chaos.testbed.history import Machine
 
-#: Seconds, a share, seconds. The machine is too busy to judge a node by its times where 40 ms of a core's work, an answer on
-#: loopback or a pause come so much too late and others took so large a share of its CPU, or where so small a sync takes so long.
-#: What nodes and harness take themselves is no excuse.
+#: Seconds, a share, seconds. The machine is too busy to judge a node by its times if 40 ms of CPU work, an answer on loopback or
+#: a pause is this late while other processes take this share of the CPU, or if a small sync takes this long. CPU of the nodes and
+#: the harness is no excuse.
 _LATE, _OTHERS, _SYNC = 0.1, 0.25, 0.5
 #: Seconds that a busy moment has effects: a node silent for 2 s counts as down, and is heard again soon after.
 _LASTS = 2.0

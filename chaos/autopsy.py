@@ -14,9 +14,9 @@ _DIGEST_BYTES = 20
 
 
 def left(stores: Iterable[Path], owner: str, tokens: Mapping[str, str], ends: Mapping[Path, int]) -> set[str]:
-    """Return the values, of these tokens by value, whose record any of the stores has and can read.
+    """Returns the values, among ``tokens`` by value, whose record any of the stores has and can read.
 
-    ``ends``: where logs ended that were torn. What is behind the end was no write.
+    ``ends``: the ends of torn logs before the damage. Bytes after the end were never written by a node.
     """
     keys, found = {_key(owner, token): value for value, token in tokens.items()}, set[bytes]()
     for store in (path for path in stores if path.exists()):

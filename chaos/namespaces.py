@@ -127,7 +127,7 @@ class Firewalls:
 
 @contextlib.asynccontextmanager
 async def in_namespaces(place: Path, seed: int) -> AsyncIterator[tuple[Cluster, Network]]:
-    """A site (network.py), inside ``run_inside``. It draws no random numbers, so the seed has no effect."""
+    """Yields a site (network.py), inside ``run_inside``. It draws no random numbers, so the seed has no effect."""
     prefix = os.environ[VARIABLE]
     firewalls = Firewalls(prefix)
     for name in NODES:

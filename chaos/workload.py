@@ -146,7 +146,7 @@ class Workload:
 
     def __init__(self, clients: Mapping[str, NodeClient], names: Names, recorder: Recorder, seed: int, rate: float) -> None:
         self.known = {owner: Known() for owner in OWNERS}
-        #: Answers outside of the contract: the operation, and what was wrong.
+        #: Answers outside the contract: the operation, and what was wrong.
         self.breaches: list[tuple[int, str]] = []
         self.counts = dict.fromkeys(Outcome, 0)
         self._clients = clients

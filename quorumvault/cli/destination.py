@@ -103,7 +103,7 @@ def destination(path: Place, *, force: bool, mode: int = 0o600, widest: int = 0o
 
 @contextlib.contextmanager
 def still_free(path: Place, *, force: bool) -> Iterator[None]:
-    """Raises UsageError if ``path`` has appeared by the end of a block that began without it: before others get their names."""
+    """Raises UsageError if ``path`` appears during the block, before other outputs get their names."""
     yield
     if force or path == STANDARD:
         return

@@ -214,7 +214,7 @@ def _output_table(source: Source, output: Place, table: str | None) -> str | Non
 
 
 def _text_source(request: Request) -> tuple[Place, TextSource]:
-    """Standard input, or one text file. Raises UsageError, InputsError for anything else."""
+    """Returns standard input, or the one text file named. Raises UsageError, InputsError for anything else."""
     name = request.files[0]
     place: Place = STANDARD
     if len(request.files) > 1 or not (is_stream(name) or is_single(name)):
@@ -238,7 +238,7 @@ def _text_source(request: Request) -> tuple[Place, TextSource]:
 
 
 def _stream(request: Request, job: Job, connection: Connection) -> Report:
-    """Standard input, or one text file, to standard output or a file."""
+    """Converts standard input, or one text file, to standard output or a file."""
     with interruptible():
         place, table = _text_source(request)
     if request.resume or job.status or job.restore_types:
@@ -254,7 +254,7 @@ def _stream(request: Request, job: Job, connection: Connection) -> Report:
         rejects = None
         if request.rejects is not None:
             rejects = stack.enter_context(destination(request.rejects, force=request.force, widest=0o777))
-            stack.enter_context(still_free(request.output, force=request.force))  # else there would be a list of no output
+            stack.enter_context(still_free(request.output, force=request.force))  # else the list could appear without its output
         vault = stack.enter_context(connection.open())
         progress = stack.enter_context(
             _progress(_size(stream) if compressions[0] is None else None, vault, request.output == STANDARD)
@@ -263,7 +263,7 @@ def _stream(request: Request, job: Job, connection: Connection) -> Report:
 
 
 def _require_told_apart(request: Request, place: Place) -> None:
-    """Raises UsageError, HandleError if what is written would be what is read, or two outputs would be one file."""
+    """Raises UsageError, HandleError if an output would be the input, or two outputs would be the same file."""
     if request.rejects is not None:
         is_open = isinstance(request.rejects, Path) and is_standard_stream(request.rejects)
         if is_open or resolved(request.rejects) in (resolved(place), resolved(request.output)):

@@ -13,7 +13,7 @@ COLUMNS = ("node", "url", "status", "state", "reachable", "peers", "version", "w
 
 
 def is_ready(health: NodeHealth) -> bool:
-    """True if the node takes requests and reaches a quorum."""
+    """Returns whether the node takes requests and reaches a quorum."""
     report = health.report
     return report is not None and report.status in ("ok", "degraded") and report.state != "draining"
 

@@ -36,7 +36,7 @@ _NEEDED_BY = {
     **dict.fromkeys(("duckdb", "numpy", "pyarrow"), ("Parquet and DuckDB", "analytics")),
     **dict.fromkeys(("fsspec", "aiohttp", "s3fs", "gcsfs", "adlfs"), ("URLs of this kind", "cloud")),
 }
-#: Ctrl-C, a service manager, and a terminal that is closed.
+#: Signals from Ctrl-C, from a service manager, and from a closed terminal.
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _SHOW_CURSOR: Final = "\x1b[?25h"
 

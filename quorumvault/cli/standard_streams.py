@@ -55,12 +55,12 @@ def descriptor_of(path: Path) -> int | None:
 
 
 def is_standard_output(file: Path | int) -> bool:
-    """Return whether ``file``, a path or a descriptor, is the regular file that standard output goes to."""
+    """Returns whether ``file``, a path or a descriptor, is the regular file that standard output goes to."""
     return _is_behind(1, file)
 
 
 def is_standard_stream(path: Path) -> bool:
-    """Return whether ``path`` is the regular file behind standard input or standard output."""
+    """Returns whether ``path`` is the regular file behind standard input or standard output."""
     return any(_is_behind(number, path) for number in (0, 1))
 
 

@@ -21,7 +21,7 @@ class Column(NamedTuple):
 
 
 def encode(name: str, texts: Any) -> bytes:
-    """The stream that asks about these texts, a pyarrow.Array of utf8 or large_utf8."""
+    """Returns the stream that asks about these texts, a pyarrow.Array of utf8 or large_utf8."""
     batch = pa.record_batch({name: texts})
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, batch.schema) as writer:

@@ -15,7 +15,7 @@ def limits(policy: ClientPolicy) -> httpx2.Limits:
 
 
 def no_cookies() -> CookieJar:
-    """A jar that takes none. No node sets a cookie, and one of a proxy would go to every port of its host."""
+    """Returns a cookie jar that accepts no cookies. No node sets one, and a proxy's would go to every port of its host."""
     return CookieJar(DefaultCookiePolicy(allowed_domains=[]))
 
 

@@ -160,11 +160,11 @@ class RunError(QuorumVaultError):
 
 
 class SourceChanged(RunError):
-    """A source has changed since the run began: what was read may be of two states of it, so nothing of the run is kept."""
+    """A source has changed since the run began. The rows read may come from two states, so nothing of the run is kept."""
 
     def __init__(self, source: object) -> None:
         super().__init__(f"{source} was changed while it was read, and nothing is kept: begin again")
 
 
 def ignore(done: Done) -> None:
-    """A Progress that does nothing."""
+    """Does nothing: a Progress for callers that show none."""

@@ -1,4 +1,4 @@
-"""Whether two outputs, or an output and a source, would be one file or one table."""
+"""Finds out whether two outputs, or an output and a source, would be the same file or table."""
 
 from collections.abc import Hashable
 from typing import Final
@@ -6,12 +6,12 @@ from typing import Final
 from quorumvault.files.sources import InputsError, schema_and_name
 from quorumvault.files.urls import Place, Url
 
-#: DuckDB makes no table in the first two, and takes the others for catalogs of its own.
+#: DuckDB makes no tables in the first two schemas, and uses the other names for its own catalogs.
 _RESERVED_SCHEMAS: Final = frozenset(("information_schema", "pg_catalog", "system", "temp"))
 
 
 def require_own_schema(table: str | None, shown: str) -> None:
-    """Raises InputsError for a table in a schema in which DuckDB makes none."""
+    """Raises InputsError for a table in a schema in which DuckDB makes no tables."""
     if table is not None and (schema := schema_and_name(table.casefold())[0]) in _RESERVED_SCHEMAS:
         raise InputsError(f"{shown}: no table can be made in the schema {schema}, which is DuckDB's own: name another one")
 

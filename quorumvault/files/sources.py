@@ -164,7 +164,7 @@ def format_of(path: Place) -> Format | None:
 
 
 def require_fitting(output: Place, form: Format) -> None:
-    """Raises InputsError if the name of an output says that it has another format than it will have. A name may say nothing."""
+    """Raises InputsError if the suffix of an output means another format than ``form``. A name may lack a known suffix."""
     suffix = _uncompressed_suffix(output)
     if _SUFFIXES.get(suffix, form) != form or (suffix in _NOT_READ and (form, suffix) != ("jsonl", ".json")):
         raise InputsError(f"{printable(output)}: the output is {_CALLED[form]}, and its name says {suffix}: name another file")

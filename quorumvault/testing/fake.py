@@ -46,7 +46,7 @@ HEALTHY: Final = Health(
 
 
 def sample_fields() -> FieldSet:
-    """The fields that a new cluster is configured with."""
+    """Returns the fields that a new cluster is configured with."""
     with resources.as_file(resources.files("quorumvault").joinpath("samples", "fields.yaml")) as file:
         return load_fields(file)
 

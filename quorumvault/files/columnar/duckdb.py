@@ -129,7 +129,7 @@ class TableReader:
             raise RunError(f"{self._source} has constraints or indexes, which would be lost in place: write to another table")
 
     def require_no_other_made_of(self, columns: Sequence[str], keep: Collection[str]) -> None:
-        """Raises ColumnError for a column that is made of one of these, and is none of them nor to be kept: it has values."""
+        """Raises ColumnError for a column outside ``columns`` and ``keep`` that derives from ``columns``: it may show values."""
         names, place = list(self.types()), schema_and_name(self._table)
         with attached(self.con, self._source.path, read_only=True) as database:
             found = Catalog(self.con, database).made_of(columns, place, names, is_view=self.is_view)

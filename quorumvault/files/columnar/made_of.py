@@ -1,8 +1,8 @@
-"""Which columns of a DuckDB table or view are made of others: generated columns, and what the SQL of views says.
+"""Finds the columns of a DuckDB table or view that derive from other columns: generated columns, and columns of views.
 
-DuckDB parses the SQL. Names of columns are followed, through all views that a view reads, and without the tables that they are
-in: a column that only shares its name with another one is taken for it. Where the SQL does not tell what is made of what, any
-column may be made of any.
+DuckDB parses the SQL. This module follows column names through all views that a view reads, but ignores the tables that columns
+are in: two columns with the same name count as one. Where the SQL does not show which column derives from which, any column may
+derive from any other.
 """
 
 import json
@@ -15,23 +15,23 @@ from typing import Any, Final
 import duckdb
 
 _IDENTIFIER: Final = r'(?:"(?:[^"]|"")+"|[^\s".()]+)'
-#: As duckdb_views() has it: CREATE VIEW NAME [(COLUMN, ...)] AS QUERY;
+#: A view's SQL as in duckdb_views(): CREATE VIEW NAME [(COLUMN, ...)] AS QUERY;
 _VIEW: Final = re.compile(rf"CREATE VIEW (?:{_IDENTIFIER}\.)*{_IDENTIFIER} (\(.*?\) )?AS (.*?);?\s*", re.DOTALL)
-#: What rows may come from without a column being made of another: tables, views, files and queries.
+#: Sources of rows that derive no column from another: tables, views, files and queries.
 _RELATIONS: Final = ("BASE_TABLE", "SUBQUERY", "JOIN", "EMPTY")
-#: Expressions that stand for columns without their names.
+#: Expressions that mean columns without naming them.
 _NAMELESS: Final = ("STAR", "POSITIONAL_REFERENCE")
 
 
 class _UntoldError(Exception):
-    """The SQL does not tell which column is made of which."""
+    """The SQL does not show which column derives from which."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Item:
-    """A column, and the names that are in its expression, without case; or it may be made of any column.
+    """A column of a query. ``of``: the names in its expression, in lower case. ``may_be_any``: it may derive from any column.
 
-    ``name``: None if the query gives it none. ``copies``: the column that it just is.
+    ``name``: None if the query gives it no name. ``copies``: the column that it is a plain copy of, if any.
     """
 
     name: str | None
@@ -42,15 +42,15 @@ class _Item:
 
 @dataclass(frozen=True, slots=True)
 class Catalog:
-    """Views, macros and generated columns of a DuckDB file. Names are without case, and views are by their names."""
+    """The views, macros and generated columns of a DuckDB file. Case is ignored, and views are found by name without a schema."""
 
     con: duckdb.DuckDBPyConnection
     database: str
 
     def made_of(self, wanted: Iterable[str], place: tuple[str, str], names: Sequence[str], *, is_view: bool) -> list[str] | None:
-        """Return those of the ``names`` of the columns of a table or view that are made of the wanted ones.
+        """Returns the columns in ``names``, of a table or view, that derive from the ``wanted`` ones, these included.
 
-        ``place``: its schema and name. None: the SQL of the view does not tell.
+        ``place``: the table's or view's schema and name. Returns None if the SQL of the view does not show it.
         """
         try:
             items = list(self._generated(None if is_view else place))
@@ -62,7 +62,7 @@ class Catalog:
         return None if None in found else [name for name in names if name.casefold() in found]
 
     def _generated(self, place: tuple[str, str] | None) -> Iterator[_Item]:
-        """Yield the generated columns of a table, or of all tables."""
+        """Yields the generated columns of a table, or of all tables."""
         query = "select schema_name, table_name, column_name, generation_expression from duckdb_columns()"
         for schema, table, name, expression in self._rows(f"{query} where is_generated and database_name = ?"):
             if place is None or (schema.casefold(), table.casefold()) == tuple(part.casefold() for part in place):
@@ -70,7 +70,7 @@ class Catalog:
                 yield _item(name.casefold(), item, frozenset(), frozenset())
 
     def _of_view(self, view: str) -> Iterator[_Item]:
-        """Yield the columns of the queries of a view and of all views that it reads. Raises _UntoldError."""
+        """Yields the columns in the queries of a view, and of all views that it reads. Raises _UntoldError."""
         views: dict[str, list[str]] = {}
         for name, sql in self._rows("select view_name, sql from duckdb_views() where database_name = ?"):
             views.setdefault(name.casefold(), []).append(sql)
@@ -105,7 +105,7 @@ class Catalog:
 
 
 def _spread(wanted: set[str], items: Sequence[_Item]) -> set[str | None]:
-    """Return the names of all that is made of the wanted, of what is made of it, and so on; and of what they are copies of."""
+    """Returns the names of all columns that derive from ``wanted``, directly or not, and of the columns that these copy."""
     found: set[str | None] = {*wanted}
     known = -1
     while known < len(found):
@@ -119,7 +119,7 @@ def _spread(wanted: set[str], items: Sequence[_Item]) -> set[str | None]:
 
 
 def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
-    """Yield every object in a parse tree."""
+    """Yields every object in a parse tree."""
     waiting = [tree]
     while waiting:
         each = waiting.pop()
@@ -131,7 +131,7 @@ def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
 
 
 def _relations(tree: Any) -> Iterator[str]:
-    """Yield the names of what a query reads, and those that it gives to it."""
+    """Yields the names of the relations that a query reads, and their aliases."""
     for node in _nodes(tree):
         if _is_relation(node):
             yield from (node[key].casefold() for key in ("table_name", "alias") if node.get(key))
@@ -144,8 +144,8 @@ def _is_relation(node: dict[str, Any]) -> bool:
 
 
 def _items(node: dict[str, Any], relations: frozenset[str], macros: frozenset[str]) -> Iterator[_Item]:
-    """Yield the columns of a query; nothing of another part of the tree. Raises _UntoldError."""
-    if node.get("column_name_alias") or node.get("aliases"):  # names by place
+    """Yields the columns of a query node, and nothing for any other node. Raises _UntoldError."""
+    if node.get("column_name_alias") or node.get("aliases"):  # names by position
         raise _UntoldError
     if _is_relation(node):
         read = node.get("function", {}).get("function_name", "")
@@ -171,7 +171,7 @@ def _items(node: dict[str, Any], relations: frozenset[str], macros: frozenset[st
 
 
 def _name(item: dict[str, Any]) -> str | None:
-    """Return the name of a column of a query; None if it is made of its expression."""
+    """Returns the name of a column of a query; None if DuckDB derives the name from the expression."""
     name: str = item.get("alias") or (item["column_names"][-1] if item.get("class") == "COLUMN_REF" else "")
     return name.casefold() or None
 

@@ -30,7 +30,7 @@ BATCH_SIZE = 4 << 20
 IN_FLIGHT = 3
 #: JSON values with the same text in all files: integers and booleans. Writers spell numbers with a fraction in several ways.
 _HAS_TEXT = re.compile(rb"-?\d+|true|false")
-#: Another text for 0, which Parquet and DuckDB do not have.
+#: A second text for 0, which Parquet and DuckDB do not have.
 _MINUS_ZERO = re.compile(rb"-0")
 
 
@@ -103,7 +103,7 @@ class Converter:
         return done
 
     def _not_sent(self, value: msgspec.Raw, column: int) -> CellStatus | None:
-        """Returns why a value of JSON other than a string is not sent to be tokenized; None if it is."""
+        """Returns the status of a JSON value, not a string, that is not sent to be tokenized; None if it is sent."""
         is_cast = column in self._cast
         if self._typed and not is_cast:
             return None
