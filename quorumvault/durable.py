@@ -1,10 +1,10 @@
-"""Files that survive a crash: the one place in which the package syncs what it writes (Pillai et al., ALICE, OSDI '14).
+"""Files that survive a crash: the only module in which the package syncs what it writes (Pillai et al., ALICE, OSDI '14).
 
-A file is replaced by a draft that is written beside it, synced, and renamed over it; then the directory is synced. After a
-crash at any instant there is the old file or the new one, whole. A draft of a person's file has no name until it is whole, if
-the file system can do that: it is gone with its process, whatever ends that. ``create`` and ``copy`` have no old file to keep: a
-crash may leave a part of the new one, so they are for directories that nobody reads before their maker has finished. All
-functions raise OSError.
+To replace a file, a draft is written beside it, synced, and renamed over it; then the directory is synced. After a crash at any
+instant there is either the old file or the new one, complete. If the file system supports it, a draft of a person's file has no
+name until it is complete, so that it vanishes with its process, whatever ends the process. ``create`` and ``copy`` have no old
+file to keep: a crash may leave a part of the new file. So they are for directories that no one reads before their maker has
+finished. All functions raise OSError.
 """
 
 import contextlib
@@ -36,16 +36,16 @@ def sync_directory(directory: Path) -> None:
 
 
 def sync_file(path: Path) -> None:
-    """Make the content of a file durable that something else has written. Its name is not synced."""
+    """Make the content of a file durable that other code has written. The file's name is not synced."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
 
 
 def create(path: Path, content: bytes, mode: int = 0o600) -> None:
-    """Write a new file and sync it, but not its name. Its mode is ``mode`` less the umask, from its first instant.
+    """Write a new file and sync it, but not its name. From its first instant its mode is ``mode`` without the umask's bits.
 
-    If root makes it, it belongs to the owner of its directory. Raises FileExistsError if there is one; after another error there
-    is none.
+    If root makes the file, it belongs to the owner of its directory. Raises FileExistsError if it exists; after any other error
+    it does not exist.
     """
     with _new(path, mode) as file:
         file.write(content)
@@ -53,9 +53,9 @@ def create(path: Path, content: bytes, mode: int = 0o600) -> None:
 
 
 def copy(source: Path, path: Path, mode: int = 0o600) -> None:
-    """Copy a file to a new one with exactly this mode, and sync it and its name.
+    """Copy a file to a new one with exactly this mode, and sync the new file and its name.
 
-    Raises FileExistsError if there is one; after another error there is none.
+    Raises FileExistsError if the new file exists; after any other error it does not exist.
     """
     with source.open("rb") as content, _new(path, 0o600) as file:
         shutil.copyfileobj(content, file)
@@ -66,7 +66,7 @@ def copy(source: Path, path: Path, mode: int = 0o600) -> None:
 def extend(path: Path, size: int, data: bytes = b"") -> None:
     """Cut a file to ``size`` bytes, add ``data``, and sync it and its name. A missing file is made.
 
-    A crash may leave a part of ``data``: whoever reads the file has to recognise that, and to give the right ``size`` next time.
+    A crash may leave a part of ``data``: a reader must recognise that, and pass the right ``size`` next time.
     """
     with path.open("ab") as file:
         file.truncate(size)
@@ -76,10 +76,10 @@ def extend(path: Path, size: int, data: bytes = b"") -> None:
 
 
 def replace(path: Path, content: bytes) -> None:
-    """Replace a file of this process's own, which no other process replaces at the same time. Durable when it returns.
+    """Replace a file of this process, which no other process replaces at the same time. Durable when it returns.
 
-    The new file has the mode that the umask leaves it; if root makes it, it belongs to the owner of its directory. A draft that a
-    crash has left is removed by the next call.
+    The new file has the mode that the umask leaves it; if root makes it, it belongs to the owner of its directory. The next call
+    removes a draft that a crash has left.
     """
     with _draft(_only_draft(path), path, 0o666, lambda descriptor: belong_to(descriptor, path.parent.stat())) as file:
         file.write(content)
@@ -89,12 +89,12 @@ def replace(path: Path, content: bytes) -> None:
 def replacing(
     path: Path, *, mode: int = 0o600, widest: int = 0o777, alone: bool = False, exclusive: bool = False
 ) -> Iterator[BinaryIO]:
-    """Yield a file that takes the place of a person's file when the block ends without an error. Durable afterwards.
+    """Yield a file that replaces a person's file when the block ends without an error. Durable afterwards.
 
-    It keeps the owner and the mode of the file that is there, as far as ``widest`` allows; where there is none its mode is
-    ``mode``, whatever the umask is. Several processes may replace one path at once, and the last one wins, unless the caller
-    has made sure that it is ``alone``: then a draft that a crash has left is removed. ``exclusive``: it replaces nothing; raises
-    FileExistsError if there is something by then. Raises ConfigError for an owner that cannot be kept.
+    The new file keeps the owner and the mode of the existing file, as far as ``widest`` allows. If there is none, the mode is
+    ``mode``, whatever the umask is. Several processes may replace one path at once; the last one wins. If the caller is sure to
+    be ``alone``, a draft that a crash has left is removed. ``exclusive``: replace nothing; raises FileExistsError if the path
+    exists by then. Raises ConfigError if the owner cannot be kept.
     """
 
     def settle(descriptor: int) -> None:
@@ -217,5 +217,5 @@ def _sync(file: BinaryIO) -> None:
 
 
 def _remove(path: Path) -> None:
-    with contextlib.suppress(OSError):  # the error that led here says more
+    with contextlib.suppress(OSError):  # the error that led here is more useful
         path.unlink()

@@ -1,6 +1,6 @@
-"""One tree of errors. Each class knows its HTTP status, its code in the contract, and whether sending the same again can help.
+"""One tree of errors. Each class has its HTTP status, its code in the contract, and whether repeating the request can help.
 
-No message, here or at a call site, may carry a value, an API key or a whole token: name the place (index, path, file, key).
+No message, here or at a call site, may contain a value, an API key or a whole token: name the place (index, path, file, key).
 """
 
 from collections import Counter
@@ -9,7 +9,7 @@ from typing import ClassVar, Literal, NamedTuple
 
 WriteOutcome = Literal["none", "unknown"]
 
-#: Different tries that an error message lists: a client may have made dozens.
+#: Most different tries that an error message lists: a client may have made dozens.
 _TRIES_SHOWN = 6
 
 
@@ -24,7 +24,7 @@ class ItemError:
 
 
 class Asked(NamedTuple):
-    """One try of a client: the node's URL, and what came of it in a few words."""
+    """One try of a client: the node's URL, and the outcome in a few words."""
 
     node: str
     outcome: str
@@ -38,7 +38,7 @@ def _tries(asked: tuple[Asked, ...]) -> str:
 
 
 class QuorumVaultError(Exception):
-    """The base of every failure that is answered over HTTP, or told to an operator."""
+    """The base of every failure that is answered over HTTP, or shown to an operator."""
 
     #: True if sending the same request again, later or to another node, can help.
     retryable: ClassVar[bool] = False
@@ -60,11 +60,11 @@ class QuorumVaultError(Exception):
         return words
 
     def _render_traceback_(self) -> list[str]:
-        """What IPython, and so a notebook, shows of it: the way through this package says nothing to whoever reads a cell."""
+        """The traceback that IPython, and so a notebook, shows: frames of this package would not help its reader."""
         return [f"{type(self).__name__}: {self}"]
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Pickles the error whole, whatever its constructor takes, so that one raised in a pool's worker reaches the caller."""
+        """Pickle the whole error, whatever its constructor takes, so that an error in a pool's worker reaches the caller."""
         return _remade, (type(self), self.args, self.__dict__)
 
 
@@ -80,9 +80,9 @@ class RequestError(QuorumVaultError):
     status: ClassVar[int]
     code: ClassVar[str]
     title: ClassVar[str]
-    #: Seconds for ``Retry-After``, where the contract asks for that header.
+    #: Seconds for ``Retry-After``, if the contract asks for that header.
     retry_after: int | None = None
-    #: For writes that are refused or fail: whether some node may have stored something. Unknown is an outcome.
+    #: For writes that are refused or fail: whether any node may have stored something. Unknown is an outcome.
     outcome: WriteOutcome | None
 
     def __init__(self, detail: str, *, errors: tuple[ItemError, ...] = (), outcome: WriteOutcome | None = None) -> None:
@@ -169,7 +169,7 @@ class RateLimited(RequestError):
 
 
 class Internal(RequestError):
-    """A bug in this program: the answer to every exception that nobody foresaw."""
+    """A bug in this program: the answer to every unforeseen exception."""
 
     status, code, title = 500, "internal", "Something went wrong in this node"
 
@@ -181,7 +181,7 @@ class NoQuorum(RequestError):
 
 
 class Unreachable(NoQuorum):
-    """Raised by the client: no node gave any answer. Not in the contract's table, since nobody was there to send it."""
+    """Raised by the client: no node gave any answer. Not in the contract's table, because no node sends it."""
 
     title = "No node answered"
 
@@ -207,11 +207,11 @@ class ConfigError(QuorumVaultError):
 
 
 class Unavailable(ConfigError):
-    """Something around a node was not there in time: a secret, an address. Starting again may help: ends a node with exit 4."""
+    """Something that a node needs was not there in time: a secret, an address. A restart may help. Ends a node with exit 4."""
 
 
 class BadArgument(ConfigError):
-    """An argument of the client cannot be used. On the command line it is the option of that name."""
+    """An argument of the client cannot be used. On the command line, the argument is the option of that name."""
 
     def __init__(self, argument: str, expected: str) -> None:
         super().__init__(argument, "", expected)
@@ -222,23 +222,23 @@ class DirectoryInUse(ConfigError):
 
 
 class Refused(QuorumVaultError):
-    """A command does not do what it was asked for. The text says why, and what can be done instead."""
+    """A command refuses to do what it was asked for. The text says why, and what can be done instead."""
 
 
 class NotRunning(QuorumVaultError):
-    """Nobody answers at the administrative socket of a node."""
+    """No process answers at the administrative socket of a node."""
 
 
 class RunsElsewhere(QuorumVaultError):
-    """A peer speaks with another process under this node's name, which lives: two must not vote as one. Ends a node, exit 1."""
+    """A peer talks to another live process under this node's name: two must not vote as one. Ends a node with exit 1."""
 
 
 class DiskReplaced(QuorumVaultError):
-    """A peer's view lists another disk in the place of this node's: this disk must not vote again. The node ends with exit 1."""
+    """A peer's view lists another disk in this node's slot: this disk must not vote again. The node ends with exit 1."""
 
 
 class BackupDamaged(QuorumVaultError):
-    """A backup is damaged or incomplete: which one, where in it, and what is wrong there."""
+    """A backup is damaged or incomplete. The text says which backup, where in it, and what is wrong there."""
 
 
 class StorageFailed(QuorumVaultError):
@@ -246,25 +246,25 @@ class StorageFailed(QuorumVaultError):
 
 
 class StoreCorrupt(StorageFailed):
-    """The store holds something else than was written: the disk must be replaced and filled from the others' copies."""
+    """The store does not hold what was written: the disk must be replaced and filled from the other disks' copies."""
 
 
 class StoreMissing(StorageFailed):
-    """There is no store where the disk's identity says that there is one: whatever it acknowledged is lost with it."""
+    """The disk's identity names a store that does not exist: everything that the disk acknowledged is lost with it."""
 
 
 class NoRoom(StorageFailed):
-    """The store cannot be opened or written on a full disk. Nothing is lost by that, and the next start finds it as it was."""
+    """The store cannot be opened or written on a full disk. Nothing is lost; the next start finds the store as it was."""
 
 
 class UnexpectedAnswer(QuorumVaultError):
-    """Raised by the client: something answered that does not keep to the API, a proxy perhaps, or another service."""
+    """Raised by the client: the answer does not conform to the API. It may come from a proxy, or another service."""
 
 
 class TokensNotFound(QuorumVaultError):
-    """Raised by the client when asked to: some tokens have no value. ``indexes`` are their places, each occurrence one.
+    """Raised by the client on request: some tokens have no value. ``indexes`` are their places, one for each occurrence.
 
-    Of a table's ``column`` they are rows, counted from 0, and only the first few of ``count``.
+    For a table's ``column`` they are rows, counted from 0, and only the first few of ``count``.
     """
 
     def __init__(self, indexes: tuple[int, ...], asked_for: int, *, count: int | None = None, column: str | None = None) -> None:
@@ -286,19 +286,19 @@ class EpochMoved(QuorumVaultError):
 
 
 class IntegerTooLong(QuorumVaultError):
-    """Raised by the client: Python refuses to convert an integer of so many digits; its JSON text can still be had."""
+    """Raised by the client: Python refuses to convert an integer of so many digits. Its JSON text is still available."""
 
 
 class NotText(QuorumVaultError):
-    """Raised by a SQL function: the value is there, and it is no text."""
+    """Raised by a SQL function: the value exists, but is not text."""
 
 
 class ColumnError(QuorumVaultError):
-    """A column of a table that cannot be worked on: which one, what is wrong with it, what to do."""
+    """A column of a table cannot be processed. The text says which column, what is wrong with it, and what to do."""
 
 
 class InputError(QuorumVaultError):
-    """A file cannot be processed as it is: which file, which line, what is wrong there."""
+    """A file cannot be processed as it is. The text says which file, which line, and what is wrong there."""
 
     def __init__(self, source: str, line: int, problem: str) -> None:
         self.line = line

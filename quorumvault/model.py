@@ -1,4 +1,4 @@
-"""The nouns of the vault: owner and version. Frozen, comparable, and silent in a ``repr`` about what must not be seen.
+"""The basic types of the vault: owner and version. They are frozen and comparable, and their ``repr`` shows no secret.
 
 Rules kept here: owner isolation.
 """
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 OWNER_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
-#: An owner starts here; a register that was never written means this epoch.
+#: The epoch in which an owner starts; a register that was never written means this epoch.
 FIRST_EPOCH = 1
 #: Epochs are stored as u32, and ten decimal digits keep a token within 64 characters.
 MAX_EPOCH = 2**32 - 1
@@ -18,9 +18,9 @@ MAX_EPOCH = 2**32 - 1
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """Whose tokens these are. Comes from authentication and from nowhere else.
+    """The tenant that tokens belong to. An owner comes only from authentication.
 
-    ``id`` is 16 bytes, a function of the name alone: it is part of every record key, and fixed length keeps keys unambiguous.
+    ``id`` is 16 bytes, a function of the name alone. It is part of every record key; its fixed length keeps keys unambiguous.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Owner:
 class Version(NamedTuple):
     """The version of a record: a hybrid logical clock (48 bits of milliseconds, 16 of counter) and the coordinator's node number.
 
-    Ordered; the lower one is the first writer. It never decides which value a token has.
+    Versions are ordered; the lower version is the first writer's. A version never decides which value a token has.
     """
 
     clock: int
@@ -45,10 +45,10 @@ class Version(NamedTuple):
 
 NODE_NAMES = ("n1", "n2", "n3")
 REPLICAS = len(NODE_NAMES)
-#: Replicas that have to agree. Any two quorums share a replica, since 2 + 2 > 3.
+#: The number of replicas that must agree. Any two quorums share a replica, since 2 + 2 > 3.
 QUORUM = 2
 
 
 def node_number(name: str) -> int:
-    """1 for n1, and so on: the form in which a node's name is kept in a version."""
+    """1 for n1, and so on: the form of a node's name in a version."""
     return NODE_NAMES.index(name) + 1

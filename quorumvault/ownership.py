@@ -1,10 +1,10 @@
 """Owners and modes of the files that a command makes or replaces.
 
-A file that takes another's place has its owner and its mode, whoever runs the command: a node that runs as a user of its own goes
-on reading it. What root makes in the folder of somebody else, for that folder's node, belongs to whom the folder belongs to.
+A file that replaces another gets that file's owner and mode, whoever runs the command, so that a node that runs as its own user
+can still read it. Files that root makes in another user's folder, for that folder's node, belong to the folder's owner.
 
-Folders are shared: in /tmp another user may put a link, or a file, where this process is about to write. So links are followed
-only if this user or root made them, and owners are changed through descriptors, of files that have one name.
+Folders may be shared: in /tmp another user may put a link, or a file, where this process is about to write. So links are followed
+only if this user or root made them, and owners are changed only through descriptors, and only of files with a single name.
 """
 
 import contextlib
@@ -20,10 +20,10 @@ from quorumvault.errors import ConfigError
 
 ROOT: Final = 0
 _GROUP, _OTHERS = stat.S_IRWXG, stat.S_IRWXG | stat.S_IRWXO
-#: Opens a folder that is no link, without a right to read it: those above one's own may be for passing through alone.
+#: Opens a folder that is not a link, without the right to read it: parent folders may grant only the right to pass through.
 _FOLDER: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _ACCESS_LIST: Final = "system.posix_acl_access"
-#: Links that are followed in one path, as many as Linux follows (path_resolution(7)).
+#: Most links that are followed in one path, as in Linux (path_resolution(7)).
 _MOST_LINKS: Final = 40
 
 
@@ -36,10 +36,10 @@ def user_name(uid: int) -> str:
 
 
 def is_open_to_others(found: os.stat_result) -> bool:
-    """True if others than its owner may get at a file.
+    """True if users other than its owner may access a file.
 
-    One of root's may be read by a group other than root's: so a node under a user of its own is given a secret that it cannot
-    change, and so Kubernetes mounts one (``fsGroup``). PostgreSQL has the same rule.
+    A group other than root's may read a file of root's: this gives a node that runs as its own user a secret that it cannot
+    change, and Kubernetes mounts secrets this way (``fsGroup``). PostgreSQL has the same rule.
     """
     is_given = found.st_uid == ROOT and (found.st_gid != ROOT or os.geteuid() != ROOT)
     return bool(found.st_mode & _OTHERS & ~(stat.S_IRGRP if is_given else 0))
@@ -47,9 +47,9 @@ def is_open_to_others(found: os.stat_result) -> bool:
 
 @contextlib.contextmanager
 def umask(mask: int) -> Iterator[int]:
-    """The process makes files with this mask until the block ends. Yields the mask that it had.
+    """Set the process's file mode mask until the block ends. Yields the previous mask.
 
-    It is the process's: for commands, not for what runs beside other threads' work.
+    The mask applies to the whole process: use this in commands, not beside the work of other threads.
     """
     before = os.umask(mask)
     try:
@@ -59,10 +59,10 @@ def umask(mask: int) -> Iterator[int]:
 
 
 def reach(source: Path | int, group: int) -> int:
-    """The widest mode for a file of this group that is made out of ``source``, a path or a descriptor.
+    """The widest mode for a file of this group that is made from ``source``, a path or a descriptor.
 
-    A group that is not the source's gets nothing. If the source has an access list, its mode's bits for the group are the most
-    that anybody in the list has, and not what the group has: it gets nothing either.
+    A group other than the source's gets no rights. If the source has an access list, the group bits of its mode are the most that
+    anyone in the list has, and not the rights of the group: then the group gets no rights either.
     """
     found = os.stat(source)
     is_its = found.st_gid == group and _access_list(source) is None
@@ -70,13 +70,13 @@ def reach(source: Path | int, group: int) -> int:
 
 
 def group_of_new(folder: Path) -> int:
-    """Return the group that a file gets which this process makes in a folder."""
+    """Return the group of the files that this process makes in a folder."""
     found = folder.stat()
     return found.st_gid if found.st_mode & stat.S_ISGID else os.getegid()
 
 
 def _access_list(file: Path | int, *, follow: bool = True) -> bytes | None:
-    """The POSIX access list of a file as the kernel writes it. None: there is none but what the mode says."""
+    """The POSIX access list of a file, as the kernel writes it; None if there is none besides the mode."""
     try:
         return os.getxattr(file, _ACCESS_LIST, follow_symlinks=follow)
     except OSError as error:
@@ -86,16 +86,16 @@ def _access_list(file: Path | int, *, follow: bool = True) -> bytes | None:
 
 
 def set_mode(descriptor: int, mode: int) -> None:
-    """Gives an open new file a mode, and takes the access list from it that folders may have for what is made in them."""
+    """Set the mode of an open new file, and remove the access list that it may have inherited from its folder."""
     with contextlib.suppress(OSError):  # there is none
         os.removexattr(descriptor, _ACCESS_LIST)
     os.fchmod(descriptor, mode)
 
 
 def followed(path: Path) -> Path:
-    """Return where ``path`` leads: absolute, without links; the last parts need not be there.
+    """Return the absolute path, without links, to which ``path`` leads; its last parts need not exist.
 
-    Raises ConfigError for a link of another user's: it leads wherever that user wants this file to be.
+    Raises ConfigError for another user's link: that user would decide where this file goes.
     """
     ahead = list(reversed(path.absolute().parts))
     found, links = Path(ahead.pop()), 0
@@ -118,9 +118,9 @@ def followed(path: Path) -> Path:
 
 @contextlib.contextmanager
 def opened_folder(path: Path) -> Iterator[int]:
-    """A descriptor of a folder, by a path that has no link in it (``followed``). It stays that folder, whoever moves it.
+    """A descriptor of a folder, by a path without links (``followed``). It refers to the same folder even if that is moved.
 
-    It is good for names in the folder, not for reading or syncing it. Raises ConfigError for a link that was put there since.
+    It can be used for names in the folder, not to read or sync it. Raises ConfigError for a link that was put there since.
     """
     descriptor = os.open(path.anchor, _FOLDER)
     try:
@@ -137,7 +137,7 @@ def opened_folder(path: Path) -> Iterator[int]:
 
 
 def _link_target(path: Path) -> str | None:
-    """None if it is no link, or not there."""
+    """The target of a link; None if the path is not a link, or does not exist."""
     try:
         found = path.lstat()
         if not stat.S_ISLNK(found.st_mode):
@@ -151,10 +151,10 @@ def _link_target(path: Path) -> str | None:
 
 
 def require_replaceable(path: Path) -> None:
-    """Check that a new file can take the place of one at ``path``, if it is there, and keep its owner. No links are followed.
+    """Check that a new file can replace the file at ``path``, if there is one, and keep its owner. No links are followed.
 
-    Raises ConfigError for a file of another user's, unless root asks: the owner could not read the new one. Raises it for
-    root too if somebody else put the file into a folder where everybody can: that user would own the values.
+    Raises ConfigError for another user's file, unless root runs this: the owner could not read the new file. Raises it for root
+    too if another user put the file into a folder that everyone can write: that user would own the values.
     """
     require_not_planted(path)
     try:
@@ -171,7 +171,7 @@ def require_replaceable(path: Path) -> None:
 
 
 def require_not_planted(path: Path) -> None:
-    """Raises ConfigError for a file that somebody else has put into a folder where everybody can: what is written is theirs."""
+    """Raises ConfigError for a file that another user put into a folder that everyone can write: that user would own the data."""
     try:
         found, folder = path.lstat(), path.parent.stat()
     except FileNotFoundError:
@@ -182,10 +182,10 @@ def require_not_planted(path: Path) -> None:
 
 
 def take_after(descriptor: int, path: Path, before: os.stat_result, widest: int = 0o777) -> None:
-    """Gives an open new file the owner, mode and access list of ``before``, the file at ``path`` whose place it is to take.
+    """Give an open new file the owner, mode and access list of ``before``, the file at ``path`` that it will replace.
 
-    ``widest`` is a mode beyond which nobody else gets at it: for an access list, beyond which nobody in it does. Raises
-    ConfigError if the owner cannot be kept.
+    ``widest`` is the widest mode that others get; it also bounds everyone in an access list. Raises ConfigError if the owner
+    cannot be kept.
     """
     made, mode = os.fstat(descriptor), stat.S_IMODE(before.st_mode) & widest
     owner = (before.st_uid, before.st_gid)
@@ -205,9 +205,9 @@ def take_after(descriptor: int, path: Path, before: os.stat_result, widest: int 
 
 
 def belong_to(descriptor: int, owner: os.stat_result) -> None:
-    """Gives an open file or folder to ``owner``'s owner, if root runs this and has made it.
+    """Give an open file or folder to ``owner``'s owner, if root runs this and has made it.
 
-    A file with two names may be one of root's that somebody has linked to: it is left alone.
+    A file with two names may be a file of root's that another user has linked to, so it is left alone.
     """
     found = os.fstat(descriptor)
     is_ours = stat.S_ISDIR(found.st_mode) or (stat.S_ISREG(found.st_mode) and found.st_nlink == 1)
@@ -216,9 +216,9 @@ def belong_to(descriptor: int, owner: os.stat_result) -> None:
 
 
 def hand_over(folder: Path, owner: os.stat_result | None = None) -> None:
-    """Gives what root has made in ``folder``, and that itself, to ``owner``'s owner; None: to that of the folder.
+    """Give ``folder``, and everything that root has made in it, to ``owner``'s owner; if None, to the folder's owner.
 
-    The folder comes last, so nobody is in it before. No link is followed.
+    The folder is given away last, so that no one can enter it before. No link is followed.
     """
     folder = folder.resolve()
     heir = folder.stat() if owner is None else owner
@@ -249,9 +249,9 @@ def _file(name: str, folder: int) -> Iterator[int | None]:
 
 
 def make_folder(path: Path) -> None:
-    """Makes a folder if it is not there, and those above it that are missing. In none of the new ones may others make files.
+    """Make a folder, and its missing parents, if they do not exist. Other users may not make files in the new folders.
 
-    If root makes it, each belongs to whom the one above it belongs to.
+    If root makes them, each new folder belongs to the owner of its parent.
     """
     missing = [each for each in (path, *path.parents) if not each.exists()]
     for each in reversed(missing):

@@ -1,5 +1,5 @@
-"""Where nodes are reached and where they listen: HOST:PORT texts of cluster.yaml into addresses that do not clash, and the
-addresses that a new cluster is given."""
+"""The addresses at which nodes are reached and listen: parses the HOST:PORT texts of cluster.yaml, checks that they do not clash,
+and plans the addresses of a new cluster."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -16,18 +16,18 @@ from quorumvault.model import NODE_NAMES
 _HOST_PORT = re.compile(r"(?:(?P<bare>[A-Za-z0-9._-]+)|\[(?P<bracketed>[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*)\]):(?P<port>[0-9]{1,9})")
 _HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9-]{1,63}(?<!-))*")
 
-#: Peer ports are this far above API ports, which leaves room for a few of either.
+#: The distance of peer ports above API ports, which leaves room for a few of either.
 PEER_OFFSET = 10
 #: The ports that a cluster on one host takes, from its base port on: three for the API, three between nodes.
 PORT_OFFSETS = tuple(first + number for first in (0, PEER_OFFSET) for number in range(len(NODE_NAMES)))
-#: So that the last peer port is one.
+#: The largest base port at which the last peer port is still a valid port.
 MAX_BASE_PORT = 65_535 - PORT_OFFSETS[-1]
 
 HostPort = Annotated[str, msgspec.Meta(description="HOST:PORT")]
 
 
 class NodeAddress(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The addresses of one node in cluster.yaml, as HOST:PORT: where it is reached, and where it listens if that differs."""
+    """The addresses of one node in cluster.yaml, as HOST:PORT: where it is reached, and where it listens, if that differs."""
 
     api: HostPort
     peer: HostPort
@@ -48,7 +48,7 @@ WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 - compared with, never bound
 
 
 def is_loopback(address: Address) -> bool:
-    """True if nobody but this machine reaches it."""
+    """True if only this machine can reach the address."""
     try:
         return ip_address(address.host).is_loopback
     except ValueError:
@@ -109,7 +109,7 @@ def _check_distinct(file: Path, nodes: Mapping[str, Endpoints]) -> None:
 
 
 def parse_address(where: Path, key: str, text: str) -> Address:
-    """HOST:PORT, an IPv6 host in brackets. Raises ConfigError."""
+    """Parse HOST:PORT, with an IPv6 host in brackets. Raises ConfigError."""
     match = _HOST_PORT.fullmatch(text)
     if match is None:
         raise ConfigError(where, key, "expected HOST:PORT, as in 127.0.0.1:8700 or [::1]:8700")
@@ -120,9 +120,9 @@ def parse_address(where: Path, key: str, text: str) -> Address:
 
 
 def plan_nodes(hosts: Sequence[str], base_port: int) -> dict[str, Endpoints]:
-    """Addresses of the three nodes on one host, with ports of their own, or on three hosts with the same ports.
+    """The addresses of three nodes: on one host, each with its own ports, or on three hosts, with the same ports.
 
-    ValueError says what is wrong with the hosts or the port.
+    Raises ValueError, which says what is wrong with the hosts or the port.
     """
     for host in hosts:
         check_host(host)
@@ -143,7 +143,7 @@ def _at(host: str, port: int) -> Endpoints:
 
 
 def check_host(host: str) -> None:
-    """ValueError for what is neither an address of one machine nor a name."""
+    """Raises ValueError unless ``host`` is a name, or an address of one machine."""
     if host in WILDCARDS:
         raise ValueError(f"{host} is no address that others can reach; name the host, and set listen_api in cluster.yaml")
     if ":" in host:

@@ -10,13 +10,13 @@
         allow: [tokenize, detokenize]
         note: nightly load
         created: '2025-03-01T09:00:00+00:00'
-        expires: '2025-05-30T09:00:00Z'    if it has an end: from then on it is as good as unknown, by each node's own clock
+        expires: '2025-05-30T09:00:00Z'    if the key expires: from then on it counts as unknown, by each node's own clock
         successor: mb4x2kqa  the key that replaces it, once it was rotated
-        revoked: …           present once the key is revoked: the same, for ever, whatever becomes of this file
-        rate: 50             requests a second; without it, no limit of its own
+        revoked: …           present once the key is revoked: it counts as unknown for ever, whatever happens to this file
+        rate: 50             requests a second; without it, the key has no limit of its own
         values_per_second: 1000, values_per_day: 100000    values asked about; likewise
 
-SHA-256 without salt or stretching is right here: a secret of 160 random bits cannot be guessed, so nothing is gained by slowness.
+SHA-256 without salt or stretching is right here: a secret of 160 random bits cannot be guessed, so a slow hash gains nothing.
 
 Rules kept here: keys end.
 """
@@ -41,19 +41,19 @@ from quorumvault.model import Owner
 Permission = Literal["tokenize", "detokenize", "rotate", "derive"]
 PERMISSIONS: tuple[Permission, ...] = get_args(Permission)
 DEFAULT_ALLOW: tuple[Permission, ...] = ("tokenize", "detokenize")
-#: Of the keys that a new cluster begins with. Not ``derive``: who may derive can try every value that there could be.
+#: The permissions of a new cluster's first keys. Not ``derive``: a caller who may derive can try every possible value.
 FIRST_ALLOW: tuple[Permission, ...] = (*DEFAULT_ALLOW, "rotate")
 
 _KEY = re.compile(r"qvk_([a-z2-7]{1,32})_[a-z2-7]{26,64}")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _ID = r"\A[a-z2-7]{1,32}\Z"
 _A_TIME = "a time with its offset from UTC, as quoted text: '2025-05-30T09:00:00Z'"
-#: What the hash of a key that is not there is compared with; no text is known that hashes to it.
+#: The hash to compare with if there is no such key. No text is known that hashes to it.
 _NO_DIGEST = bytes(32)
 
 
 class Rates(NamedTuple):
-    """Limits of a key at each node; None: no limit of its own."""
+    """The limits of a key at each node; None: the key has no limit of its own."""
 
     requests_per_second: float | None = None
     values_per_second: float | None = None
@@ -69,7 +69,7 @@ NO_LIMIT = Rates()
 
 
 class KeyEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One key, as the file has it."""
+    """One key, as it is in the file."""
 
     id: Annotated[str, Meta(pattern=_ID, description="1 to 32 characters out of a-z 2-7")]
     owner: str
@@ -98,19 +98,19 @@ class KeyFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """A key that is in force: what a request that presents it is allowed."""
+    """A key in force, and the rights of a request that presents it."""
 
     id: str
     owner: Owner
     allow: frozenset[Permission]
     rates: Rates
     digest: bytes = field(repr=False)
-    #: When it ends, in seconds since 1970; None: never.
+    #: When the key expires, in seconds since 1970; None: never.
     expires: float | None = None
 
 
 class KeyTable:
-    """The keys in force; never changed, replaced as a whole when the file is read again."""
+    """The keys in force. A table never changes; it is replaced as a whole when the file is read again."""
 
     __slots__ = ("_keys", "fingerprint", "owners", "revoked")
 
@@ -119,20 +119,20 @@ class KeyTable:
         #: The ids of the keys that the file calls revoked.
         self.revoked = frozenset(revoked)
         self._keys = {key.id: key for key in keys}
-        #: 64 bits over what the file means: order, notes, dates and revoked keys make no difference.
+        #: 64 bits over the file's meaning: order, notes, dates and revoked keys make no difference.
         self.fingerprint = _fingerprint(self.owners, self._keys.values())
 
     def by_id(self) -> Mapping[str, ApiKey]:
         return self._keys
 
     def without(self, revoked: Collection[str]) -> "KeyTable":
-        """The same without the keys that have these ids."""
+        """The same table without the keys that have these ids."""
         return KeyTable(self.owners, [key for key in self._keys.values() if key.id not in revoked], self.revoked)
 
     def authenticate(self, text: str, now: float) -> ApiKey | None:
-        """The key with this text that has not ended by ``now``, in seconds since 1970.
+        """The key with this text, if it has not expired by ``now``, in seconds since 1970; else None.
 
-        One hash and one comparison, whatever the text is: known, unknown, malformed or empty.
+        Takes one hash and one comparison, whatever the text is: known, unknown, malformed or empty.
         """
         match = _KEY.fullmatch(text)
         key = self._keys.get(match[1]) if match else None
@@ -141,7 +141,7 @@ class KeyTable:
         return key if same and key is not None and (key.expires is None or now < key.expires) else None
 
     def has(self, key: ApiKey, now: float) -> bool:
-        """True if a key that was authenticated before is in force still, with whatever rights and end by now."""
+        """True if a key that was authenticated before is still in force, even if its rights or its expiry have changed."""
         mine = self._keys.get(key.id)
         return mine is not None and mine.digest == key.digest and (mine.expires is None or now < mine.expires)
 
@@ -152,7 +152,7 @@ def _fingerprint(owners: Iterable[Owner], keys: Iterable[ApiKey]) -> str:
 
 
 def _meaning_of(key: ApiKey) -> tuple[object, ...]:
-    """The rates in values and the end only if there are any: releases that know of none have to come to the same fingerprint."""
+    """The meaning of a key. Value rates and expiry count only if set, so that older releases get the same fingerprint."""
     numbers = [-1.0 if rate is None else rate for rate in key.rates]
     ends = () if key.expires is None else ("expires", key.expires)
     return key.id, key.owner.name, key.digest, sorted(key.allow), *(numbers if any(key.rates[1:]) else numbers[:1]), *ends
@@ -172,12 +172,12 @@ def _in_force(entry: KeyEntry) -> ApiKey:
 
 
 def read_keyfile(path: Path) -> KeyFile:
-    """The file, revoked keys too, and checked as a whole. Raises ConfigError naming the file and the key in it."""
+    """The whole file, including revoked keys, checked. Raises ConfigError naming the file and the key in it."""
     return checked(path, load_yaml(path))
 
 
 def checked(path: Path, data: object) -> KeyFile:
-    """What the file says, if it is in order as a whole. Raises ConfigError naming the key in it."""
+    """The content of the file, if all of it is valid. Raises ConfigError naming the key in it."""
     outline = build(path, "", data, _Outline)
     keys = [build(path, f"keys[{index}]", entry, KeyEntry) for index, entry in enumerate(outline.keys)]
     file = KeyFile(outline.owners, keys)
@@ -187,7 +187,7 @@ def checked(path: Path, data: object) -> KeyFile:
 
 
 class _Outline(msgspec.Struct, forbid_unknown_fields=True):
-    """The file before its keys are looked at one by one, so that an error can say which one it is."""
+    """The file before its keys are checked one by one, so that an error can name the key."""
 
     owners: list[str]
     keys: list[object]
@@ -213,6 +213,6 @@ def _check_keys(path: Path, file: KeyFile) -> None:
             raise ConfigError(path, f"{where}.owner", f"expected one of the owners listed above, not {entry.owner!r}")
         if not entry.allow or len(set(entry.allow)) < len(entry.allow):
             raise ConfigError(path, f"{where}.allow", f"expected one or more of {', '.join(PERMISSIONS)}, each once")
-        if _SURROGATE.search(entry.note):  # of an argument that is not UTF-8
+        if _SURROGATE.search(entry.note):  # from an argument that is not UTF-8
             raise ConfigError(path, f"{where}.note", "expected text in UTF-8")
         ids.add(entry.id)

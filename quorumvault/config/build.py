@@ -1,4 +1,4 @@
-"""What was read from YAML, as frozen records. An unknown key or a bad value is a ConfigError: file, key, what was expected."""
+"""Turns data read from YAML into frozen records. An unknown key or a bad value is a ConfigError: file, key, what was expected."""
 
 import difflib
 import typing
@@ -14,7 +14,7 @@ from quorumvault.errors import ConfigError
 def build(where: Path, key: str, data: object, kind: Any) -> Any:
     """``data`` as ``kind``: a Struct, a dict of them, or a type that msgspec converts to. Raises ConfigError naming the key.
 
-    msgspec alone would say `$.nodes[...]` for any node and would not suggest the key that was meant.
+    msgspec alone would say `$.nodes[...]` for every node, and would not suggest the intended key.
     """
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
         return _build_struct(where, key, data, kind)

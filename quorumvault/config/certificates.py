@@ -1,12 +1,12 @@
-"""TLS of one node: its certificates and CAs read from files, checked, and made into what connections are secured with.
+"""TLS of one node: reads its certificates and CAs from files, checks them, and makes the credentials of its connections.
 
-Read at start and again at each reload; a Credentials never changes, and connections that are open keep theirs.
+The files are read at start and again at each reload. A Credentials never changes, and open connections keep theirs.
 
-    peers   TLS 1.3 alone, both sides with a certificate. Names are checked by the connection (server/peers/connection.py)
+    peers   TLS 1.3 only, both sides with a certificate. The connection checks names (server/peers/connection.py)
     api     TLS 1.2 or 1.3; clients need a certificate only if api.client_ca is set
 
-Keys are read once, from files that nobody else can read, and OpenSSL gets what was read, by a file in memory: no other file can
-be put in its place between the look at its mode and its use.
+Keys are read once, from files that no other user can read. OpenSSL gets these bytes through a file in memory, so no other file
+can be swapped in between the check of its mode and its use.
 
 Rules kept here: a node is whom its certificate names.
 """
@@ -30,16 +30,16 @@ from quorumvault.config.secrets import read_private
 from quorumvault.crypto.x509 import Unnamed, node_named, uris_of
 from quorumvault.errors import ConfigError
 
-#: Of a file of certificates. A list of 10,000 revoked ones takes 600 KB.
+#: Most bytes of a file of certificates. A list of 10,000 revoked ones takes 600 KB.
 _MOST_BYTES: Final = 1 << 20
-#: From then on a warning: long enough for whoever has to ask an organisation's CA. Its lists are often for a week.
+#: Days before expiry from which on there is a warning: long enough to ask an organisation's CA. Its lists often last a week.
 WARN_DAYS: Final = 30
 _WARN_DAYS_LIST: Final = 2
 
-#: SSL_OP_NO_TX_ and _NO_RX_CERTIFICATE_COMPRESSION, which ssl has no names for and OpenSSL knows from 3.2 on: bytes that are
-#: counted before the other end has proved itself would else become others, and more.
+#: SSL_OP_NO_TX_ and _NO_RX_CERTIFICATE_COMPRESSION, which ssl does not name and OpenSSL knows from 3.2 on: otherwise the bytes
+#: that are counted before the other end has proved itself could expand to more.
 _NO_COMPRESSED_CERTIFICATES: Final = 1 << 32 | 1 << 33
-#: X509_V_FLAG_NO_CHECK_TIME, which ssl has no name for.
+#: X509_V_FLAG_NO_CHECK_TIME, which ssl does not name.
 _NO_CHECK_TIME: Final = 0x200000
 
 _Lists = list[x509.CertificateRevocationList]
@@ -47,8 +47,8 @@ _Lists = list[x509.CertificateRevocationList]
 
 @dataclass(frozen=True, slots=True)
 class PeerCredentials:
-    """For connections between nodes: either end; when this node's certificate ends, and its serial number; those serial numbers
-    that are taken no more, and when their list ends; and the CAs, in DER."""
+    """For connections between nodes: the contexts of both ends; this node's certificate's expiry and serial number; the revoked
+    serial numbers, and the expiry of their list; and the CAs, in DER."""
 
     listening: ssl.SSLContext = field(repr=False)
     dialling: ssl.SSLContext = field(repr=False)
@@ -70,24 +70,24 @@ class ApiCredentials:
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """``api`` is None for plain HTTP; ``exposed``: although others than this machine reach it."""
+    """``api`` is None for plain HTTP; ``exposed``: other machines can reach the plain HTTP."""
 
     peers: PeerCredentials
     api: ApiCredentials | None
     exposed: bool = False
 
     def ends(self) -> dict[str, datetime]:
-        """When each certificate of this node ends, by its use; and the list of revoked ones, without which it takes no peer."""
+        """The expiry of each of this node's certificates, by use; and of the revoked list, without which it accepts no peer."""
         ends = {"peers": self.peers.ends} | ({} if self.api is None else {"api": self.api.ends})
         return ends | ({} if self.peers.list_ends is None else {"revoked": self.peers.list_ends})
 
     @property
     def scheme(self) -> str:
-        """Of the API's URL."""
+        """The scheme of the API's URL."""
         return "http" if self.api is None else "https"
 
     def problems(self, now: datetime) -> Iterator[str]:
-        """Words for /health: certificates that end soon or have ended, and an API that tells values to who listens in."""
+        """Problems for /health: certificates that expire soon or have expired, and an API without encryption."""
         for use, ends in self.ends().items():
             left = ends - now
             if left.total_seconds() <= 0:
@@ -100,11 +100,11 @@ class Credentials:
             yield "the API is plain HTTP on an address that others reach: API keys and values cross the network in clear"
 
     def expired(self, now: datetime) -> dict[str, datetime]:
-        """What has ended, by its key in cluster.yaml, and when."""
+        """Everything that has expired, by its key in cluster.yaml, and when."""
         return {_USES[use].key: ends for use, ends in self.ends().items() if ends <= now}
 
     def not_yet(self, now: datetime) -> dict[str, datetime]:
-        """What is not valid yet, likewise, and from when on it is."""
+        """Everything that is not valid yet, by its key in cluster.yaml, and from when on it is valid."""
         begins = {"peers": self.peers.begins} | ({} if self.api is None else {"api": self.api.begins})
         begins |= {} if self.peers.list_begins is None else {"revoked": self.peers.list_begins}
         return {_USES[use].key: begin for use, begin in begins.items() if begin > now}
@@ -124,7 +124,7 @@ _USES: Final = {
 
 
 class Unusable(Exception):
-    """A file of TLS that cannot be used: what was expected. ``part``: its key in cluster.yaml, without ``peers`` or ``api``."""
+    """A TLS file cannot be used; says what was expected. ``part``: its key in cluster.yaml, without ``peers`` or ``api``."""
 
     def __init__(self, part: str, expected: str) -> None:
         super().__init__(expected)
@@ -136,11 +136,11 @@ def peer_credentials(own: bytes, authorities: bytes, revoked: bytes | None) -> P
     certificate = _first(own)
     lists = None if revoked is None else _lists(revoked)
     listening = _peer_context(ssl.PROTOCOL_TLS_SERVER, own, authorities, lists)
-    # Who resumes a session is not asked for its certificate again, which may have been revoked.
+    # A peer that resumes a session would not be asked for its certificate again, which may have been revoked.
     listening.num_tickets = 0
     dialling = _peer_context(ssl.PROTOCOL_TLS_CLIENT, own, authorities, lists)
     gone = frozenset(entry.serial_number for one in lists or () for entry in one)
-    # By our own parser: OpenSSL trusts certificates that sign themselves, and lists none of them that says of itself it is no CA.
+    # Parsed here: OpenSSL trusts every self-signed certificate, but does not list those that say that they are not a CA.
     trusted = frozenset(ca.public_bytes(Encoding.DER) for ca in _parsed("ca", authorities, _CAS))
     return PeerCredentials(
         listening,
@@ -165,7 +165,7 @@ def _peer_context(side: int, own: bytes, authorities: bytes, lists: _Lists | Non
     _trust(context, "ca", authorities)
     if lists is not None:
         try:
-            # Written anew: OpenSSL would trust a certificate in this file as a CA.
+            # Encoded again from the lists only, because OpenSSL would trust a certificate in this file as a CA.
             with _in_memory(b"".join(one.public_bytes(Encoding.PEM) for one in lists)) as file:
                 context.load_verify_locations(cafile=file)
         except (ssl.SSLError, ValueError):
@@ -175,10 +175,10 @@ def _peer_context(side: int, own: bytes, authorities: bytes, lists: _Lists | Non
 
 
 def api_credentials(own: bytes, client_authorities: bytes | None) -> ApiCredentials:
-    """Make what the API is secured with, likewise. Raises Unusable."""
+    """Make the credentials of the API, from PEM likewise. Raises Unusable."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    # One handshake for a connection: a client could else ask for another one, again and again.
+    # One handshake for each connection: otherwise a client could ask for another, again and again.
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION | _NO_COMPRESSED_CERTIFICATES
     context.set_alpn_protocols(["http/1.1"])
     _show(context, own)
@@ -190,9 +190,9 @@ def api_credentials(own: bytes, client_authorities: bytes | None) -> ApiCredenti
 
 
 def _check_own(own: bytes, authorities: bytes) -> None:
-    """Raises Unusable if a peer with the same CAs would refuse this certificate, at either end; dates and lists are left out.
+    """Raises Unusable if a peer with the same CAs would refuse this certificate, at either end. Dates and lists are not checked.
 
-    By a handshake of the node with itself: nothing else judges a chain exactly as the peers' OpenSSL does.
+    The check is a handshake of the node with itself, since nothing else judges a chain exactly as the peers' OpenSSL does.
     """
     dialling = _peer_context(ssl.PROTOCOL_TLS_CLIENT, own, authorities, None)
     listening = _peer_context(ssl.PROTOCOL_TLS_SERVER, own, authorities, None)
@@ -200,7 +200,7 @@ def _check_own(own: bytes, authorities: bytes) -> None:
     listening.verify_flags |= _NO_CHECK_TIME
     there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
     ends = dialling.wrap_bio(back, there), listening.wrap_bio(there, back, server_side=True)
-    for end in ends * 2:  # hello; answer; the dialler's certificate; what the listener says of it
+    for end in ends * 2:  # hello; answer; the dialler's certificate; the listener's verdict on it
         try:
             end.do_handshake()
         except ssl.SSLWantReadError:
@@ -211,7 +211,7 @@ def _check_own(own: bytes, authorities: bytes) -> None:
 
 
 def load_credentials(cluster: Cluster, node: str) -> Credentials:
-    """Read what this node secures its connections with. Raises ConfigError, with no text of a key."""
+    """Read the credentials of this node's connections. Raises ConfigError, whose text has no part of a key."""
     files = _Files(cluster, dict(cluster.tls_files(node)))
     peers = _load_peers(cluster, node, files)
     if "api.certificate" in files.paths:
@@ -247,13 +247,13 @@ def _load_peers(cluster: Cluster, node: str, files: "_Files") -> PeerCredentials
 
 @dataclass(frozen=True, slots=True)
 class _Files:
-    """Files of TLS by their keys in cluster.yaml, and the words for those that cannot be used."""
+    """TLS files by their keys in cluster.yaml, and the messages for files that cannot be used."""
 
     cluster: Cluster
     paths: Mapping[str, Path]
 
     def read(self, key: str) -> bytes | None:
-        """None if the key is not set. Raises ConfigError."""
+        """The content of the file; None if the key is not set. Raises ConfigError."""
         if key not in self.paths:
             return None
         try:
@@ -292,7 +292,7 @@ def _first(pem: bytes) -> x509.Certificate:
 
 
 def _parsed(part: str, pem: bytes, expected: str) -> list[x509.Certificate]:
-    """At least one. Raises Unusable."""
+    """Parse at least one certificate. Raises Unusable."""
     try:
         return x509.load_pem_x509_certificates(pem)
     except ValueError:
@@ -303,7 +303,7 @@ def _show(context: ssl.SSLContext, own: bytes) -> None:
     try:
         with _in_memory(own) as file:
             context.load_cert_chain(file, password=_no_password)
-    except (ssl.SSLError, ValueError):  # whose words could name the file in memory, and no other
+    except (ssl.SSLError, ValueError):  # its message could only name the file in memory
         raise Unusable("certificate", "a certificate and its own private key, not encrypted, in PEM") from None
 
 
@@ -324,7 +324,7 @@ END_OF_LIST: Final = b"-----END X509 CRL-----"
 
 
 def _lists(revoked: bytes) -> _Lists:
-    """The lists in a file that has nothing else. Raises Unusable."""
+    """The lists in a file, which may have nothing else. Raises Unusable."""
     *pieces, rest = (piece.strip() for piece in revoked.split(END_OF_LIST))
     if not pieces or rest or not all(piece.startswith(_BEGIN_OF_LIST) for piece in pieces):
         raise Unusable("revoked", _LIST)
@@ -336,7 +336,7 @@ def _lists(revoked: bytes) -> _Lists:
 
 @contextmanager
 def _in_memory(content: bytes) -> Iterator[str]:
-    """A file in memory, for functions of OpenSSL that take nothing but names."""
+    """A file in memory, for OpenSSL functions that accept only file names."""
     descriptor = os.memfd_create("quorumvault", os.MFD_CLOEXEC)
     try:
         with open(descriptor, "wb", closefd=False) as file:

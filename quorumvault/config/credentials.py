@@ -1,7 +1,7 @@
 """The credential directory: files that a service manager gives to one process alone (systemd: ``LoadCredential=``).
 
-A path in cluster.yaml that begins with ``{credentials}/`` is of a file in it. systemd decrypts, keeps them in memory that is not
-swapped, and names the directory in an environment variable.
+A path in cluster.yaml that begins with ``{credentials}/`` names a file in this directory. systemd decrypts the files, keeps them
+in memory that is not swapped, and names the directory in an environment variable.
 """
 
 import os
@@ -16,7 +16,7 @@ VARIABLE: Final = "CREDENTIALS_DIRECTORY"
 
 
 def is_credential(file: str) -> bool:
-    """True for a path that is of a host's own credential directory, so that it is not carried from one host to another."""
+    """True for a path in a host's own credential directory, which is not carried from one host to another."""
     return file.startswith(f"{PLACE}/")
 
 

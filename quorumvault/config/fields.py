@@ -8,9 +8,9 @@ from quorumvault.formats.yaml import load_yaml
 
 
 def load_fields(path: Path) -> FieldSet:
-    """Reads fields.yaml. Raises ConfigError, also for an empty list.
+    """Read fields.yaml. Raises ConfigError, also for an empty list.
 
-    A vault that replaces nothing would give records back as they are, and say that all went well.
+    A vault without fields would return records unchanged, and report success.
     """
     content = load_yaml(path)
     if not isinstance(content, dict):

@@ -1,4 +1,4 @@
-"""Changes of the file of API keys: keys are created, rotated, revoked. One process at a time, and the file is replaced whole.
+"""Changes the file of API keys: creates, rotates and revokes keys. One process at a time; the file is replaced as a whole.
 
 Rules kept here: keys end.
 """
@@ -26,11 +26,11 @@ from quorumvault.formats.yaml import parse_yaml
 _PREFIX = "qvk_"
 _ID_BYTES = 5
 _SECRET_BYTES = 20
-#: How long to wait for another process that changes the file, which takes milliseconds. Anybody who may read the directory can
-#: hold the lock for as long as they like.
+#: How long to wait for another process that changes the file, which takes milliseconds. Any user who may read the directory can
+#: hold the lock for any length of time.
 _LOCK_SECONDS = 5.0
 _LOCK_PAUSE = 0.05
-#: Linux says here who holds locks.
+#: Where Linux lists the holders of locks.
 _LOCKS = Path("/proc/locks")
 
 _HEADER = """\
@@ -46,14 +46,14 @@ class KeyUnknown(Refused):
 
 @dataclass(frozen=True, slots=True)
 class NewKey:
-    """A key just made. ``text`` is the key itself: shown once, stored nowhere."""
+    """A new key. ``text`` is the key itself: shown once, stored nowhere."""
 
     id: str
     text: str = field(repr=False)
 
 
 def new_keyfile(path: Path) -> None:
-    """A key file without owners or keys. FileExistsError if there is one."""
+    """Make a key file without owners or keys. Raises FileExistsError if there is one."""
     durable.create(path, _render(KeyFile()).encode())
 
 
@@ -69,10 +69,10 @@ def create_key(
     expires: datetime | None = None,
     new_owner: bool = False,
 ) -> NewKey:
-    """Make a key and add its hash to the file. ``entropy`` is ``secrets.token_bytes``, or what a test puts in its place.
+    """Make a key and add its hash to the file. ``entropy`` is ``secrets.token_bytes``, or a test's substitute.
 
-    Raises ConfigError if the file, or what would become of it, is not in order; Refused for an owner that it does not
-    know: a slip in the name would make tokens that the right owner cannot read, so a new one has to be called new.
+    Raises ConfigError if the file, or its new content, is not valid; Refused for an owner that the file does not know. A typo in
+    the name would make tokens that the right owner cannot read, so ``new_owner`` must say that an owner is new.
     """
     path = path.resolve()
     with _changing(path) as file:
@@ -99,7 +99,7 @@ def create_key(
 
 
 def new_key(taken: Collection[str], entropy: Callable[[int], bytes]) -> NewKey:
-    """Makes a key whose id is none of those ``taken``."""
+    """Make a key whose id is not among those ``taken``."""
     key_id = _base32(entropy(_ID_BYTES))
     while key_id in taken:
         key_id = _base32(entropy(_ID_BYTES))
@@ -111,9 +111,9 @@ def _base32(data: bytes) -> str:
 
 
 def revoke_key(path: Path, key_id: str, *, now: datetime) -> KeyEntry:
-    """Note in the file that a key is revoked. Doing it twice changes nothing. Raises KeyUnknown; Refused if the file is locked.
+    """Note in the file that a key is revoked. Idempotent. Raises KeyUnknown; Refused if the file is locked.
 
-    Nodes that read the file make it known to the whole cluster (protocol/revocations.py).
+    Nodes that read the file spread the revocation to the whole cluster (protocol/revocations.py).
     """
     path = path.resolve()
     with _changing(path) as file:
@@ -127,7 +127,7 @@ def revoke_key(path: Path, key_id: str, *, now: datetime) -> KeyEntry:
 
 @dataclass(frozen=True, slots=True)
 class Rotated:
-    """``key`` takes the place of ``former``, which has its end in ``former.expires``."""
+    """``key`` replaces ``former``, which expires at ``former.expires``."""
 
     former: KeyEntry
     key: NewKey
@@ -137,10 +137,10 @@ class Rotated:
 def rotate_key(
     path: Path, key_id: str, *, now: datetime, entropy: Callable[[int], bytes], grace: timedelta, life: timedelta | None = None
 ) -> Rotated:
-    """Make a key with the rights of this one, which ends after ``grace``, or before that if it would have.
+    """Make a new key with the rights of this key, which then expires after ``grace``, or at its own expiry if that is earlier.
 
-    ``life`` is that of the new key; None: as long as that of the former one was from its creation, if it had an end. Raises
-    KeyUnknown; Refused for a key that has ended, was revoked, or was rotated before.
+    ``life`` is the life of the new key; None: the same as the former key's from its creation to its expiry, if it had one. Raises
+    KeyUnknown; Refused for a key that has expired, was revoked, or was rotated before.
     """
     path = path.resolve()
     with _changing(path) as file:
@@ -168,12 +168,12 @@ def rotate_key(
 def _life_of(path: Path, entry: KeyEntry, expires: datetime) -> timedelta:
     try:
         return expires - datetime.fromisoformat(entry.created)
-    except (ValueError, TypeError):  # the file may say anything, or a time without its offset
+    except (ValueError, TypeError):  # the file may have any text there, or a time without its offset
         raise Refused(f"{path}: it does not say when key {entry.id} was created: give the new one's life (--expires)") from None
 
 
 def entry_of(path: Path, file: KeyFile, key_id: str) -> KeyEntry:
-    """The entry of the key with this id in ``file``, which was read from ``path``. Raises KeyUnknown."""
+    """The entry of the key with this id in ``file``, as read from ``path``. Raises KeyUnknown."""
     for entry in file.keys:
         if entry.id == key_id:
             return entry
@@ -182,9 +182,9 @@ def entry_of(path: Path, file: KeyFile, key_id: str) -> KeyEntry:
 
 @contextmanager
 def _changing(path: Path) -> Iterator[KeyFile]:
-    """The file's content, while no other process can change it: of two changes at once none is lost, a revocation least.
+    """The file's content, while no other process can change it: no change, and above all no revocation, is lost to another.
 
-    ``path`` is resolved: a link to the file is not what is replaced. Raises Refused if another process does not let go of it.
+    ``path`` must be resolved, so that the file is replaced, not a link to it. Raises Refused if another process keeps the lock.
     """
     directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -210,18 +210,18 @@ def _lock(directory: int, path: Path) -> None:
 
 
 def _holders(directory: int) -> str:
-    """Who has a lock on the directory, as far as Linux says: it shows no process that this one cannot see."""
+    """The holders of a lock on the directory, as far as Linux shows them: only processes that this process can see."""
     status, locks = os.fstat(directory), ""
     inode = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
     with suppress(OSError):
         locks = _LOCKS.read_text()
-    # of who waits for a lock the second word is an arrow: 1: FLOCK ADVISORY WRITE 4711 fd:01:262149 0 EOF
+    # For a process that waits for a lock, the second word is an arrow: 1: FLOCK ADVISORY WRITE 4711 fd:01:262149 0 EOF
     pids = [words[4] for words in map(str.split, locks.splitlines()) if words[1] == "FLOCK" and words[5] == inode]
     return f"process {' or '.join(pids)}" if pids else "another process"
 
 
 def _replace(path: Path, file: KeyFile) -> None:
-    """Check the new content, and the text that it is written as, before the file is replaced."""
+    """Replace the file, after checking the new content and its YAML text."""
     checked(path, msgspec.to_builtins(file))
     text = _render(file)
     if checked(path, parse_yaml(path, text)) != file:
@@ -237,8 +237,8 @@ def _render(file: KeyFile) -> str:
 
 
 class _Dumper(yaml.SafeDumper):
-    """PyYAML's, where that would write what is read as something else: a number with an exponent, which is text to strictyaml,
-    and line ends that are not a line feed, which it takes for one."""
+    """PyYAML's dumper, except where its output would be read back differently: a number with an exponent, which is text to
+    strictyaml, and line ends other than a line feed, which strictyaml takes for one."""
 
 
 def _number(dumper: yaml.SafeDumper, number: float) -> yaml.ScalarNode:

@@ -1,10 +1,11 @@
-"""Where the master secret comes from: a file, a descriptor that the process was started with, or what a command prints.
+"""The source of the master secret: a file, a descriptor that the process was started with, or the output of a command.
 
     secrets.master.file         mode 0600; {credentials}/NAME: from the credential directory (credentials.py)
-    secrets.master.descriptor   a file, pipe or socket that whoever started this process has opened; read once, and closed
-    secrets.master.command      how an organisation's KMS, age or Vault is asked, without knowing it (secret_command.py)
+    secrets.master.descriptor   a file, pipe or socket that the parent process has opened; read once, and closed
+    secrets.master.command      asks an organisation's KMS, age or Vault, whose interface this program need not know
+                                (secret_command.py)
 
-It is read once, at the start: with another one nothing in the store could be read, so there is nothing to reload.
+The secret is read once, at the start. With another secret nothing in the store could be read, so it is never reloaded.
 """
 
 import os
@@ -23,7 +24,7 @@ from quorumvault.crypto.keys import Secret
 from quorumvault.errors import ConfigError, Unavailable
 
 SecretId = Annotated[str, Meta(pattern=r"\A[a-z0-9]{1,16}\Z", description="1 to 16 lower case letters and digits")]
-#: 1 and 2 are for what the process says; no process is given thousands.
+#: The process writes to 1 and 2; no process is given thousands of descriptors.
 _Descriptor = Annotated[int, Meta(ge=0, le=1023)]
 _Command = Annotated[tuple[Argument, ...], Meta(min_length=1, max_length=64)]
 File = Annotated[FilePath | None, Meta(description="the path of a file, without a NUL in it")]
@@ -33,7 +34,7 @@ _SOURCES = ("file", "descriptor", "command")
 
 
 class MasterSecret(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The id under which epochs remember the secret, and the one source that it has."""
+    """The id under which epochs remember the secret, and the secret's only source."""
 
     id: SecretId
     file: File = None
@@ -46,7 +47,7 @@ class MasterSecret(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return f"secrets.master.{next(name for name in _SOURCES if getattr(self, name) is not None)}"
 
     def require_one_source(self, where: Path) -> None:
-        """Raises ConfigError unless exactly one is set."""
+        """Raises ConfigError unless exactly one source is set."""
         named = [name for name in _SOURCES if getattr(self, name) is not None]
         if len(named) != 1:
             raise ConfigError(
@@ -62,21 +63,21 @@ class MasterSecret(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             )
 
     def place(self, where: Path) -> str:
-        """Words for a person: the file, or what else has to be asked. ``where`` is cluster.yaml."""
+        """The source in words, for a person: the file, or the other source. ``where`` is cluster.yaml."""
         return str(where.parent / self.file) if self.file is not None else f"{where}: {self.source}"
 
 
 def read_master(where: Path, master: MasterSecret, patience: float) -> Secret:
-    """Return the secret of the cluster.yaml ``where``. A command, or whoever writes to a descriptor, has ``patience`` seconds.
+    """Return the secret of the cluster.yaml ``where``. A command, or the writer to a descriptor, has ``patience`` seconds.
 
-    Raises ConfigError; Unavailable if it may be there another time.
+    Raises ConfigError; Unavailable if a later attempt may succeed.
     """
     if master.file is not None:
         return read_secret(where, master.source, located(where, master.source, master.file))
     if master.descriptor is not None:
         return _from_descriptor(where, master.source, master.descriptor, patience)
     assert master.command is not None
-    guarded(where)  # whoever may change it decides what is run here, and as whom
+    guarded(where)  # a user who may change this file decides which command runs, and as which user
     try:
         return decoded(lambda room: output_of(where, master.source, master.command or (), room, patience))
     except ValueError as error:

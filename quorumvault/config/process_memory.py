@@ -1,6 +1,6 @@
-"""What a process that holds secrets asks of the kernel: no core dumps, no looks from outside, and memory that is not swapped out.
+"""Memory protection for a process with secrets: no core dumps, no access by other processes, and memory that is not swapped out.
 
-What Python itself copies is beyond this: docs/security.md says what is promised.
+Copies that Python itself makes are not covered: docs/security.md says what is promised.
 """
 
 import ctypes
@@ -16,7 +16,7 @@ _PR_SET_DUMPABLE: Final = 4
 
 
 def forbid_core_dumps() -> None:
-    """A core dump would have the secrets in it.
+    """Forbid core dumps, which would contain the secrets.
 
     The size limit alone does not stop a dump that the kernel pipes to a handler (core(5)); a process that is not dumpable
     has none, and its memory and environment cannot be read by other processes of the same user either.
@@ -33,10 +33,10 @@ def prctl(option: int, argument: int) -> None:
 
 
 def locked_page(what: str) -> memoryview:
-    """Return a page of zeros for ``what``, locked into memory, that no core dump and no forked process has.
+    """Return a page of zeros for ``what``, locked into memory, which no core dump and no forked process contains.
 
-    Where the system does not allow the lock a warning says so. One page is within every limit but 0. All of a node's memory
-    (mlockall) would be the tables of its store too, which the kernel could then never take back.
+    If the system does not allow the lock, a warning says so. One page fits within every limit except 0. Locking all of a node's
+    memory (mlockall) would also lock the tables of its store, which the kernel could then never reclaim.
     """
     page = mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     page.madvise(mmap.MADV_DONTDUMP)

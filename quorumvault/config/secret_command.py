@@ -1,8 +1,8 @@
-"""Runs the command that prints a secret: bounded in time and in what it prints, and what it prints is never shown.
+"""Runs the command that prints a secret. Its time and its output are bounded, and its output is never shown.
 
-It gets no terminal, no descriptor of this process and no variable that is for this process alone: API keys, and what service
-managers tell a service. All else of the environment it gets, since KMS clients are told there where their service is. It is the
-leader of a process group, all of which has ended when it has.
+The command gets no terminal, no descriptor of this process, and no environment variable meant for this process only, such as API
+keys and a service manager's variables. It gets the rest of the environment, because KMS clients find their service there. It
+leads a process group, and when it has ended, the whole group has ended.
 """
 
 import os
@@ -26,24 +26,24 @@ from quorumvault.errors import ConfigError, Unavailable
 
 Argument = Annotated[str, Meta(max_length=4096, pattern=r"\A[^\x00]*\Z")]
 
-#: Signals that end a process which has not said otherwise, by an operator's hand or a terminal that goes away.
+#: Signals that end a process by default, sent by an operator or by a closing terminal.
 _FATAL: Final = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 #: Variables that the command does not get.
 _OURS: Final = re.compile(r"QUORUMVAULT_|NOTIFY_SOCKET\Z|WATCHDOG_|LISTEN_|MAINPID\Z")
-#: Bytes of what a command says of its failure that are kept, and characters of those that are shown.
+#: Most bytes of a command's error output that are kept, and most characters of it that are shown.
 _MOST_KEPT: Final = 4096
 _MOST_SHOWN: Final = 200
-#: Between two looks whether it has ended, which closes no pipe that a process it leaves behind has too.
+#: Seconds between two checks whether the command has ended: its pipes stay open if a process that it left behind has them too.
 _TICK_SECONDS: Final = 0.05
-#: A word as people write them. Digits, capitals and letters that are all hexadecimal are how secrets are written.
+#: A word as people write it, in contrast to secrets, which are written with digits, capitals or only hexadecimal letters.
 _WORD: Final = re.compile(r"""['"(]*(?![a-fA-F]{2,}\W*\Z)[A-Z]?[a-z]{1,20}['")\].,:;!?]*""")
 
 
 def output_of(where: Path, key: str, command: Sequence[str], room: memoryview, patience: float) -> int:
-    """Put into ``room`` what the command prints, and return how much that was. If it is full, no more is waited for.
+    """Put the command's output into ``room``, and return its size in bytes. Once ``room`` is full, this waits for no more.
 
-    It runs in the directory of the cluster.yaml ``where``, whose ``key`` it is. Raises ConfigError if it cannot be run, and
-    Unavailable if it fails or does not end within ``patience`` seconds.
+    The command, set by ``key`` of the cluster.yaml ``where``, runs in that file's directory. Raises ConfigError if it cannot be
+    run, and Unavailable if it fails or does not end within ``patience`` seconds.
     """
     program = _program(where, key, command[0])
     said = bytearray()
@@ -96,16 +96,16 @@ def _started(where: Path, key: str, command: Sequence[str]) -> Iterator[subproce
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """The whole group, before it is waited for: until then its number is nobody else's."""
+    """Kill the whole process group, before the process is waited for: until then no other group can have its number."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
 
 
 @contextmanager
 def _ending_with_us() -> Iterator[Callable[[subprocess.Popen[bytes]], None]]:
-    """A signal that would end this process alone ends both: it and the one that the block says it has started.
+    """Let a signal that would end only this process end both this process and the one that the block says it has started.
 
-    A signal that comes while it is being started waits for that. Only the main thread can see to signals.
+    A signal that comes during the start waits until the process has started. Only the main thread can handle signals.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda process: None
@@ -135,9 +135,9 @@ def _ending_with_us() -> Iterator[Callable[[subprocess.Popen[bytes]], None]]:
 
 
 def _read(process: subprocess.Popen[bytes], room: memoryview, said: bytearray, deadline: float) -> tuple[int, bool]:
-    """Fill ``room`` with what the process prints, and ``said`` with what it says of its failure, until it ends.
+    """Fill ``room`` with the process's output, and ``said`` with its error output, until it ends.
 
-    Returns how much it printed, and whether it has ended. It has not if the room is full or the time is up.
+    Returns the size of the output, and whether the process has ended. It has not if ``room`` is full or the time is up.
     """
     assert process.stdout is not None
     assert process.stderr is not None
@@ -166,7 +166,7 @@ def _read(process: subprocess.Popen[bytes], room: memoryview, said: bytearray, d
 
 
 def _shown(said: bytearray) -> str:
-    """What a command said of its failure, without whatever a secret could be written as: it may say more than it means to."""
+    """A command's error output, without anything that could be a secret, which the command may have printed by mistake."""
     words = [word if _WORD.fullmatch(word) else "…" for word in said.decode(errors="replace").split()]
     shown = re.sub(r"…( …)+", "…", " ".join(words))
     return f": {shown[:_MOST_SHOWN]}" if any(word != "…" for word in words) else ""

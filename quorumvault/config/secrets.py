@@ -1,8 +1,8 @@
-"""Secrets: 32 random bytes as 64 hexadecimal digits and a newline. Their digits are read into locked memory, and wiped there.
+"""Secrets: 32 random bytes as 64 hexadecimal digits and a newline. The digits are read into locked memory, and wiped there.
 
-A file has mode 0600. A secret that others can read is refused, as ssh refuses such a key: a warning would be read after the fact.
-A group may read one of root's (ownership.py).
-What is checked is the open file and not its name, so nothing can be swapped in between.
+A secret's file has mode 0600. A secret that others can read is refused, as ssh refuses such a key, because a warning would come
+too late. A group may read a secret of root's (ownership.py). The open file is checked, not its name, so that no other file can be
+swapped in between.
 """
 
 import os
@@ -22,12 +22,12 @@ from quorumvault.crypto.keys import SECRET_BYTES, Secret
 from quorumvault.errors import ConfigError
 from quorumvault.ownership import is_open_to_others
 
-#: No file can have a NUL in its name, and Python raises something else than OSError for one.
+#: No file name can contain a NUL, and Python does not raise an OSError for one.
 FilePath = Annotated[str, Meta(pattern=r"\A[^\x00]*\Z", description="the path of a file, without a NUL in it")]
 
 _HEX_DIGITS: Final = 2 * SECRET_BYTES
 EXPECTED: Final = f"expected {_HEX_DIGITS} hexadecimal digits ({SECRET_BYTES} bytes) and nothing else"
-#: Of what a secret is read from: no more than this is looked at.
+#: Most bytes that are read from the source of a secret.
 MOST_TEXT: Final = 4 * _HEX_DIGITS
 _SPACES: Final = b" \t\r\n"
 _DIGITS: Final = {ord(digit): value for value, digit in enumerate("0123456789abcdef")} | {
@@ -36,9 +36,9 @@ _DIGITS: Final = {ord(digit): value for value, digit in enumerate("0123456789abc
 
 
 def read_secret(where: Path, key: str, path: Path, *, patience: float | None = None) -> Secret:
-    """The secret in the file ``path``, as named by ``key`` of the file ``where``. Raises ConfigError, with no text of it.
+    """The secret in the file ``path``, as named by ``key`` of the file ``where``. Raises ConfigError, without the secret's text.
 
-    With ``patience`` it may be a pipe, as of ``<(age --decrypt …)``, that has its end within so many seconds.
+    With ``patience``, ``path`` may be a pipe, as from ``<(age --decrypt …)``, that ends within so many seconds.
     """
     try:
         with _opened(where, key, path, pipe=patience is not None) as descriptor:
@@ -50,13 +50,13 @@ def read_secret(where: Path, key: str, path: Path, *, patience: float | None = N
 
 
 def read_private(where: Path, key: str, path: Path, most: int) -> bytes:
-    """The first ``most`` bytes of a file that nobody else can read. Raises ConfigError."""
+    """The first ``most`` bytes of a file, which no other user may be able to read. Raises ConfigError."""
     with _opened(where, key, path) as descriptor, os.fdopen(descriptor, "rb", closefd=False) as file:
         return file.read(most)
 
 
 def read_descriptor(descriptor: int, patience: float) -> Secret:
-    """The secret in an open file, or in a pipe or a socket. Raises ValueError for what is none, TimeoutError, OSError."""
+    """The secret in an open file, pipe or socket. Raises ValueError if it is not a secret, TimeoutError, OSError."""
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         return decoded(lambda room: _read_file(descriptor, room))
     deadline = time.monotonic() + patience
@@ -66,7 +66,7 @@ def read_descriptor(descriptor: int, patience: float) -> Secret:
 @contextmanager
 def _opened(where: Path, key: str, path: Path, *, pipe: bool = False) -> Iterator[int]:
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # else a pipe without a writer would be waited for
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # else a pipe without a writer would block
         try:
             found = os.fstat(descriptor)
             if stat.S_ISDIR(found.st_mode):
@@ -84,14 +84,14 @@ def _opened(where: Path, key: str, path: Path, *, pipe: bool = False) -> Iterato
 
 
 def require_private(where: Path, key: str, what: str, found: os.stat_result) -> None:
-    """Raises ConfigError if others can read this file. Nobody opens one that has no name any more, or that is no file."""
+    """Raises ConfigError if others can read this file. Others cannot open a file without a name, or what is not a file."""
     if stat.S_ISREG(found.st_mode) and found.st_nlink and is_open_to_others(found):
         mode = stat.S_IMODE(found.st_mode)
         raise ConfigError(where, key, f"{what}: expected mode 0600, not {mode:04o} (others could read it); chmod 600 it")
 
 
 def _read_file(descriptor: int, room: memoryview) -> int:
-    """Fill ``room`` from the beginning of a file. Returns how many bytes there were. Where the file was read up to stays."""
+    """Fill ``room`` from the beginning of a file. Returns the number of bytes. Keeps the descriptor's position."""
     size = 0
     while size < len(room) and (count := os.preadv(descriptor, [room[size:]], size)):
         size += count
@@ -99,9 +99,9 @@ def _read_file(descriptor: int, room: memoryview) -> int:
 
 
 def _read_stream(descriptor: int, room: memoryview, deadline: float) -> int:
-    """Fill ``room`` from a pipe or a socket, to its end. Returns how many bytes came.
+    """Fill ``room`` from a pipe or a socket, to its end. Returns the number of bytes.
 
-    Raises TimeoutError if there is no end until this time of the monotonic clock; OSError.
+    Raises TimeoutError if the end does not come before ``deadline``, by the monotonic clock; OSError.
     """
     poll, size = select.poll(), 0
     poll.register(descriptor, select.POLLIN)
@@ -116,9 +116,9 @@ def _read_stream(descriptor: int, room: memoryview, deadline: float) -> int:
 
 
 def decoded(fill: Callable[[memoryview], int]) -> Secret:
-    """Return the secret whose digits ``fill`` puts into the memory that it is given, MOST_TEXT bytes; it returns how many it put.
+    """Return the secret whose digits ``fill`` puts into the given memory of MOST_TEXT bytes; ``fill`` returns their number.
 
-    No Python object ever has them. Raises ValueError, with no text of them.
+    No Python object ever holds the digits. Raises ValueError, whose text has none of them.
     """
     page = locked_page("the master secret")
     text, secret = page[:MOST_TEXT], page[MOST_TEXT : MOST_TEXT + SECRET_BYTES]
@@ -146,7 +146,7 @@ def _decode(text: memoryview, secret: memoryview) -> None:
 
 
 def is_hexadecimal(text: str) -> bool:
-    """True for what is written as a secret is."""
+    """True if the text is written as a secret is."""
     return len(text) == _HEX_DIGITS and all(ord(digit) in _DIGITS for digit in text)
 
 

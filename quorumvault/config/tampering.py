@@ -1,8 +1,8 @@
-"""Refuses files of a node that others could change: who writes its key file reads every value.
+"""Refuses files of a node that other users could change: a user who can write the key file can read every value.
 
-A file is refused that another user than root or the node's own owns, or that a group or everybody can write; and a folder in
-which everybody can put another file in its place, or a group can that its owner has. Folders of root's may be for a group to
-write: volumes of Kubernetes are, with ``fsGroup``. So may be those in which nobody can remove what is another's (sticky).
+A file is refused if its owner is neither root nor the node's user, or if a group or everyone can write it. Its folder is refused
+if everyone can replace files in it, or if a group of its owner can. A folder of root's may be writable by a group, as Kubernetes
+volumes with ``fsGroup`` are. So may a folder in which users cannot remove others' files (sticky).
 """
 
 import os
@@ -16,7 +16,7 @@ from quorumvault.ownership import ROOT, user_name
 def guarded(path: Path) -> Path:
     """Return ``path``. Raises ConfigError if others than root and this process's user can change or replace the file."""
     try:
-        # A link is no stronger than the folder that it is in.
+        # A link is only as safe as the folder that it is in.
         for folder in dict.fromkeys((path.parent, path.resolve().parent)):
             _check_folder(folder, folder.stat())
         _check_file(path, path.stat())
@@ -26,7 +26,7 @@ def guarded(path: Path) -> Path:
 
 
 def close_folder(folder: Path) -> None:
-    """Takes from others the right to put files into a folder, so that a node starts there. PermissionError if it may not."""
+    """Remove others' right to put files into a folder, so that a node starts there. Raises PermissionError if not allowed."""
     found = folder.stat()
     if _is_open(found):
         folder.chmod(stat.S_IMODE(found.st_mode) & ~(stat.S_IWGRP | stat.S_IWOTH))

@@ -1,1 +1,1 @@
-"""Values to bytes, bytes to tokens, and sealing: pure functions of a master secret. Specified in docs/token-format.md."""
+"""Turns values into bytes and bytes into tokens, and seals values: pure functions of a master secret (docs/token-format.md)."""

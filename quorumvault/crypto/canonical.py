@@ -4,8 +4,8 @@
     integer  "i" + its decimal digits, "-" before a negative one, no leading zeros ("-0" is "0")
     boolean  "t" or "f"
 
-The first byte is the type, so "1", 1 and true are three values. Integers stay text from end to end: they may have
-as many digits as the value limit allows, and Python refuses to convert more than 4,300 (a guard against quadratic time).
+The first byte is the type, so "1", 1 and true are three values. Integers stay text from end to end: they may have as many digits
+as the value limit allows, but Python refuses to convert more than 4,300 (a guard against quadratic time).
 """
 
 import re
@@ -26,14 +26,14 @@ JSONValue = str | bool | msgspec.Raw
 
 
 def from_str(text: str) -> bytes:
-    """Raises UnicodeEncodeError for a lone surrogate, which is no Unicode text."""
+    """The canonical form of a text. Raises UnicodeEncodeError for a lone surrogate, which is not Unicode text."""
     return TEXT_PREFIX + text.encode()
 
 
 def from_json(raw: bytes) -> bytes | None:
-    """The canonical form of a JSON scalar as it is spelled; None for what cannot be tokenized.
+    """The canonical form of a JSON scalar as it is spelled; None for JSON that cannot be tokenized.
 
-    That is null, an object, an array, and a number with a fraction or an exponent: its spelling is not kept by JSON.
+    This is null, an object, an array, or a number with a fraction or an exponent, whose spelling JSON does not preserve.
     """
     first = raw[:1]
     if first == b'"':
@@ -48,7 +48,7 @@ def from_json(raw: bytes) -> bytes | None:
 
 
 def to_json(canonical: bytes) -> JSONValue:
-    """The value again, with its JSON type. ValueError if the bytes are no canonical form."""
+    """The value of a canonical form, with its JSON type. Raises ValueError if the bytes are not a canonical form."""
     kind = canonical[:1]
     if kind == TEXT_PREFIX:
         return canonical[1:].decode()

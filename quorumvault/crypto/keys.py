@@ -1,4 +1,4 @@
-"""Keys: one master secret, and per owner and epoch a key for the token's hash and a key for sealing.
+"""Keys: from one master secret, each owner and epoch gets a key for the token's hash and a key for sealing.
 
 HKDF-SHA-256 (RFC 5869) without salt; ``info`` names the use, then the owner's name with its length, then the epoch:
 
@@ -6,7 +6,7 @@ HKDF-SHA-256 (RFC 5869) without salt; ``info`` names the use, then the owner's n
     use "token": 32 bytes, key of BLAKE2b (RFC 7693, keyed, 20-byte digest)
     use "seal":  64 bytes, key of AES-256-SIV (RFC 5297)
 
-Neither cluster nor node takes part: a vault restored elsewhere from its backup and its secret makes the same tokens.
+Keys depend on neither cluster nor node: a vault restored elsewhere from its backup and its secret makes the same tokens.
 """
 
 import hashlib
@@ -23,9 +23,9 @@ from quorumvault.crypto.tokens import DIGEST_BYTES
 from quorumvault.model import Owner
 
 SECRET_BYTES = 32
-#: A node keeps its own in locked memory (config/secrets.py), of which this is a view.
+#: A master secret. A node keeps its own in locked memory (config/secrets.py), of which this is a view.
 Secret = bytes | memoryview
-#: Derived keys kept in memory: an entry is about a kilobyte, deriving one anew takes some 20 microseconds.
+#: Most derived keys kept in memory: an entry takes about a kilobyte, deriving it again some 20 microseconds.
 _CACHED_EPOCHS = 1024
 
 
@@ -34,12 +34,12 @@ def derive(secret: Secret, info: bytes, length: int) -> bytes:
 
 
 def fingerprint(secret: Secret) -> str:
-    """64 bits that two nodes compare to know that they hold the same secret; shows nothing of it."""
+    """64 bits that two nodes compare to check that they hold the same secret. They reveal nothing about it."""
     return derive(secret, b"quorumvault/1 fingerprint", 8).hex()
 
 
 def backup_key(secret: Secret) -> bytes:
-    """The key that seals a backup as a whole (server/backup/format.py): it takes the master secret to make or change one."""
+    """The key that seals a backup as a whole (server/backup/format.py): making or changing a backup needs the master secret."""
     return derive(secret, b"quorumvault/1 backup", 32)
 
 

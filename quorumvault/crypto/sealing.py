@@ -4,7 +4,7 @@
     associated data  one string of 40 bytes: owner id (16), epoch (u32), digest (20)
     sealed           SIV tag (16), ciphertext
 
-Deterministic on purpose: two coordinators that race write the same bytes, and equality of bytes is equality of values.
+Sealing is deterministic on purpose: two coordinators that race write the same bytes, and equal bytes mean equal values.
 """
 
 from collections.abc import Iterable, Sequence
@@ -39,7 +39,7 @@ class Sealer:
             padded = self._siv.decrypt(sealed, [self._context + digest])
         except (InvalidTag, ValueError):
             return None
-        # What is authentic was padded by ``seal``: the last 0x80 is where the padding begins.
+        # Authentic bytes were padded by ``seal``: the padding begins at the last 0x80.
         return padded[: padded.rindex(b"\x80")]
 
     def open_all(self, sealed: Sequence[bytes], digests: Sequence[bytes]) -> list[bytes | None]:

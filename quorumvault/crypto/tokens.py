@@ -1,11 +1,11 @@
-"""The token: what a digest looks like on the outside.
+"""The token: the text form of a digest.
 
     qv_<epoch>_<40 hex digits of digest><8 hex digits of check>
 
 The digest is 160 bits of keyed hash (keys.py). The check is CRC-32 (ISO-HDLC, as in zlib), big-endian, over the ASCII bytes of
-``qv_<epoch>_`` followed by the 20 digest bytes. One mistyped character is an error burst of at most 8 bits, two swapped
-neighbours one of at most 16, and a CRC-32 finds every burst up to 32 bits; where a swap crosses from digest to check
-the unit test tries all cases. At most 3 + 10 + 1 + 48 = 62 characters.
+``qv_<epoch>_`` followed by the 20 digest bytes. One mistyped character is an error burst of at most 8 bits, and two swapped
+neighbours are a burst of at most 16; a CRC-32 detects every burst of up to 32 bits. For swaps across the border of digest and
+check, the unit test tries all cases. A token has at most 3 + 10 + 1 + 48 = 62 characters.
 """
 
 import struct
@@ -34,7 +34,7 @@ def format_token(epoch: int, digest: bytes) -> str:
 
 
 def parse_tokens(texts: Iterable[str]) -> list[tuple[int, bytes] | None]:
-    """(epoch, digest) of each well-formed token, None for other text. What parses, formats back to the very same text."""
+    """(epoch, digest) of each well-formed token, None for other text. Formatting a parsed token gives the same text again."""
     seen: dict[str, tuple[int, int] | None] = {}
     parsed: list[tuple[int, bytes] | None] = []
     crc32, unhex = zlib.crc32, bytes.fromhex
@@ -60,9 +60,9 @@ def parse_tokens(texts: Iterable[str]) -> list[tuple[int, bytes] | None]:
 
 
 def parse_alike(texts: Sequence[str]) -> tuple[int, list[bytes]] | None:
-    """Epoch and digests of texts that are all well-formed tokens of one epoch; None if there are none, or any is something else.
+    """The epoch and digests of texts that are all well-formed tokens of one epoch; None for any other batch, and an empty one.
 
-    Most batches are, and then most of it is done for all of them at once: twice as fast as ``parse_tokens``.
+    Most batches are of this kind. They are parsed together, which is twice as fast as ``parse_tokens``.
     """
     prefix = texts[0].rpartition("_")[0] if texts else ""
     known = _parse_prefix(prefix)
@@ -86,7 +86,7 @@ def parse_alike(texts: Sequence[str]) -> tuple[int, list[bytes]] | None:
 
 
 def _parse_prefix(prefix: str) -> tuple[int, int] | None:
-    """For "qv_7": 7, and the CRC of "qv_7_". None for text with which no token begins."""
+    """For "qv_7": 7, and the CRC of "qv_7_". None for text that no token begins with."""
     digits = prefix[len(_PREFIX) :]
     if not prefix.startswith(_PREFIX) or len(digits) > _EPOCH_DIGITS or not (digits.isascii() and digits.isdigit()):
         return None
@@ -101,5 +101,5 @@ def parse_token(text: str) -> tuple[int, bytes] | None:
 
 
 def is_token(text: str) -> bool:
-    """True if a text has the form and the check part of a token. That says nothing about its owner, or whether it was issued."""
+    """True if a text has the form and the check of a token. This says nothing about its owner, or whether it was issued."""
     return parse_token(text) is not None

@@ -1,11 +1,11 @@
-"""Certificates: a cluster's own CA, what it signs, and the names by which nodes know each other (RFC 5280).
+"""Certificates: a cluster's own CA, the certificates that it signs, and the names by which nodes know each other (RFC 5280).
 
-    CA            P-256, ten years; signs certificates of nodes and the list of revoked ones, and nothing below it may sign
+    CA            P-256, ten years; signs the nodes' certificates and the list of revoked ones; nothing below it may sign
     certificate   P-256, one year, for both ends of TLS. subjectAltName: URI:quorumvault://CLUSTER/NODE, which peers check, and
                   the hosts at which the node is reached, which clients of its API check
-    revoked list  the serial numbers of certificates that are taken no more; valid for as long as the CA
+    revoked list  the serial numbers of certificates that are no longer accepted; valid for as long as the CA
 
-All here is a function of its arguments but for the keys and serial numbers, which OpenSSL draws.
+Everything here is a function of its arguments, except for keys and serial numbers, which OpenSSL draws.
 
 Rules kept here: a node is whom its certificate names.
 """
@@ -25,13 +25,13 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 CA_DAYS: Final = 3650
 NODE_DAYS: Final = 365
-#: A certificate begins this long before it is made: clocks of hosts differ.
+#: A certificate is valid from this long before it is made, because hosts' clocks differ.
 _BACKDATED: Final = timedelta(hours=1)
 _SCHEME: Final = "quorumvault://"
 
 
 class Unnamed(Exception):
-    """A certificate that names no node of this cluster. Its text says what it names, for a log."""
+    """A certificate that names no node of this cluster. The text says what the certificate names, for a log."""
 
 
 def peer_name(cluster_id: str, node: str) -> str:
@@ -40,7 +40,7 @@ def peer_name(cluster_id: str, node: str) -> str:
 
 
 def node_named(names: Iterable[str], cluster_id: str) -> str:
-    """Return the node of this cluster that a certificate with these URIs is of. Raises Unnamed."""
+    """Return the node of this cluster that a certificate with these URIs names. Raises Unnamed."""
     ours = [name for name in names if name.startswith(_SCHEME)]
     if len(ours) != 1:
         what = "more than one name" if ours else "no name"
@@ -55,7 +55,7 @@ def node_named(names: Iterable[str], cluster_id: str) -> str:
 
 
 def uris(shown: Mapping[str, Any]) -> list[str]:
-    """Return the URIs among the names of a certificate, as ssl.SSLObject.getpeercert shows it."""
+    """Return the URIs among the names of a certificate, as returned by ssl.SSLObject.getpeercert."""
     return [value for kind, value in shown.get("subjectAltName", ()) if kind == "URI"]
 
 
@@ -89,7 +89,7 @@ class Authority:
 
     @classmethod
     def parse(cls, certificate: bytes, key: bytes) -> "Authority":
-        """Raises ValueError for anything else than a certificate and its own key, in PEM."""
+        """Parse a CA. Raises ValueError unless these are a certificate and its own key, in PEM."""
         try:
             private, ca = load_pem_private_key(key, None), x509.load_pem_x509_certificate(certificate)
         except TypeError:
@@ -102,7 +102,7 @@ class Authority:
         return _key_pem(self.key)
 
     def issue(self, name: str, common_name: str, hosts: Iterable[str], now: datetime, days: int = NODE_DAYS) -> bytes:
-        """Return a new certificate with this URI and these hosts, and its key, in PEM. It ends with the CA at the latest."""
+        """Return a new certificate with this URI and these hosts, and its key, in PEM. It expires no later than the CA."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name[:64])])
         names = [x509.UniformResourceIdentifier(name), *map(_host_name, dict.fromkeys(hosts))]
@@ -122,7 +122,7 @@ class Authority:
         return _key_pem(key) + built.sign(self.key, SHA256()).public_bytes(Encoding.PEM)
 
     def revoke(self, serials: Mapping[int, datetime], now: datetime) -> bytes:
-        """Return the list of revoked certificates, in PEM: serial numbers, and when each was revoked."""
+        """Return the list of revoked certificates, in PEM: the serial numbers, and when each was revoked."""
         builder = x509.CertificateRevocationListBuilder(
             self.certificate.subject, now - _BACKDATED, self.certificate.not_valid_after_utc
         ).add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False)
