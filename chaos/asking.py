@@ -15,7 +15,7 @@ from chaos.testbed.checkers import EPOCH_AHEAD
 from chaos.testbed.history import Action, Outcome
 from chaos.testbed.spelling import Speller
 
-#: A node gives up on a request after 5 s by itself; one that has not answered by now never will.
+#: Seconds to wait for an answer. A node gives up on a request after 5 s, so after this time it will never answer.
 DEADLINE = 7.0
 #: On one machine a connection succeeds or is refused at once, or its host is cut off.
 _CONNECT_SECONDS = 2.0

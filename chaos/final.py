@@ -14,7 +14,7 @@ from chaos.testbed.cluster import NODES, READY_SECONDS, Cluster, ClusterError
 from chaos.testbed.history import READER, Action, Outcome
 from chaos.workload import OWNERS, Asked, Workload
 
-#: Contract: a request takes at least 10,000 items. Values of the moment that are asked for once more.
+#: Items in a request, which by the contract takes at least 10,000; and the number of current values to tokenize once more.
 _BATCH, _AGAIN = 2_000, 500
 _ATTEMPTS = 4
 #: The longest that a node may take to be back: twice the longest time of a start.

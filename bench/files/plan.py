@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A table of so many rows, in which so many distinct tokens stand."""
+    """A table: its number of rows, and the number of distinct tokens in it."""
 
     rows: int
     distinct: int

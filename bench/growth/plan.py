@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 AXES = RECORDS, OWNERS, VALUES, CLIENTS = ("records", "owners", "values", "clients")
-#: A social security number with a dash, or a full name: what the other benchmarks have.
+#: The length of a social security number or a full name, as in the other benchmarks.
 _USUAL_BYTES = 15
 
 

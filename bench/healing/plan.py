@@ -1,8 +1,8 @@
-"""The plans of healing runs: how many records there are, and which runs are made with them."""
+"""The plans of healing runs: the number of records, and the runs with them."""
 
 from dataclasses import dataclass
 
-#: A node is down for a while; it loses its disk; its tables rot; and what many records cost.
+#: The runs: a node is down for a while; a node loses its disk; bits flip in its tables; and the cost of many records.
 RUNS = AWAY, LOST, ROTTEN, SIZE = ("away", "lost", "rotten", "size")
 
 

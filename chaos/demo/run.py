@@ -29,7 +29,7 @@ from chaos.testbed.table import Table
 
 OWNER, OTHER = "clinic", "registry"
 
-#: Contract: a request takes at least 10,000 items.
+#: Items in a request, which by the contract takes at least 10,000.
 _BATCH = 5_000
 #: Shorter values may be in a file by coincidence (such as a date in a log); longer values are not.
 _TELLING_LENGTH, _TELLING_VALUES = 11, 200

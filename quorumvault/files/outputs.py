@@ -112,7 +112,7 @@ class Outputs:
         """Raises InputsError if an output would overwrite another one or a source, or if its folder does not exist.
 
         Raises LakeError if an output would be in a lake's table; OutputExists if it exists and ``force`` is not given.
-        ``is_begun``: there are finished parts to go on with.
+        ``is_begun``: an earlier run left finished parts to resume from.
         """
         lakes, lists = Lakes(), set(self._lists.values())
         taken: dict[Hashable, set[str | None]] = {}
