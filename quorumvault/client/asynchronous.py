@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 import httpx2
 
 from quorumvault.client import wire
+from quorumvault.client.deadline import Deadline
 from quorumvault.client.operations import ArrowOperation, Operations
 from quorumvault.client.plan import Clock, EffectResult, NoReply, Pause, Plan, Reply, ResultT, Send
 from quorumvault.client.policy import ClientPolicy
@@ -154,19 +155,29 @@ class AsyncClient(Shell[_Connections]):
                 outcome = await self._send(effect)
 
     async def _send(self, send: Send) -> Reply | NoReply:
-        timeout = wire.timeout(send, self._policy, self._clock())
-        http, body = self._own.get().http.enter(), bytearray()
+        now, http, loop = self._clock(), self._own.get().http.enter(), asyncio.get_running_loop()
+        deadline = Deadline(send, self._policy, send.until - now, loop.time)
+
+        async def trace(event: str, info: dict[str, Any]) -> None:
+            if deadline.advance(event) and not limit.expired():
+                limit.reschedule(deadline.by)
+
+        options = wire.options(send, self._policy, now, trace)
         try:
-            async with http.stream(send.method, send.url, headers=send.headers, content=send.body, timeout=timeout) as response:
-                stray = wire.not_ours(send, response)
-                if stray is not None:
-                    return stray
-                async for chunk in response.aiter_bytes():
-                    body += chunk
-                    if len(body) > self._policy.reply_bytes:
-                        return wire.OVERLONG
-                    if self._clock() > send.until:
-                        return wire.SILENT
+            # Without a limit at first: the wait for a connection has a timeout of its own, and is no silence of the node.
+            async with asyncio.timeout(None) as limit, http.stream(send.method, send.url, **options) as response:
+                return wire.not_ours(send, response) or await self._read(send, response)
+        except TimeoutError:
+            return wire.SILENT
         except httpx2.HTTPError as error:
             return wire.no_reply(error)
+
+    async def _read(self, send: Send, response: httpx2.Response) -> Reply | NoReply:
+        body = bytearray()
+        async for chunk in response.aiter_bytes():
+            body += chunk
+            if len(body) > self._policy.reply_bytes:
+                return wire.OVERLONG
+            if self._clock() > send.until:
+                return wire.SILENT
         return wire.reply(response, bytes(body))

@@ -40,7 +40,10 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """One request to one node. ``silence``: most seconds without a byte from it. ``until``: when the reply must be complete."""
+    """One request to one node. ``until``: when the reply must be complete.
+
+    ``silence``: most seconds until the reply's head is complete, and after that without a byte.
+    """
 
     url: str
     method: str

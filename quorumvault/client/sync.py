@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,12 +15,14 @@ from typing import Any, Literal, Self
 import httpx2
 
 from quorumvault.client import wire
+from quorumvault.client.deadline import Deadline
 from quorumvault.client.operations import ArrowOperation, Operations
 from quorumvault.client.plan import Clock, EffectResult, NoReply, Pause, Plan, Reply, ResultT, Send
 from quorumvault.client.policy import ClientPolicy
 from quorumvault.client.results import Limits, NodeHealth, Result, TokenizedRecords, TokenResult, Value
 from quorumvault.client.settings import resolve
 from quorumvault.client.shell import Shell
+from quorumvault.client.transport import BoundTransport, bounded
 from quorumvault.errors import QuorumVaultError
 
 
@@ -54,7 +57,11 @@ class Client(Shell[httpx2.Client]):
     The client ignores the environment's proxies and .netrc: values go to the named nodes, and nowhere else.
     """
 
-    _connect = httpx2.Client
+    @staticmethod
+    def _connect(
+        *, verify: ssl.SSLContext, limits: httpx2.Limits, transport: httpx2.BaseTransport | None, **options: Any
+    ) -> httpx2.Client:
+        return httpx2.Client(transport=transport or BoundTransport(verify, limits), **options)
 
     def __init__(
         self,
@@ -227,10 +234,11 @@ class Client(Shell[httpx2.Client]):
             outcome = self._sleep(effect.seconds) if isinstance(effect, Pause) else self._send(effect)
 
     def _send(self, send: Send) -> Reply | NoReply:
-        timeout = wire.timeout(send, self._policy, self._clock())
-        http, body = self._own.get().http, bytearray()
+        now, http, body = self._clock(), self._own.get().http, bytearray()
+        deadline = Deadline(send, self._policy, send.until - now, time.monotonic)
+        options = wire.options(send, self._policy, now, deadline.trace)
         try:
-            with http.stream(send.method, send.url, headers=send.headers, content=send.body, timeout=timeout) as response:
+            with bounded(deadline), http.stream(send.method, send.url, **options) as response:
                 stray = wire.not_ours(send, response)
                 if stray is not None:
                     return stray

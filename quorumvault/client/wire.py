@@ -1,6 +1,8 @@
 """Translates between the plans and httpx2, for both shells."""
 
+from collections.abc import Callable
 from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import Any
 
 import httpx2
 
@@ -19,10 +21,14 @@ def no_cookies() -> CookieJar:
     return CookieJar(DefaultCookiePolicy(allowed_domains=[]))
 
 
-def timeout(send: Send, policy: ClientPolicy, now: float) -> httpx2.Timeout:
-    """Returns the time-outs of a request. ``pool`` is the wait for a connection while other calls of this client use all."""
+def options(send: Send, policy: ClientPolicy, now: float, trace: Callable[..., object]) -> dict[str, Any]:
+    """The arguments of a request beside its method and URL. Its timeouts are for each read and write: see deadline.py.
+
+    ``pool`` limits the wait for a connection while other calls of this client use all of them.
+    """
     connect = min(policy.connect, send.silence)
-    return httpx2.Timeout(connect=connect, read=send.silence, write=send.silence, pool=max(send.until - now, 0.0))
+    timeout = httpx2.Timeout(connect=connect, read=send.silence, write=send.silence, pool=max(send.until - now, 0.0))
+    return {"headers": send.headers, "content": send.body, "timeout": timeout, "extensions": {"trace": trace}}
 
 
 def not_ours(send: Send, response: httpx2.Response) -> Reply | NoReply | None:
