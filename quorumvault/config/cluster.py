@@ -34,7 +34,7 @@ MiB = 1 << 20
 KiB = 1 << 10
 
 
-#: No size and no number is larger: frames between nodes have 32 bits for their length.
+#: The largest size or number: the length of a frame between nodes has 32 bits.
 _MOST = 2**31 - 1
 
 
@@ -42,23 +42,23 @@ def _at_least(least: int) -> Meta:
     return Meta(ge=least, le=_MOST, description=f"a whole number from {least} to {_MOST}")
 
 
-#: No wait in a node is longer than an hour: more is a slip of units.
+#: No wait in a node is longer than an hour: a larger number is probably in the wrong unit.
 Seconds = Annotated[float, Meta(gt=0, le=3600, description="a number of seconds, more than 0 and at most 3600")]
 LongSeconds = Annotated[float, Meta(gt=0, le=2_678_400, description="a number of seconds, more than 0 and at most 31 days")]
 SecondsOrNone = Annotated[float, Meta(ge=0, le=3600, description="a number of seconds, from 0 to 3600")]
 Count = Annotated[int, _at_least(1)]
-#: Of many files together, which no frame ever holds: up to a pebibyte.
+#: A size of many files together, which no frame ever holds: up to a pebibyte.
 BytesOnDisk = Annotated[int, Meta(ge=64 * KiB, le=2**50, description=f"a whole number from {64 * KiB} to {2**50}")]
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Limits of what one node takes. Served (in part) by GET /limits."""
+    """Limits of what one node accepts. Served (in part) by GET /limits."""
 
     #: Items of one request. Contract: at least 10,000; a batch this size holds the storage thread for tens of milliseconds.
     items: Annotated[int, _at_least(10_000)] = 10_000
     #: Configured values in all records of one request together: ten a record in a full one. A 16 MiB body could hold millions.
     record_values: Annotated[int, _at_least(10_000)] = 100_000
-    #: Record batches and dictionaries in one Arrow stream: each takes some fifty microseconds, though it be empty.
+    #: Record batches and dictionaries in one Arrow stream: each takes some fifty microseconds, even if it is empty.
     arrow_batches: Count = 1000
     #: Bad items listed in one refusal. Contract: up to 100.
     errors_listed: Count = 100
@@ -68,46 +68,46 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     value_bytes: Annotated[int, _at_least(64 * KiB)] = 64 * KiB
     #: HTTP requests under way at once in one node; more are refused with 429 before their body is read.
     in_flight: Count = 64
-    #: What one owner may hold of the places and of ``memory_bytes`` with all its API keys, in percent: an owner that sends its
-    #: bodies slowly, for as long as a body may take, leaves room for others.
+    #: The share of the places and of ``memory_bytes`` that one owner may hold with all its API keys, in percent, so that an owner
+    #: whose bodies arrive as slowly as the deadline allows leaves room for others.
     key_share: Annotated[int, Meta(ge=1, le=100, description="a whole number from 1 to 100")] = 75
     #: HTTP connections, idle ones included. They share the file descriptors with the store, which fails for good without one.
     connections: Count = 1024
-    #: Of those, connections from one address, or from one IPv6 network (/64): half of them. It leaves room for others, and is
-    #: more than a proxy opens, behind which all clients have one address.
+    #: Connections from one address, or from one IPv6 network (/64): half of all. This leaves room for others, and is more than a
+    #: proxy opens, behind which all clients have one address.
     connections_per_address: Count = 512
     #: The request line and headers of one request; and the chunk extensions in a row, or the trailers, of a chunked one.
     head_bytes: Count = 64 * 1024
     #: Header fields of one request, and trailers likewise: each of them becomes several objects.
     headers: Count = 100
-    #: What all requests together make a node hold: bodies, what they become, records read, answers that have not left. The
-    #: largest body made of the shortest members takes 250 MiB of it. A node at rest has some 60 MiB of its own, and LevelDB 100.
+    #: The memory of all requests together: bodies, decoded bodies, records read, answers that have not left. The largest body,
+    #: made of the shortest members, takes 250 MiB. A node at rest uses some 60 MiB itself, and LevelDB 100.
     memory_bytes: Annotated[int, _at_least(64 * MiB)] = 320 * MiB
-    #: One answer as it is encoded, values that it repeats counted each time: a node gives 10,000 values of 6 KiB in one request.
+    #: One answer as encoded, repeated values counted each time: a node returns 10,000 values of 6 KiB in one request.
     answer_bytes: Annotated[int, _at_least(MiB)] = 64 * MiB
-    #: What a replica reads for one Get before it answers Overflow, and is asked for less: it holds the storage thread, and the
-    #: event loops of two nodes, for some 10 ms.
+    #: The bytes that a replica reads for one Get before it answers Overflow, and is asked for less. Such a read holds the storage
+    #: thread, and the event loops of two nodes, for some 10 ms.
     reply_bytes: Count = MiB
     #: One frame between nodes: the largest body, sealed, with room for its envelope.
     frame_bytes: Count = 48 * MiB
-    #: Small messages to one peer share a frame up to this: there a frame's own cost is next to nothing, and none of them is read
-    #: before the whole frame is there.
+    #: Small messages to one peer share a frame up to this size. Here a frame's own cost is negligible; a larger one would delay
+    #: its messages, because none is read before the whole frame has arrived.
     coalesce_bytes: Count = 64 * KiB
-    #: Connections to the peer port that have not proved to be a node; one more drops the oldest: a true node is one briefly.
+    #: Connections to the peer port that have not proved to be a node; one more drops the oldest. A real node is one briefly.
     peer_strangers: Count = 64
-    #: Of messages to one peer that are unsent, or wait for their reply; beyond it the peer counts as unreachable for new ones.
+    #: Bytes of messages to one peer that are unsent or wait for a reply; beyond this the peer counts as unreachable for new ones.
     peer_queue_bytes: Count = 64 * MiB
-    #: Requests to one peer that wait for their reply; beyond it likewise.
+    #: Requests to one peer that wait for a reply; beyond this likewise.
     peer_in_flight: Count = 4096
-    #: Requests waiting for the storage thread: a bound that health never meets.
+    #: Requests waiting for the storage thread: a bound that a healthy node never reaches.
     storage_queue: Count = 16_384
-    #: Bytes of those: what a disk that hangs makes its node hold of writes that the two others have acknowledged long since.
+    #: Bytes of these: a node whose disk hangs holds this much of writes that the two others acknowledged long ago.
     storage_queue_bytes: Count = 128 * MiB
     #: Bytes of puts that share one sync: bounds the memory and the latency of a group commit.
     group_bytes: Count = 8 * MiB
-    #: One piece of a copy for a joining disk: some 800 records, a millisecond or two of the storage thread of who gives it.
+    #: One piece of a copy for a joining disk: some 800 records, a millisecond or two of the source's storage thread.
     copy_bytes: Count = 64 * KiB
-    #: Free space below which a node refuses writes. LevelDB must not meet the end of the disk with what is under way: a group
+    #: Free space below which a node refuses writes. LevelDB must not run out of space with what is under way: a group
     #: and the largest message (56 MiB) in a log, two buffers of that size becoming tables, and a compaction, which writes its
     #: tables before it removes the old ones (up to 12 tables of level 0 and what they overlap, some 250 MiB).
     free_space_floor: Count = 512 * MiB
@@ -116,19 +116,19 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Timeouts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """In seconds, by the monotonic clock."""
 
-    #: The head of a request, from the connection or from its first byte on.
+    #: The head of a request, from the start of the connection or from the head's first byte on.
     head: Seconds = 10.0
     #: A request's body, from the end of its headers to its last byte: 16 MiB at 0.5 MB/s. It holds its place meanwhile.
     body: Seconds = 30.0
     #: Each 256 KiB of an answer, until the client has made room for them: at 25 KB/s. They are held meanwhile.
     send: Seconds = 10.0
-    #: A client's request from its body's last byte to an answer, whatever it takes in rounds.
+    #: A client's request, from its body's last byte to the answer, over all its rounds.
     request: Seconds = 5.0
     #: One round. Long enough for a slow sync, short enough for two in a request.
     round: Seconds = 2.0
     #: The least that a read waits for two answers before it may ask the third replica too (server/coordinator/hedging.py).
     hedge: SecondsOrNone = 0.05
-    #: What secrets.master.command has to print the secret, or whoever writes to secrets.master.descriptor: a KMS over a network.
+    #: For secrets.master.command to print the secret, or for the writer to secrets.master.descriptor: a KMS over a network.
     secret: Seconds = 30.0
     #: From connect to the end of the handshake between nodes.
     handshake: Seconds = 2.0
@@ -149,21 +149,21 @@ class StartupSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a node does when it starts before the machine around it has."""
 
     #: Seconds until the names at which a node listens resolve and its addresses are there. At boot that takes some seconds;
-    #: after half a minute whoever started the node should know.
+    #: after half a minute, the operator should see the failure.
     wait: SecondsOrNone = 30.0
 
 
 class HealingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Settings of healing, by which a node keeps three replicas the same."""
 
-    #: Records that one peer missed and for which hints are kept, 20 bytes each: 40 MB, an hour of 500 new tokens a second.
-    #: Beyond it everything is compared instead, which at that size costs no more.
+    #: Most records that one peer missed for which hints are kept, 20 bytes each: 40 MB, an hour of 500 new tokens a second.
+    #: Beyond this everything is compared instead, which at that size costs no more.
     hints: Count = 2_000_000
-    #: Seconds between two comparisons with a peer. One that finds nothing moves some kilobytes; what it finds, handoff has lost.
+    #: Seconds between two comparisons with a peer. One without differences moves some kilobytes; others find what handoff lost.
     anti_entropy: Seconds = 300.0
-    #: Seconds in which every record on disk is read and authenticated once: a day. Rot that waits may meet a second fault.
+    #: Seconds in which every record on disk is read and authenticated once: a day. Unnoticed rot may meet a second fault.
     scrub: LongSeconds = 86_400.0
-    #: Of a node's time, what handoff, comparing, and the scrub each may take: the rest is the clients'.
+    #: The share of a node's time that handoff, comparisons and the scrub may each take; the rest is for clients.
     share: Annotated[float, Meta(ge=0.01, le=1, description="a number from 0.01 to 1")] = 0.6
 
 
@@ -178,20 +178,20 @@ class EventLogSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     file_bytes: Annotated[int, _at_least(64 * KiB)] = 64 * MiB
     #: Rotated files kept beside the live one, whatever their age: 512 MiB.
     keep: Count = 8
-    #: Days in which no rotated file is removed, even if there are more than ``keep``: a month, so that somebody who was away sees
-    #: what was done. Otherwise whoever makes many requests decides how soon the others' are forgotten.
+    #: Days in which no rotated file is removed, even if there are more than ``keep``: a month, so that an operator who was away
+    #: can see what was done. Otherwise a caller with many requests would decide how soon other callers' lines are removed.
     keep_days: Annotated[float, Meta(ge=0, le=36_525, description="a number of days, from 0 to 36525")] = 30.0
-    #: All of them together, the live one too: a disk has an end. Beyond it the oldest of those over ``keep`` go, whatever their
-    #: age: after 14 million requests at 300 bytes each. So they do when the disk has too little room left (event_file.py).
+    #: The size of all files together, including the live one. Beyond this the oldest of those over ``keep`` are removed, whatever
+    #: their age: after 14 million requests at 300 bytes each. So they are if the disk has too little room left (event_file.py).
     most_bytes: BytesOnDisk = 4096 * MiB
-    #: Events that wait for the disk, some 300 bytes each; beyond it they are lost, counted, and the count is logged.
+    #: Events that wait for the disk, some 300 bytes each; beyond this they are lost, counted, and the count is logged.
     queue: Count = 16_384
     #: A request waits this long for its line to be written; then its answer leaves, and the line follows when it can.
     patience: Seconds = 1.0
     #: A log that could not be written is tried again this often.
     retry: Seconds = 1.0
-    #: What becomes of requests while the log cannot be written: they go on without their lines, or are refused (503). To whom a
-    #: value that was told without a line is worse than one that was not told, refuses.
+    #: While the log cannot be written, requests go on without their lines, or are refused (503). Refuse if disclosing a value
+    #: without a line is worse than not disclosing it.
     on_failure: Annotated[OnFailure, Meta(description="one of continue, refuse")] = "continue"
 
 
@@ -200,7 +200,7 @@ LOG_LEVELS: tuple[LogLevel, ...] = typing.get_args(LogLevel)
 
 
 class Secrets(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``master`` makes tokens and seals. ``cluster`` is read over: version 0.1 had that file."""
+    """``master`` makes tokens and seals. ``cluster`` is ignored: version 0.1 had that file."""
 
     master: MasterSecret
     cluster: FilePath | None = None
@@ -218,7 +218,7 @@ class ClusterFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     api_keys: FilePath = "api_keys.yaml"
     data: FilePath = "."
     log_level: Annotated[LogLevel, Meta(description="one of debug, info, warning, error")] = "info"
-    #: Whether a node that knows that a record is on two disks tells its value alone, or asks a second node for every value.
+    #: Whether a node that knows that a record is on two disks returns its value alone, or asks a second node for every value.
     reads: Annotated[Reads, Meta(description="one of settled, quorum")] = "settled"
     limits: Limits = Limits()
     timeouts: Timeouts = Timeouts()
@@ -227,7 +227,7 @@ class ClusterFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     events: EventLogSettings = EventLogSettings()
 
 
-#: What must be less than what. Each value may be fine by itself and the two together still make a node that cannot work.
+#: Pairs in which the first must be less than the second: values that are each valid may together make a node that cannot work.
 _ORDERED: tuple[tuple[str, Callable[[Any, Any], bool], str], ...] = (
     ("limits.value_bytes", operator.lt, "limits.reply_bytes"),  # else the largest value could never be read back
     ("limits.reply_bytes", operator.lt, "limits.frame_bytes"),
@@ -290,14 +290,14 @@ class Cluster:
                 yield key, located(self.file, key, file)
 
     def of_hosts(self, node: str) -> list[str]:
-        """Return the keys of what this node reads that is not carried with cluster.yaml: its host has it, or whom that asks."""
+        """Return the keys of what this node reads but cluster.yaml does not carry: its host has it, or a service that it asks."""
         carried = dict(self.shared_files(carried=True)) | dict(self.tls_files(node, carried=True))
         named = tls.named_files(self.api, self.peers, node, self.file.parent)
         return [key for key in (self.secrets.master.source, *(key for key, _ in named)) if key not in carried]
 
     @property
     def api_ca(self) -> Path | None:
-        """What clients on this machine have to trust; None for plain HTTP, and for a CA that the system, or who calls, knows."""
+        """The CA that clients on this machine must trust; None for plain HTTP, or if the system or the caller knows the CA."""
         return self.file.parent / tls.OWN_CA if self.api.certificate == tls.OWN_CERTIFICATE else None
 
     def api_urls(self) -> dict[str, str]:
@@ -307,7 +307,7 @@ class Cluster:
 
 @dataclass(frozen=True, slots=True)
 class NodePlace:
-    """Which node of which cluster: all that a node is started with but the secret."""
+    """Which node of which cluster: everything that a node is started with, except the secret."""
 
     cluster: Cluster
     node: str
@@ -329,13 +329,13 @@ class NodePlace:
         for _, path in self.cluster.shared_files():
             guarded(path)
         for _, path in self.cluster.tls_files(self.node):
-            if path.exists():  # else who reads it says what to do
+            if path.exists():  # else the code that reads it says what to do
                 guarded(path)
 
 
 @dataclass(frozen=True, slots=True)
 class NodeConfig(NodePlace):
-    """All that one node is started with."""
+    """Everything that one node is started with."""
 
     master_secret: Secret = field(repr=False)
 

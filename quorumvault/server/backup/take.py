@@ -61,7 +61,7 @@ class Taking:
         known: Iterable[Owner],
     ) -> None:
         self.audit = Audit(keyring)
-        #: The code of what it came to: "ok", or that of an error.
+        #: The code of the outcome: "ok", or that of an error.
         self.outcome = "interrupted"
         self._sources = Sources(replicas, list(peers), view)
         self._throttle = throttle
@@ -133,7 +133,7 @@ class Taking:
         return list(found.items())
 
     async def _ask(self) -> None:
-        """Ask for the next piece of each source that has none. Raises NoQuorum."""
+        """Ask for the next piece of each source without one. Raises NoQuorum."""
         while wanted := self._union.wanted():
             pieces = await self._sources.pieces({source: self._union.after(source) for source in wanted})
             for source, piece in pieces.items():

@@ -74,7 +74,7 @@ class Union:
         stream.after = max(until, keys[-1] if keys else stream.after)
 
     def ready(self) -> list[tuple[bytes, bytes]]:
-        """The pairs that nothing can change any more, in the order of keys. Nothing as long as a source is wanted."""
+        """The pairs that no later piece can change, in the order of keys. Returns none while a source is wanted."""
         if self.wanted():
             return []
         bound = min((stream.after for stream in self._streams if not stream.last), default=None)

@@ -9,8 +9,8 @@ from starlette.types import Receive, Scope, Send
 from quorumvault.server.http.dependencies import Content
 from quorumvault.server.http.scope import connection_of
 
-#: Most bytes handed to the server at once. It takes the next piece when this one has left, so for a client that reads slowly the
-#: node holds no more than one piece.
+#: Most bytes handed to the server at once. It takes the next piece when this piece has left, so the node holds only one piece for
+#: a client that reads slowly.
 PIECE_BYTES: Final = 256 << 10
 _WORTHWHILE: Final = 64 << 10
 #: A part of an answer, whole or in pieces.
@@ -19,7 +19,7 @@ _NO_STORE: Final = (b"cache-control", b"no-store")
 
 
 def splice(whole: bytes, hole: bytes, parts: Iterable[Part]) -> Content:
-    """Return an answer with its first ``hole`` replaced by these parts, which are asked for as the answer leaves."""
+    """Return an answer with its first ``hole`` replaced by these parts, which are generated as the answer leaves."""
     before, _, after = whole.partition(hole)
     pieces = _gathered(chain((before,), parts, (after,)))
     first, second = next(pieces), next(pieces, None)
@@ -27,7 +27,7 @@ def splice(whole: bytes, hole: bytes, parts: Iterable[Part]) -> Content:
 
 
 def splice_list(whole: bytes, elements: Iterable[Part]) -> Content:
-    """Return an answer whose first empty list gets these elements, which are asked for as the answer leaves."""
+    """Return an answer whose first empty list gets these elements, which are generated as the answer leaves."""
     return splice(whole, b"[]", chain((b"[",), _comma_parted(elements), (b"]",)))
 
 

@@ -43,7 +43,7 @@ _COPIES_OF_AN_ANSWER = 4
 
 
 async def tokenize(admitted: AdmittedRequest) -> Content:
-    """Return the answer to a stream with a column ``value``. Raises RequestError, for one bad value too: then nothing is done."""
+    """Return the answer to a stream with a column ``value``. Raises RequestError; for a single bad value, nothing is done."""
     services, counts = admitted.services, admitted.counts
     texts = await _read(admitted, "value")
     canonicals = texts.canonicals()
@@ -84,7 +84,7 @@ async def retokenize(admitted: AdmittedRequest) -> Content:
 
 
 async def _read_tokens(admitted: AdmittedRequest) -> tuple[Texts, list[str]]:
-    """Return the column of tokens, and its distinct ones, once they are paid for and counted. Raises RequestError."""
+    """Return the column of tokens, and its distinct tokens, once they are paid for and counted. Raises RequestError."""
     texts = await _read(admitted, "token")
     asked = texts.distinct.to_pylist()
     await admitted.pay(cost_of_reading(len(asked), admitted.services.limits))
@@ -114,7 +114,7 @@ def read_texts(body: bytes, name: str | None, limits: Limits) -> Texts:
 
 
 async def _aside(size: int, work: Callable[P, ResultT], /, *arguments: P.args, **named: P.kwargs) -> ResultT:
-    """Return what ``work`` returns. Work on many bytes is done in a thread: pyarrow and NumPy release the GIL."""
+    """Return the result of ``work``. Work on many bytes runs in a thread, because pyarrow and NumPy release the GIL."""
     if size > _LARGE:
         return await asyncio.to_thread(work, *arguments, **named)
     return work(*arguments, **named)
@@ -138,7 +138,7 @@ def _count(counts: Counts, tally: Mapping[str, int]) -> None:
 
 
 def _refuse_rows(texts: Texts, bad: Mapping[int, RequestError], errors: ItemErrors) -> None:
-    """Raises the request's error if some distinct texts are bad. It lists each row that has one of them."""
+    """Raises the request's error if any distinct text is bad. The error lists each row with such a text."""
     if bad:
         for row, index in texts.rows_of(bad):
             errors.add(row, bad[index])

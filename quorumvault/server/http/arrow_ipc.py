@@ -22,9 +22,9 @@ from quorumvault.errors import Invalid, Malformed, TooManyItems
 _BYTE, _U16, _I16, _I32, _U32, _I64 = (Struct(f"<{code}") for code in "BHhiIq")
 #: A FieldNode: rows and nulls; a Buffer: where it starts in the message's buffers, and its length.
 _PAIR: Final = Struct("<qq")
-#: What comes before a message's length, but for writers older than 2019.
+#: Precedes a message's length, except from writers older than 2019.
 _CONTINUATION: Final = -1
-#: Messages and buffers start at multiples of it.
+#: Messages and buffers start at multiples of this.
 _ALIGNMENT: Final = 8
 #: Versions of the metadata. Text is the same in both.
 _V4, _V5 = 3, 4
@@ -93,7 +93,7 @@ def read_envelope(body: bytes, limits: Limits) -> tuple[Column, list[Batch]]:
 
 
 class _Table:
-    """A Flatbuffers table in ``data``. struct.error or Malformed for what would lie outside."""
+    """A Flatbuffers table in ``data``. Raises struct.error or Malformed for anything that would lie outside."""
 
     __slots__ = ("_at", "_data", "_slots", "_vtable")
 
@@ -106,17 +106,17 @@ class _Table:
         self._slots = (_number(_U16, data, self._vtable) - 4) // 2
 
     def _place(self, slot: int) -> int:
-        """Where a field is; 0 if it is not there."""
+        """The place of a field; 0 if the table lacks it."""
         offset = _number(_U16, self._data, self._vtable + 4 + 2 * slot) if slot < self._slots else 0
         return self._at + offset if offset else 0
 
     def number(self, kind: Struct, slot: int) -> int:
-        """A field that is a number, 0 if it is not there."""
+        """A number field; 0 if the table lacks it."""
         place = self._place(slot)
         return _number(kind, self._data, place) if place else 0
 
     def _referred(self, slot: int) -> int:
-        """Where that is what a field refers to; 0 if the field is not there."""
+        """The place that a field refers to; 0 if the table lacks the field."""
         place = self._place(slot)
         return place + _number(_U32, self._data, place) if place else 0
 
@@ -130,7 +130,7 @@ class _Table:
         return _Table(self._data, at)
 
     def count(self, slot: int) -> int:
-        """The length of a vector, 0 if it is not there."""
+        """The length of a vector; 0 if the table lacks it."""
         at = self._referred(slot)
         return _number(_U32, self._data, at) if at else 0
 
@@ -140,7 +140,7 @@ class _Table:
         return _Table(self._data, at + _number(_U32, self._data, at))
 
     def pairs(self, slot: int, count: int) -> list[tuple[int, int]]:
-        """A vector of structs, each of two numbers. Malformed unless it has so many."""
+        """A vector of structs, each of two numbers. Raises Malformed unless it has ``count`` of them."""
         if self.count(slot) != count:
             raise broken("it has other buffers than a column of its type")
         at = self._referred(slot) + _U32.size

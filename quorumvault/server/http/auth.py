@@ -13,7 +13,7 @@ _UNAUTHENTICATED = "send a valid API key, and only one: Authorization: Bearer <k
 
 
 def authenticate(headers: Headers, table: KeyTable, now: float) -> ApiKey:
-    """Return the key that the headers name and that has not ended by ``now``. Raises Unauthenticated."""
+    """Return the key that the headers name, unless it has expired by ``now``. Raises Unauthenticated."""
     key = table.authenticate(_presented(headers), now)
     if key is None:
         raise Unauthenticated(_UNAUTHENTICATED)
@@ -21,7 +21,7 @@ def authenticate(headers: Headers, table: KeyTable, now: float) -> ApiKey:
 
 
 def require_in_force(key: ApiKey, table: KeyTable, now: float) -> None:
-    """Raises Unauthenticated for a key that was authenticated before, and has ended or was revoked since."""
+    """Raises Unauthenticated for a key that was authenticated before, but has expired or was revoked since."""
     if not table.has(key, now):
         raise Unauthenticated(_UNAUTHENTICATED)
 

@@ -24,7 +24,7 @@ from quorumvault.server.http.memory import Hold
 from quorumvault.server.http.scope import Headers
 
 _JSON = re.compile(r'application/json(?:[ \t]*;[ \t]*charset=(?:utf-8|"utf-8"))?[ \t]*', re.IGNORECASE)
-#: Bytes that take a millisecond or two. For less work a turn, which takes ten microseconds, does not pay.
+#: Bytes that take a millisecond or two to process. For less work a turn, which takes ten microseconds, does not pay off.
 _LARGE: Final = 256 << 10
 #: Seconds that one request may keep the loop.
 _TURN_SECONDS: Final = 0.003
@@ -61,9 +61,9 @@ def form_of(headers: Headers, takes_arrow: bool) -> Form:
 
 
 def declared_length(headers: Headers) -> int:
-    """Return the length that the request announces, 0 if none: then its bytes are counted as they come.
+    """Return the length that the request announces; 0 if it announces none, and its bytes are counted as they come.
 
-    The HTTP parser refuses several lengths, one that is no number, and one beyond 64 bits.
+    The HTTP parser refuses several lengths, a length that is not a number, and a length beyond 64 bits.
     """
     text = next(iter(headers.all(b"content-length")), "")
     return int(text) if text.isascii() and text.isdigit() else 0
@@ -119,7 +119,7 @@ def _too_large(most: int) -> str:
 
 
 async def turn(size: int) -> None:
-    """Let everybody else have a turn, between two steps of work on this many bytes."""
+    """Let everyone else have a turn, between two steps of work on this many bytes."""
     if size > _LARGE:
         await asyncio.sleep(0)
 

@@ -16,7 +16,7 @@ from typing import Protocol, TypeAlias
 from quorumvault.config.cluster import Limits
 from quorumvault.server.telemetry.connection_refusals import HttpRefusals, Refusal
 
-#: One in so many connections is kept for questions about health.
+#: One in so many connections is reserved for questions about health.
 _HEALTH_SHARE = 10
 #: Bytes of an IPv6 address that name a network (/64): a client that has one address of it has all.
 _NETWORK_BYTES = 8
@@ -40,7 +40,7 @@ def client_address(peername: object) -> Address:
 
 
 class Room(Enum):
-    """The use that is allowed to a new connection."""
+    """The permitted use of a new connection."""
 
     ALL = "all"
     HEALTH = "health"
@@ -73,14 +73,14 @@ class _Group:
         return len(self.members) >= self.most
 
     def longest_idle(self, address: Address = None) -> Member | None:
-        """Return the longest idle one, of this address or of all, or None. One that still reads its answer is busy."""
+        """Return the longest idle connection, of this address or of all, or None. One that still reads its answer is busy."""
         for member in self.idle:
             if member.unsent_since is None and (address is None or self.members[member] == address):
                 return member
         return None
 
     def longest_unread(self, *, answered: bool) -> Member | None:
-        """Return the one that has not read its answer for longest, or None. ``answered``: only one that is owed no other."""
+        """Return the connection that has left its answer unread for longest, or None. ``answered``: only if owed no other one."""
         unread = [member for member in (self.idle if answered else self.members) if member.unsent_since is not None]
         return min(unread, key=lambda member: member.unsent_since or 0.0, default=None)
 

@@ -25,9 +25,9 @@ _SEAL_BYTES = 64
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """Handed in by the node, or by a test.
+    """The services of a node, which the node or a test passes in.
 
-    ``keys`` returns the table in force, and ``knows_revoked`` whether that may be gone by now: is every revoked key known?
+    ``keys`` returns the table in force; ``knows_revoked`` returns whether this node knows every revoked key.
     ``metrics`` returns Prometheus' text format; ``clock`` is monotonic, in seconds; ``wall`` in seconds since 1970;
     ``request_ids`` makes a fresh id.
     """
@@ -60,8 +60,8 @@ class Counts:
 
 @dataclass(slots=True)
 class AdmittedRequest:
-    """One request that was let in. ``body`` is empty for a GET; ``memory`` is what it holds of the node's budget; ``turns`` are
-    its turns on the event loop."""
+    """One admitted request. ``body`` is empty for a GET; ``memory`` is its share of the node's budget; ``turns`` are its turns on
+    the event loop."""
 
     services: Services
     owner: Owner
@@ -71,7 +71,7 @@ class AdmittedRequest:
     turns: Turns
     #: Takes a number of values out of the key's rates. Raises RateLimited, TooManyItems.
     spend: Callable[[int], None] = field(repr=False)
-    #: Raises Unauthenticated or NoQuorum if the key must not be taken any more, or this node cannot tell.
+    #: Raises Unauthenticated or NoQuorum if the key must no longer be accepted, or this node cannot tell.
     require_key: Callable[[], None] = field(repr=False)
     #: Returns whether the client has left.
     gone: Callable[[], bool] = field(repr=False)
@@ -125,7 +125,7 @@ class AdmittedRequest:
             self.require_key()
 
     def take_read(self, size: int) -> None:
-        """Pay for more records that were read: they are there sealed, and will be opened too. Raises TooLarge, Busy."""
+        """Pay for more records that were read, both in their sealed and in their opened form. Raises TooLarge, Busy."""
         self.memory.take(2 * size)
         self.read += size
         if self.read > self.services.limits.answer_bytes + _SEAL_BYTES * (self.counts.items or 0):

@@ -29,7 +29,7 @@ from quorumvault.errors import (
 ITEM_ERRORS: Final[dict[str, type[RequestError]]] = {
     kind.code: kind for kind in (Invalid, NotTokenizable, AlreadyTokenized, ValueTooLarge, TokenCollision)
 }
-#: The beginning of a token in canonical form. Whether a text with it is a token takes longer to find out.
+#: The beginning of a token in canonical form. Checking whether a text with this beginning is a token takes longer.
 _LIKE_A_TOKEN: Final = b"sqv_"
 _NULL: Final = b"null"
 #: The later of two values gets no token (rule: a conflict never overwrites).

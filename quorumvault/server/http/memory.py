@@ -28,7 +28,7 @@ from quorumvault.config.cluster import Limits
 from quorumvault.errors import Busy, TooLarge
 from quorumvault.model import Owner
 
-#: Bodies may fill one in so many parts of the budget.
+#: Bodies may fill one part of the budget in this many.
 _PARTS_FOR_BODIES: Final = 4
 #: Bytes of a decoded element, member or container: the object, its place in the list or table, its canonical form.
 _PART_BYTES: Final = 176
@@ -44,7 +44,7 @@ _REPLIES: Final = 2
 LARGE: Final = 32 << 20
 #: Large requests of one owner that may wait for the lane. An owner with dozens of them would keep all others waiting.
 _LARGE_WAITING: Final = 2
-#: Bytes. A smaller body is never refused for the bodies that are arriving.
+#: A body smaller than so many bytes is never refused because of other arriving bodies.
 _SMALL_BODY: Final = 64 << 10
 #: Bytes: more than the allocator is told to keep for the next requests (cli/process.py).
 _MUCH: Final = 32 << 20
@@ -63,7 +63,7 @@ class OfOwner:
 class Memory:
     """The budget of one node. Used on the event loop's thread only.
 
-    ``on_idle`` is called when nothing is held any more, after a time in which much was.
+    ``on_idle`` is called when nothing is held any more, after a time in which much was held.
     """
 
     def __init__(self, limits: Limits, on_idle: Callable[[], None] = lambda: None) -> None:
@@ -131,7 +131,7 @@ class Memory:
 
 
 class Hold:
-    """The bytes that one request holds of the budget. ``release`` has to be called in the end."""
+    """The bytes of the budget that one request holds. ``release`` must be called in the end."""
 
     __slots__ = ("_body", "_for_bodies", "_memory", "_open", "held", "in_lane", "of_owner", "owner")
 
@@ -188,7 +188,7 @@ class Hold:
         self._memory._give(self, more)
 
     def take_at_once(self, more: int) -> bool:
-        """Pay if there is room and nobody waits for it. Returns whether it was paid."""
+        """Pay if there is room and no request waits for it. Returns whether it was paid."""
         memory = self._memory
         if memory._waiting or not memory._has_room(self, more):
             return False
@@ -236,7 +236,7 @@ class Hold:
             self._memory._lane.release()
 
     def give_back(self, less: int) -> None:
-        """Give bytes back that the request does not hold any more."""
+        """Give back bytes that the request no longer holds."""
         self._memory._take_back(self, less)
 
     def release(self) -> None:

@@ -42,7 +42,7 @@ from quorumvault.server.http.request_ids import IdHeaders, id_headers_of, requir
 from quorumvault.server.http.scope import Connection, connection_of, headers_of
 from quorumvault.server.telemetry.event_log import Event
 
-#: Each of these bytes may begin a value, unless it is in a string. Up to ``_FEW_PARTS`` all are paid for, without a look.
+#: Each of these bytes may begin a value, unless it is in a string. Up to ``_FEW_PARTS`` of them are paid for without a check.
 _PARTS = (b",", b"{", b"[")
 _FEW_PARTS = 65_536
 
@@ -98,7 +98,7 @@ class Pipeline:
         may_leave = False
         try:
             written = await self._services.events.write(event)
-            may_leave = written or self._operation.permission is None  # an answer that any key may have tells no value
+            may_leave = written or self._operation.permission is None  # an answer that any key may have discloses no value
         finally:
             if response is not None and not may_leave:
                 response.give_up()
@@ -118,7 +118,7 @@ class Pipeline:
             raise NoQuorum(detail, outcome="none" if self._operation.writes else None)
 
     def _require_key(self, key: ApiKey) -> None:
-        """Raises Unauthenticated or NoQuorum if the key, taken a while ago, would not be taken now."""
+        """Raises Unauthenticated or NoQuorum if the key, accepted a while ago, would not be accepted now."""
         require_in_force(key, self._services.keys(), self._services.wall())
         self._require_knowledge()
 

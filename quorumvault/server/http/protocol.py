@@ -40,7 +40,7 @@ _GRACE_SECONDS: Final = 1.0
 
 
 class Phase(Enum):
-    """How much of the next request has come. The table is at the top of the module."""
+    """How much of the next request has arrived. The table is at the top of the module."""
 
     BETWEEN = "between"
     HEAD = "head"
@@ -63,7 +63,7 @@ class Shared:
         self.turnstile = Turnstile(loop.call_soon)
         #: Filled and emptied within one call from the loop.
         self.buffer = bytearray(LARGE_READ)
-        #: Likewise, for bytes that TLS is still around.
+        #: Likewise, for bytes still wrapped in TLS.
         self.sealed = memoryview(bytearray(READ_BYTES))
         self.small, self.large = memoryview(self.buffer)[:SMALL_READ], memoryview(self.buffer)
 
@@ -95,7 +95,7 @@ class Connection(asyncio.BufferedProtocol):
 
     @property
     def received(self) -> bool:
-        """True once all of the request that is being answered is here: no byte of the next one is parsed before."""
+        """True once the whole current request has arrived: no byte of the next request is parsed before."""
         return self._phase is Phase.BETWEEN
 
     def when_sent(self, callback: Callable[[], None]) -> None:
@@ -111,7 +111,7 @@ class Connection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         shared = self._shared
         self._transport = transport
-        # The application waits before it writes more while the kernel has not taken all.
+        # The application must wait to write more until the kernel has taken everything.
         transport.set_write_buffer_limits(high=0)
         self._wire = Wire(transport, self)
         self._requests = Requests(self, self._wire, shared.limits.headers, self._of_uvicorn)
@@ -254,7 +254,7 @@ class Connection(asyncio.BufferedProtocol):
     # Reading and parsing.
 
     def _go_on(self) -> None:
-        """Parse the bytes that are held, or read more, as far as nothing prevents it any longer."""
+        """Parse the held bytes, or read more, unless something still prevents it."""
         if self._held:
             self._shared.turnstile.wait(self)
         else:

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 from quorumvault.config.api_keys import ApiKey
 from quorumvault.errors import RateLimited, TooManyItems
 
-#: Seconds. A shorter wait counts as none: rounding leaves it of a wait that is over.
+#: A wait shorter than so many seconds counts as none: rounding can leave it when a wait is over.
 _MOMENT: Final = 1e-6
 _DAY: Final = 86_400
 
@@ -43,7 +43,7 @@ class Bucket:
 
 
 class _Claim(NamedTuple):
-    """``amount`` is wanted from a bucket of ``rate`` and ``most``. ``allowed`` states the rate in words."""
+    """A claim of ``amount`` on a bucket with ``rate`` and ``most``. ``allowed`` states the rate in words."""
 
     allowed: str
     amount: int

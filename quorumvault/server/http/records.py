@@ -21,7 +21,7 @@ _PAID_AT_ONCE = 1024
 
 
 class Place(NamedTuple):
-    """A configured field that has something in it: the index of its record, and its slot there."""
+    """A configured field with a value: the index of its record, and its slot in that record."""
 
     record: int
     slot: Slot
@@ -29,7 +29,7 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Records:
-    """``documents`` in the order of the request, None for one that is no object."""
+    """``documents`` in the order of the request, None for a document that is not an object."""
 
     documents: list[Document | None]
     places: list[Place]

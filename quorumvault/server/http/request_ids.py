@@ -29,7 +29,7 @@ class IdHeaders(NamedTuple):
 
 
 def read_id_headers(headers: Headers, fresh: Callable[[], str]) -> IdHeaders:
-    """Return the two headers of a request. One that is there twice is malformed, because either could be meant."""
+    """Return the two headers of a request. A header that appears twice is malformed, because either could be meant."""
     request_ids, purposes = headers.all(b"x-request-id"), headers.all(b"x-purpose")
     request_id, purpose = _only(request_ids), _only(purposes)
     malformed = None

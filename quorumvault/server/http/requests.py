@@ -48,7 +48,7 @@ class ConnectionCallbacks(Protocol):
 
 
 class _NoTraceback(logging.Filter):
-    """Logs an exception's type alone: its words may hold values, and requests on a stopping node need no stack."""
+    """Logs only an exception's type: its text may contain values, and requests on a stopping node need no stack trace."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.exc_info and record.exc_info[0] is not None:
@@ -81,11 +81,11 @@ class Wire:
         self.get_extra_info = transport.get_extra_info
 
     def begin(self, cycle: RequestResponseCycle) -> None:
-        """The next answer is this one's."""
+        """The next answer belongs to this request."""
         self._cycle = cycle
 
     def write(self, data: bytes) -> None:
-        if self._around.ended:  # where the transport would raise, and the request end with a stack trace
+        if self._around.ended:  # otherwise the transport would raise, and the request would end with a stack trace
             return
         if self._cycle is not None and self._cycle.response_started:
             self._cycle, self._head = None, data  # to leave with the body: one call into the kernel less
@@ -148,7 +148,7 @@ class Requests(HttpToolsProtocol):
         self.connection_made(cast("asyncio.Transport", wire))
 
     def feed(self, part: memoryview) -> None:
-        """Parse what came next. It ends where a message ends, or before."""
+        """Parse the next part, which ends where a message ends, or before."""
         try:
             self.parser.feed_data(part)
         except httptools.HttpParserUpgrade:
@@ -161,13 +161,13 @@ class Requests(HttpToolsProtocol):
             self._around.refuse(self._too_many_fields)
 
     def answer_malformed(self, why: str) -> None:
-        """400, and the end of the connection. What came of a head is let go before that."""
+        """Answer 400, and end the connection. The received part of a head is dropped before that."""
         if self.headers is not None:
             self.headers.clear()
         self.send_400_response(why)
 
     def give_up(self) -> None:
-        """The application is to see that the other side has left."""
+        """Show the application that the other side has left."""
         self.cycle.disconnected = True
         self.cycle.message_event.set()
 

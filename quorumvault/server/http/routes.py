@@ -64,7 +64,7 @@ def endpoints(services: Services) -> Endpoints:
 class Application:
     """An ASGI application in front of Starlette's: a request whose method and path are known goes straight to its endpoint.
 
-    Starlette's middleware and router take fifteen microseconds. They have the rest: what there is not (404, 405), and HEAD.
+    Starlette's middleware and router take fifteen microseconds. They handle the rest: unknown routes (404, 405), and HEAD.
     """
 
     def __init__(self, endpoints: Endpoints, request_ids: Callable[[], str]) -> None:

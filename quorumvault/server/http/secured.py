@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol
 
 from quorumvault.server.tls import RECORD_BYTES, TlsError, TlsSession
 
-#: Of one read of the socket.
+#: Most bytes of one read of the socket.
 READ_BYTES: Final = 64 * 1024
 
 
@@ -143,7 +143,7 @@ class Secured(asyncio.Transport, asyncio.BufferedProtocol):
         self._deliver()
 
     def _deliver(self) -> None:
-        """Give the connection what TLS opens, until it has no room or there is no more; then read on."""
+        """Give the connection the bytes that TLS opens, until it has no room or no more come; then continue to read."""
         if self._delivering:  # it is called from within, or will be called soon
             return
         self._delivering = True
@@ -190,7 +190,7 @@ class Secured(asyncio.Transport, asyncio.BufferedProtocol):
             self._transport.write(outgoing)
 
     def _break(self) -> None:
-        """The other side did not prove itself, or has ended TLS: tell it why, and close."""
+        """Tell the other side, which did not prove itself or has ended TLS, the reason, and close."""
         if not self._tls.ended:
             self._refused()
         self._closing = True

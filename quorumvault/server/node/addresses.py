@@ -15,7 +15,7 @@ from quorumvault.server.http.server import listening_socket
 
 logger = logging.getLogger("quorumvault.node")
 
-#: Seconds between two tries, and tries between two lines that say what is waited for.
+#: Seconds between two tries, and tries between two log lines that say what the node waits for.
 _TRY_SECONDS = 0.5
 _TRIES_A_LINE = 10
 

@@ -97,7 +97,7 @@ class LocalDisk:
         return identity, self._start(store, identity)
 
     def remove_quarantined(self) -> None:
-        """Delete, on another thread, the stores that this node is whole without: none while its own does not know all."""
+        """Delete, on another thread, the stores that this node no longer needs: none while its own store has gaps."""
         if self.replica is not None and self.replica.gaps.count:
             return
         self._loop.run_in_executor(None, remove_quarantined, self.config.data_directory)

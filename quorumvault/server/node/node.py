@@ -142,7 +142,7 @@ class Node:
         self._http, self._admin = self._make_servers()
 
     def _make_servers(self) -> tuple[HttpServer, HttpServer]:
-        """Return that of the API, and that of the operator's socket."""
+        """Return the server of the API, and the server of the operator's socket."""
         config, services = self._config, self._services()
         cluster = config.cluster
         listener = listening_socket(cluster.file, f"nodes.{config.node}.api", config.endpoints.listen_api)
@@ -238,7 +238,7 @@ class Node:
         asyncio.get_running_loop().call_later(self._config.cluster.timeouts.silence, self._give_up, why)
 
     def _give_up(self, why: str) -> None:
-        """This disk cannot be trusted: the scrub found damage, or a peer remembers more of it than it holds."""
+        """Give up this disk: the scrub found damage, or a peer's mark is ahead of the disk."""
         if self.ending is None:
             self._disk.give_up(why)
 
@@ -331,7 +331,7 @@ class Node:
         )
 
     async def start(self) -> None:
-        """Listen, and dial the others. Raises ConfigError if an address cannot be had."""
+        """Listen, and dial the peers. Raises ConfigError if an address cannot be bound."""
         loop = asyncio.get_running_loop()
         self._events.start()
         self._watching = loop.create_task(self._free_space.watch(), name="free space")

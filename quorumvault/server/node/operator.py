@@ -42,7 +42,7 @@ _SOCKET = "the administrative socket"
 
 
 def neighbours(links: Mapping[str, Link], view: View | None) -> Neighbours:
-    """What a node has to know of its peers before it gives up its disk."""
+    """The facts about its peers that a node needs before it gives up its disk."""
     damaged = frozenset(node for node, link in links.items() if link.up and link.facts is not None and link.facts.damaged)
     active = [link.up and is_active(link.facts, view) for link in links.values()]
     return Neighbours(all(active), damaged, any(active) and any(map(_is_joining, links.values())))
@@ -83,9 +83,8 @@ class Operator:
         )
 
     async def repair(self, accept_loss: bool) -> Repaired:
-        """Compare with all peers now, and mend what differs. ``accept_loss``: what this node does not know then is absent.
-
-        That is refused while a peer may tell it still.
+        """Compare with all peers now, and repair differences. ``accept_loss``: records that this node still does not know then
+        are absent. That is refused while a peer may still have them.
         """
         healer, node = self.healer(), self.report.config.node
         if healer is None:
@@ -117,7 +116,7 @@ class Operator:
         return RevokedKeys(self.report.config.node, sorted(self.revocations.ids), self.revocations.known)
 
     async def verify(self) -> Verified:
-        """Compare with all peers now, record by record, and mend nothing."""
+        """Compare with all peers now, record by record, and repair nothing."""
         healer = self.healer()
         found: dict[str, PeerDifferences] = {}
         for peer in self.report.links:

@@ -62,7 +62,7 @@ class Reloads:
         return f"reload failed: the {' and the '.join(self._refused)} stay as they were; the node's log says why"
 
     def reload(self, asked_by: str) -> Reloaded:
-        """Read all of them again. A wrong file is refused whole, and what is in force stays. Does not raise."""
+        """Read all files again. An invalid file is refused as a whole, and the content in force stays. Does not raise."""
         read, self._refused = list[str](), {}
         for what, read_again in (
             ("API keys", self._read_keys),

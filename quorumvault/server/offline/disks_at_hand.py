@@ -65,7 +65,7 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """One that is in its node's data directory. ``distrusted``: why its node does not use it, None if it does."""
+    """A disk in its node's data directory. ``distrusted``: why its node does not use it; None if the node does."""
 
     config: NodeConfig
     identity: DiskIdentity
@@ -230,7 +230,7 @@ def standing_in(
 
 
 def _witnesses(name: str, each: Opened, memory: Mapping[str, Marks]) -> list[str]:
-    """Who remembers more of this disk than it holds."""
+    """The disks whose marks are ahead of this disk."""
     disk, at = each.identity.disk, each.at
     told = ((other, marks.get(disk, NO_MARK)) for other, marks in sorted(memory.items()) if other != name)
     return [other for other, mark in told if contradicts(mark, at, at.sequence)]

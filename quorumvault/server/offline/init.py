@@ -89,11 +89,11 @@ def new_cluster_id(entropy: Callable[[int], bytes]) -> str:
 
 @contextmanager
 def new_cluster(directory: Path, text: str) -> Iterator[Path]:
-    """Claims a directory for a cluster with this cluster.yaml, which is there when the block has ended, and not before.
+    """Claim a directory for a cluster with this cluster.yaml, which exists when the block has ended, and not before.
 
-    Before it gets its name all that was written is read back, as the three nodes will read it at their start. If that fails, or
-    the block, the directory is empty again. What root makes belongs to the directory's owner. Raises Refused for one that has
-    anything in it, ConfigError.
+    Before the file gets its name, everything written is read back, as the three nodes will read it at their start. If that or the
+    block fails, the directory is empty again. What root makes belongs to the directory's owner. Raises Refused for a directory
+    that is not empty, ConfigError.
     """
     parse_cluster(directory / CLUSTER_FILE, text)
     _claim(directory, text)
@@ -165,7 +165,7 @@ def _claim(directory: Path, text: str) -> None:
 
 
 def _guard(directory: Path) -> None:
-    """Nobody else may write in it from now on: a node would not start there."""
+    """Remove others' right to write in the directory: otherwise a node would not start there."""
     try:
         close_folder(directory)
     except PermissionError:
@@ -176,7 +176,7 @@ def _guard(directory: Path) -> None:
 
 
 def write_new(path: Path, text: str) -> None:
-    """A new file, synced, that nobody else can write."""
+    """Write a new file, synced, that no other user can write."""
     durable.create(path, text.encode(), 0o644)
 
 

@@ -110,7 +110,7 @@ def recover(
         memory = {name: each.remembers for name, each in (opened | without_voice).items()}
         usable = usable_among(opened, memory, choice, tell)
         without_voice |= {node: each for node, each in opened.items() if node not in usable}
-        assert newest is not None  # nobody counts without one
+        assert newest is not None  # without a view no disk counts
         counted = usable | standing_in(without_voice, usable, newest, memory)
         choice.require_quorum(counted)
         gaps = unread([each.gaps for each in counted.values()])
@@ -142,7 +142,7 @@ def recover(
 
 
 def _candidates(found: Iterable[Disk], usable: Mapping[str, Opened], newest: View, choice: Choice) -> list[Disk]:
-    """Disks that are listed and cannot be read, or have never been whole: with all that the others have they are as good."""
+    """Listed disks that cannot be read, or were never complete: given everything from the others, they are as good."""
     return [
         disk
         for disk in found
