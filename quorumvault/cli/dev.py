@@ -5,8 +5,9 @@ import os
 import secrets
 import shlex
 import signal
+import socket
 from asyncio.subprocess import Process
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from quorumvault.cli.main import ERROR
 from quorumvault.cli.options import json_option
 from quorumvault.cli.output import print_json, say
 from quorumvault.client import AsyncClient
-from quorumvault.config.addresses import MAX_BASE_PORT, is_loopback, plan_nodes
+from quorumvault.config.addresses import MAX_BASE_PORT, Endpoints, is_loopback, plan_nodes
 from quorumvault.config.api_keys import FIRST_ALLOW
 from quorumvault.config.cluster import LOG_LEVELS, Cluster, load_cluster
 from quorumvault.config.key_changes import create_key
@@ -79,7 +80,9 @@ def prepare(directory: Path, base_port: int, *, tls: bool = False) -> tuple[Clus
     kept = file.parent / "secrets" / "dev.key"
     now, entropy = datetime.now(UTC), secrets.token_bytes
     if not file.exists():
-        made = init(directory, plan_nodes(["127.0.0.1"], base_port), [Owner(_OWNER)], now=now, entropy=entropy, tls=tls)
+        planned = plan_nodes(["127.0.0.1"], base_port)
+        _require_ports(planned.values(), file.parent, "say --base-port P for others")
+        made = init(directory, planned, [Owner(_OWNER)], now=now, entropy=entropy, tls=tls)
         durable.create(kept, f"{made.api_keys[_OWNER]}\n".encode())
     cluster = load_cluster(file)
     if not all(is_loopback(endpoints.listen_api) for endpoints in cluster.nodes.values()):
@@ -90,12 +93,25 @@ def prepare(directory: Path, base_port: int, *, tls: bool = False) -> tuple[Clus
         if cluster.data_directory(node).exists():
             with lock_data_directory(cluster.data_directory(node)):
                 pass  # a node that already runs would answer in place of one that could not start
+    _require_ports(cluster.nodes.values(), file, "end what listens there, or change the ports in this file")
     if not kept.exists():
         key = create_key(
             cluster.api_keys, _OWNER, now=now, entropy=entropy, allow=FIRST_ALLOW, note="made by dev", new_owner=True
         )
         durable.create(kept, f"{key.text}\n".encode())
     return cluster, kept.read_text(encoding="ascii").strip()
+
+
+def _require_ports(nodes: Iterable[Endpoints], where: Path, advice: str) -> None:
+    """Raises ConfigError for a port that is taken: another vault probably has it, and would answer in place of this one."""
+    for address in (each for node in nodes for each in (node.listen_api, node.listen_peer)):
+        with socket.socket(socket.AF_INET6 if ":" in address.host else socket.AF_INET) as tried:
+            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                tried.bind((address.host, address.port))
+            except OSError as error:
+                taken = f"cannot listen on {address}: {error.strerror}: does another vault run there? {advice}"
+                raise ConfigError(where, "", taken) from None
 
 
 async def run(cluster: Cluster, key: str, log_level: str, as_json: bool, parent: int | None = None) -> int:
