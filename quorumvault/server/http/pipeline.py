@@ -113,7 +113,8 @@ class Pipeline:
         """Raises NoQuorum on a node that cannot tell whether a key was revoked (rule: no key without knowledge)."""
         if not self._services.knows_revoked():
             detail = (
-                "this node has not asked two nodes lately which API keys are revoked, and takes none until it has; ask another"
+                "this node does not reach two of the three nodes, so it cannot tell which API keys are revoked and takes none: "
+                "see that two nodes run and reach each other, or ask another one"
             )
             raise NoQuorum(detail, outcome="none" if self._operation.writes else None)
 
