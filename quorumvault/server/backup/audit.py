@@ -17,7 +17,7 @@ from quorumvault.server.storage import layout
 
 
 class Unfit(Exception):
-    """A backup may not have this. The words are for an operator, and show no key and no value."""
+    """A backup may not contain this. The message is for an operator, and shows no key and no value."""
 
 
 class Audit:
@@ -38,14 +38,14 @@ class Audit:
         return Counts(self._records, self._registers, len(self.owners), self._conflicts, self._unknown)
 
     def rotten(self, key: bytes, value: bytes) -> bool:
-        """True for a record that is not what was sealed for its place, as far as its owner is known."""
+        """True for a record that was not sealed for its place, as far as its owner is known."""
         if not key.startswith(layout.RECORD) or value == records.CONFLICT_MARK or len(key) != 1 + layout.PLACE_BYTES:
             return False
         owner = self.owners.get(layout.parse_place(key[1:])[0])
         return owner is not None and not is_authentic(self._keyring, owner, key[1:], value)
 
     def copy(self) -> Audit:
-        """As far as it is now, to go on from here again."""
+        """A copy of the current state, from which the audit can continue again."""
         copied = copy(self)
         copied.owners = dict(self.owners)
         return copied

@@ -28,7 +28,7 @@ _MAGIC = b"QVBACKUP"
 _LENGTH = struct.Struct(">I")
 _DIGEST_BYTES = 16
 _SEAL_BYTES = 32
-#: No message is larger, so that a flipped bit in a length does not take all memory. Pieces are 128 KiB, or one record.
+#: The largest message, so that a flipped bit in a length does not take all memory. Pieces are 128 KiB, or one record.
 _MOST_BYTES = 256 << 20
 
 
@@ -37,10 +37,10 @@ class Message(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Header(Message, frozen=True, tag=1):
-    """Where it is from: the cluster, and the number of the view that was read.
+    """The origin of a backup: the cluster, and the number of the view that was read.
 
-    ``secret``: the id of the master secret that is needed to restore it, and ``fingerprint`` what tells that one from others.
-    ``begun``: when, by the node's clock, as RFC 3339 has it. Whatever was committed before is in it. ``version`` wrote it.
+    ``secret``: the id of the master secret that a restore needs; ``fingerprint`` tells this secret from others. ``begun``: when
+    the backup began, by the node's clock, in RFC 3339; everything committed before is in it. ``version`` wrote it.
     """
 
     cluster_id: str
@@ -68,7 +68,7 @@ class Piece(Message, frozen=True, tag=2):
 class Counts(Message, frozen=True):
     """The number of entries in a backup. ``conflicts``: those of its records that mark a token in which two values met.
 
-    ``unknown``: parts of the keys that fewer than two disks could read, so that nobody knows whether all that was there is in it.
+    ``unknown``: parts of the keys that fewer than two disks could read, so that the backup may lack records there.
     """
 
     records: int
@@ -87,7 +87,7 @@ class Trailer(Message, frozen=True, tag=3):
 
 
 class BrokenOff(Message, frozen=True, tag=4):
-    """The node could not go on: the code of the error, in words why."""
+    """The node could not go on: the code of the error, and the reason in words."""
 
     code: str
     why: str
@@ -99,9 +99,9 @@ _decoder: msgspec.msgpack.Decoder[AnyMessage] = msgspec.msgpack.Decoder(AnyMessa
 
 
 class Frame(NamedTuple):
-    """A message after the header, with the bytes that it takes in the backup, of which the first is at ``offset``.
+    """A message after the header, with its bytes in the backup, the first of which is at ``offset``.
 
-    ``before`` and ``digest``: of the backup up to this message, and with it.
+    ``before`` and ``digest``: the digests of the backup before this message, and including it.
     """
 
     offset: int
@@ -120,11 +120,11 @@ class Writer:
 
     @property
     def digest(self) -> bytes:
-        """The digest of all that was written so far."""
+        """The digest of everything written so far."""
         return self._hash.digest()
 
     def write(self, message: AnyMessage) -> bytes:
-        """The bytes that come next. ValueError for a message that is too large."""
+        """The next bytes of the backup. Raises ValueError for a message that is too large."""
         payload = _encode(message)
         if len(payload) > _MOST_BYTES:
             raise ValueError(f"a message of {len(payload)} bytes")
@@ -137,11 +137,11 @@ class Writer:
 
 class Readable(Protocol):
     def read(self, size: int, /) -> bytes:
-        """So many bytes, fewer only at the end."""
+        """Read ``size`` bytes, fewer only at the end."""
 
 
 class Broken(BackupDamaged):
-    """The node that took it could not go on. ``code`` of the error, or a word; ``why`` in words."""
+    """The node that took the backup could not go on. ``code``: the error's code, or a word; ``why``: the reason in words."""
 
     def __init__(self, where: object, broken: BrokenOff) -> None:
         super().__init__(f"{where}: this backup was broken off when it was taken, and is not whole: {broken.why}")
@@ -150,9 +150,9 @@ class Broken(BackupDamaged):
 
 
 class Reader:
-    """Reads one backup, and checks each message before it gives it out.
+    """Reads one backup, and checks each message before returning it.
 
-    All raise BackupDamaged, with ``where``, for anything but a whole backup; Broken for one that was broken off.
+    All methods raise BackupDamaged, with ``where``, for anything but a whole backup; Broken for one that was broken off.
     """
 
     def __init__(self, source: Readable, where: object) -> None:
@@ -169,7 +169,7 @@ class Reader:
         self.start = raw
 
     def next(self) -> Frame:
-        """A piece, or the trailer, which is the last message."""
+        """The next message: a piece, or the trailer, which is the last message."""
         offset, before = self._offset, self._hash.digest()
         raw, message = self._read_message()
         if isinstance(message, Header):
@@ -218,7 +218,7 @@ class Reader:
 
 
 def seal(key: bytes, digest: bytes) -> bytes:
-    """Return the seal of a backup's digest, which takes the master secret to make: keyed BLAKE2b (RFC 7693)."""
+    """Return the seal of a backup's digest, which only the master secret can make: keyed BLAKE2b (RFC 7693)."""
     return hashlib.blake2b(digest, key=key, digest_size=_SEAL_BYTES).digest()
 
 

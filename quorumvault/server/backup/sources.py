@@ -14,7 +14,7 @@ from quorumvault.server.storage.gaps import Gap, Gaps, in_two
 
 
 class Sources:
-    """By the number that each has in a union: 0, 1, and what ``add_third`` is told. All have to be active in one view."""
+    """The sources by their numbers in a union: 0, 1, and the number given to ``add_third``. All must be active in one view."""
 
     def __init__(self, replicas: ReplicaClient, peers: list[str], view: View) -> None:
         #: The nodes whose disks were read.
@@ -22,29 +22,29 @@ class Sources:
         self._replicas = replicas
         self._all = [replicas.node, *peers]
         self._view = view
-        #: By source the nodes that may give its next piece: the first one that can goes on from then on.
+        #: By source, the nodes that may give its next piece; the first node that can gives all further pieces.
         self._nodes = {0: [replicas.node, *peers[1:]], 1: list(peers)}
         self._gaps: dict[int, list[Gap]] = {0: [], 1: []}
         self._rotten: list[Gap] = []
 
     @property
     def third_is_needed(self) -> bool:
-        """True once a part was met that one of two disks cannot read."""
+        """True once one of the two disks could not read a part."""
         return len(self._nodes) == 2 and any(self._gaps.values())
 
     def add_third(self, source: int) -> None:
-        """Read the third disk too. From now on each source is one disk, since two of them have to be able to read each part."""
+        """Read the third disk too. From now on each source is one disk, because two disks must be able to read each part."""
         used = {nodes[0] for nodes in self._nodes.values()}
         self._nodes = {each: nodes[:1] for each, nodes in self._nodes.items()}
         self._nodes[source] = [node for node in self._all if node not in used]
         self._gaps[source] = []
 
     def cannot_read(self, place: bytes) -> None:
-        """The record at this place is not authentic on any disk."""
+        """Note that the record at this place is not authentic on any disk."""
         self._rotten.append(Gap(place, place + b"\0"))
 
     def unread(self) -> list[Gap]:
-        """The parts of the records that fewer than two disks could read, as far as pieces were read."""
+        """The parts of the records, as far as pieces were read, that fewer than two disks could read."""
         return [*in_two([Gaps(gaps) for gaps in self._gaps.values()]), *self._rotten]
 
     async def pieces(self, wanted: Mapping[int, bytes]) -> dict[int, Copied]:
@@ -62,7 +62,7 @@ class Sources:
         return pieces
 
     async def fetch(self, places: Sequence[bytes]) -> dict[bytes, bytes]:
-        """What the disks that are no sources have at these places, as far as they answer."""
+        """The records at these places on disks that are not sources, as far as they answer."""
         found: dict[bytes, bytes] = {}
         used = {nodes[0] for nodes in self._nodes.values()}
         for node in (node for node in self._all if node not in used):
@@ -80,7 +80,7 @@ class Sources:
         return found
 
     async def _piece(self, source: int, after: bytes) -> Copied | list[str]:
-        """From the first of the source's nodes that gives it; or why not."""
+        """The next piece, from the first of the source's nodes that gives it; or why none does."""
         nodes = self._nodes[source]
         reasons: list[str] = []
         for node in list(nodes):

@@ -37,16 +37,16 @@ from quorumvault.server.storage import layout
 from quorumvault.server.storage.gaps import Gaps
 from quorumvault.server.telemetry.event_log import Event
 
-#: The number of a source of the union that is no disk: the names that this node knows.
+#: The number of the union's source that is not a disk: the owner names that this node knows.
 _NAMES = 2
-#: The outcome of a backup that failed for another reason than too few disks.
+#: The outcome of a backup that failed for a reason other than too few disks.
 REFUSED = "refused"
 
 
 class Taking:
-    """One backup, taken once. ``peers``: those to read from, the first one that answers; ``key``: that of its seal.
+    """One backup, taken once. ``peers``: the peers to read from, the first that answers; ``key``: the key of its seal.
 
-    ``known``: owners that this node has heard of; older stores have records without their owners' names.
+    ``known``: the owners that this node knows, because older stores have records without their owners' names.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class Taking:
         return self._writer.write(Piece(keys, values))
 
     async def _without_rot(self, pairs: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-        """The same with the third disk's records in place of rotten ones; where that has none, there is a gap."""
+        """The same pairs with the third disk's records in place of rotten ones; if that disk has none, there is a gap."""
         found, knowing = dict(pairs), self.audit.copy()
         before = [key for key in found if key < layout.RECORD]
         knowing.look(before, [found[key] for key in before])
@@ -151,7 +151,7 @@ class Taking:
 
 
 def _owners_in(piece: Copied) -> dict[bytes, Owner]:
-    """Return the owners named in a piece, by id. Bytes that are no name are skipped: the audit refuses them."""
+    """Return the owners named in a piece, by id. Invalid names are skipped: the audit refuses them."""
     found: dict[bytes, Owner] = {}
     for key, value in zip(piece.keys, piece.values, strict=True):
         if key.startswith(layout.OWNER):
@@ -162,7 +162,7 @@ def _owners_in(piece: Copied) -> dict[bytes, Owner]:
 
 
 class Backups:
-    """Takes backups through this node, one at a time, and notes each in the event log by ``note(event)``.
+    """Takes backups through this node, one at a time, and notes each in the event log with ``note(event)``.
 
     ``healer()`` returns None on a node without a disk, ``owners()`` the owners in the key file; ``version`` is this program's.
     """

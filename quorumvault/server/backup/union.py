@@ -7,12 +7,12 @@ from bisect import bisect_right
 from collections.abc import Callable
 from itertools import pairwise
 
-#: (key, one value, the other value): what the two become.
+#: Called with (key, one value, the other value). Returns the value that the two become.
 Join = Callable[[bytes, bytes, bytes], bytes]
 
 
 class _Stream:
-    """The pairs of one store that were read and not given out yet: from ``place`` on. ``after`` is the last key that was read."""
+    """The pairs of one store, from ``place`` on, that were read but not emitted yet. ``after`` is the last key read."""
 
     def __init__(self) -> None:
         self.keys: list[bytes] = []
@@ -26,7 +26,7 @@ class _Stream:
         return self.place == len(self.keys)
 
     def take(self, bound: bytes | None) -> list[tuple[bytes, bytes]]:
-        """The pairs up to a key, that one included; None: all."""
+        """The pairs up to and including the key ``bound``; None: all."""
         end = len(self.keys) if bound is None else bisect_right(self.keys, bound, self.place)
         taken = list(zip(self.keys[self.place : end], self.values[self.place : end], strict=True))
         self.place = end
@@ -41,11 +41,11 @@ class Union:
         self._join = join
 
     def wanted(self) -> list[int]:
-        """Return the sources of which a piece has to be added before ``ready`` can give out more."""
+        """Return the sources from which a piece must be added before ``ready`` can emit more."""
         return [number for number, stream in enumerate(self._streams) if stream.empty and not stream.last]
 
     def join_in(self, after: bytes) -> int:
-        """One more store, of which nothing is needed up to this key. Returns its number."""
+        """Add one more store, which is needed only after this key. Returns its number."""
         stream = _Stream()
         stream.after = after
         self._streams.append(stream)
@@ -57,7 +57,7 @@ class Union:
 
     @property
     def ended(self) -> bool:
-        """True once all pairs were given out."""
+        """True once all pairs were emitted."""
         return all(stream.empty and stream.last for stream in self._streams)
 
     def add(self, source: int, keys: list[bytes], values: list[bytes], *, last: bool, until: bytes = b"") -> None:

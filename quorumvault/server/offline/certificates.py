@@ -34,7 +34,7 @@ _MOST_BYTES: Final = 1 << 26
 
 @dataclass(frozen=True, slots=True)
 class Issued:
-    """A certificate of the CA. ``node`` is "ca" for its own; ``revoked``: since when it is taken no more."""
+    """A certificate of the CA. ``node`` is "ca" for the CA's own; ``revoked``: since when it is no longer accepted."""
 
     node: str
     serial: int
@@ -64,7 +64,7 @@ def create(base: Path, cluster_id: str, nodes: Mapping[str, Endpoints], now: dat
         )
     authority = Authority.create(cluster_id, now)
     made = {node: _signed(authority, cluster_id, node, at, now, NODE_DAYS) for node, at in nodes.items()}
-    # First the record: what is not on record could not be revoked.
+    # First the record: a certificate that is not on record could not be revoked.
     durable.create(base / ISSUED, b"".join(_pem(x509.load_pem_x509_certificate(pem)) for pem in made.values()))
     durable.create(base / CA_KEY, authority.key_pem())
     durable.create(base / OWN_REVOKED, authority.revoke({}, now))
@@ -89,7 +89,7 @@ def check_ours(cluster: Cluster) -> None:
 
 
 class CertificateStore:
-    """The CA of a cluster that is there, and its files. Raises Refused if its key is not on this machine."""
+    """The CA of an existing cluster, and its files. Raises Refused if the CA's key is not on this machine."""
 
     def __init__(self, cluster: Cluster, now: Callable[[], datetime]) -> None:
         self._cluster = cluster
@@ -109,13 +109,13 @@ class CertificateStore:
             raise ConfigError(key, "", f"expected the key of the CA in {OWN_CA}: {error}") from None
 
     def issue(self, nodes: Iterable[str], days: int = NODE_DAYS) -> list[Issued]:
-        """Make a new certificate, with a new key, for each of these nodes. The one before stays valid. Raises Refused."""
+        """Make a new certificate, with a new key, for each of these nodes. The previous one stays valid. Raises Refused."""
         check_ours(self._cluster)
         made = []
         for node in nodes:
             pem = _signed(self._authority, self._cluster.cluster_id, node, self._cluster.nodes[node], self._now(), days)
             certificate = x509.load_pem_x509_certificate(pem)
-            # First the record of it: what is not on record could not be revoked.
+            # First the record: a certificate that is not on record could not be revoked.
             _replace(self._base / ISSUED, _read(self._base / ISSUED) + _pem(certificate))
             _replace_private(self._base / own_certificate(node), pem)
             made.append(self._shown(certificate, {}))
@@ -137,7 +137,7 @@ class CertificateStore:
         found = [issued for issued in self.listed() if issued.node != "ca" and issued.revoked is None and wanted(issued)]
         if found:
             revoked |= {issued.serial: now for issued in found}
-            # Behind it are those of CAs before this one, while they are trusted.
+            # The lists of earlier CAs follow it, while these are trusted.
             earlier = _read(self._base / OWN_REVOKED).partition(END_OF_LIST)[2]
             _replace(self._base / OWN_REVOKED, self._authority.revoke(revoked, now) + earlier.lstrip())
         return found
@@ -184,7 +184,7 @@ def _pem(certificate: x509.Certificate) -> bytes:
 
 
 def _read(path: Path) -> bytes:
-    """Empty if there is no such file."""
+    """The content of the file; empty if there is no such file."""
     try:
         return path.read_bytes()
     except FileNotFoundError:
@@ -202,5 +202,5 @@ def _replace(path: Path, content: bytes, widest: int = 0o777) -> None:
 
 
 def _replace_private(path: Path, content: bytes) -> None:
-    """For a key. What stood there may have been open to all."""
+    """Replace the file of a key. The old file may have been readable by everyone."""
     _replace(path, content, widest=0o640)

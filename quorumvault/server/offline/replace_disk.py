@@ -46,7 +46,7 @@ class Replaced:
 
 
 def replace_disk(directory: Path, node: str, host: str | None, *, entropy: Callable[[int], bytes]) -> Replaced:
-    """A new disk for ``node`` of the cluster in ``directory``, at another ``host`` if one is given, with the ports it had.
+    """Make a new disk for ``node`` of the cluster in ``directory``; on another ``host``, if given, with the same ports.
 
     Nothing is removed. Raises Refused, ConfigError; ValueError says what is wrong with the host.
     """
@@ -78,9 +78,9 @@ def _make_within(place: Path, identity: DiskIdentity, owned: ExitStack) -> Path:
 
 
 def _make_beside(place: Path, identity: DiskIdentity, owned: ExitStack) -> Path | None:
-    """A directory that is whole, and owned, before it has the name: a supervisor may start the node at any time.
+    """Make a directory that is complete, with its owner, before it gets its name: a supervisor may start the node at any time.
 
-    Returns where the old one is now, if there was one.
+    Returns where the old directory is now, if there was one.
     """
     make_folder(place.parent)
     replaces = place.exists()
@@ -130,7 +130,7 @@ def _out_of_the_way(move: Callable[[Path], Path], place: Path) -> Path:
 
 
 def _take_name(fresh: Path, place: Path, aside: Path | None) -> None:
-    """Fails if a process has made a directory of that name for itself since there was none."""
+    """Give the directory its name. Fails if a process has made a directory of that name meanwhile."""
     try:
         fresh.rename(place)
     except OSError as error:

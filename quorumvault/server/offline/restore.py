@@ -42,13 +42,13 @@ from quorumvault.server.storage.disk_identity import read_identity
 from quorumvault.server.storage.leveldb import LevelDBStore
 from quorumvault.server.storage.store import Store, write_all
 
-#: Whoever decrypts the secret into a pipe has so long, and may have to type a password.
+#: Seconds for a person who decrypts the secret into a pipe, and may have to type a password.
 _SECRET_SECONDS = 300.0
 
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """Files that a backup does not have. ``api_keys`` None: each owner gets a new key."""
+    """The files that a backup does not contain. If ``api_keys`` is None, each owner gets a new key."""
 
     master_secret: Path
     fields: Path
@@ -144,7 +144,7 @@ class _Backup:
         return cls(file, reader.header, audit.counts, frozenset(audit.owners.values()), frame.digest, secret)
 
     def pairs(self) -> Iterator[tuple[bytes, bytes]]:
-        """All of it, in the order of keys. Raises BackupDamaged if it is not what was verified."""
+        """All pairs, in the order of keys. Raises BackupDamaged if they are not what was verified."""
         with _opened(self.file) as source:
             reader = Reader(source, self.file)
             while isinstance((frame := reader.next()).message, Piece):
@@ -172,7 +172,7 @@ def _secret_for(header: Header, file: Path, secret_file: Path) -> Secret:
 
 
 def _compare(place: Path, backup: _Backup) -> None:
-    """All that the disk in this data directory has with all that the backup has."""
+    """Compare everything on the disk in this data directory with everything in the backup."""
     identity = read_identity(place / IDENTITY_FILE)
     if identity is None:
         raise StorageFailed(f"{place / IDENTITY_FILE}: it is gone again")

@@ -29,12 +29,12 @@ from quorumvault.server.storage.leveldb import LevelDBStore
 
 _ANEW: Final = "store.anew"
 _DAMAGED: Final = "store.damaged"
-#: More than a disk writes between any copy of it and today, thousands a second for years; and more often than it is started.
+#: More writes than a disk can make after any copy of it, thousands a second for years; and more starts.
 _BEYOND_MEMORY = Mark(incarnation=1 << 20, sequence=1 << 40)
 
 
 def make_anew(disks: Iterable[Disk], ending: ExitStack) -> dict[str, LevelDBStore]:
-    """An empty store beside that of each of these disks, under its id. Raises StorageFailed, ConfigError."""
+    """Make an empty store beside each of these disks' stores, under the disk's id. Raises StorageFailed, ConfigError."""
     made: dict[str, LevelDBStore] = {}
     for disk in disks:
         path = disk.config.data_directory / _ANEW
@@ -46,7 +46,7 @@ def make_anew(disks: Iterable[Disk], ending: ExitStack) -> dict[str, LevelDBStor
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """``memory``: the marks of all disks at hand. With a lower one than they remember a disk would pass for an older copy."""
+    """``memory``: the marks of all disks at hand. A disk with a lower mark than they remember would look like an older copy."""
 
     newest: View
     memory: Iterable[Marks]
@@ -58,7 +58,7 @@ class Trust:
         self._identify(disk, beyond)
 
     def anew(self, disk: Disk, before: Opened | None, store: LevelDBStore) -> Path | None:
-        """The same for a disk whose store was made anew. Returns where the old one is now, if there was one."""
+        """Like ``again``, for a disk whose store was made anew. Returns where the old store is now, if there was one."""
         directory = disk.config.data_directory
         beyond = self._beyond(disk, Mark(disk.identity.incarnation, 0) if before is None else before.at)
         remembered: Mapping[bytes, Mark] = {} if before is None else before.remembers
@@ -82,7 +82,7 @@ class Trust:
         return Mark(held.incarnation + _BEYOND_MEMORY.incarnation, held.sequence + _BEYOND_MEMORY.sequence)
 
     def _identify(self, disk: Disk, at: Mark) -> None:
-        """It has all that was acknowledged, so it may vote in the newest view, whether or not it did before."""
+        """Let the disk vote in the newest view, whether or not it did before, because it has everything that was acknowledged."""
         directory = disk.config.data_directory
         identity = replace(disk.identity, incarnation=at.incarnation, mode=Mode.ACTIVE, view=self.newest)
         write_identity(directory / IDENTITY_FILE, identity)

@@ -23,28 +23,28 @@ Tell = Callable[[str], None]
 
 
 class Read(NamedTuple):
-    """What reading all of a store came to: the number of its records, and where the parts end that cannot be read."""
+    """The result of reading a whole store: the number of its records, and the ends of the parts that cannot be read."""
 
     records: int
     gaps: frozenset[bytes]
 
 
 class United(NamedTuple):
-    """By sink what it lacked of the others; by donor what nobody else had."""
+    """By sink, how much it lacked of the others; by donor, how much no other store had."""
 
     added: dict[str, int]
     given: dict[str, int]
 
 
 def read_through(store: Store) -> Read:
-    """Reads all of it that can be read."""
+    """Read everything in the store that can be read."""
     unread: list[UnreadPart] = []
     counted = sum(key.startswith(layout.RECORD) for keys, _ in pieces_of(store, unread) for key in keys)
     return Read(counted, frozenset(part.end for part in unread))
 
 
 def readable_pieces(store: Store) -> Iterator[tuple[list[bytes], list[bytes]]]:
-    """Yield all that can be read of a store, as keys and values, and of each part that cannot all be read what can."""
+    """Yield everything that can be read of a store, as keys and values, including the readable pairs of damaged parts."""
     unread: list[UnreadPart] = []
     yield from pieces_of(store, unread)
     for part in unread:
@@ -53,8 +53,8 @@ def readable_pieces(store: Store) -> Iterator[tuple[list[bytes], list[bytes]]]:
 
 
 def _within(store: Store, part: UnreadPart) -> Iterator[tuple[bytes, bytes]]:
-    """The pairs between the ends of a part that can be read all the same. An older entry may stand for one that is lost: what
-    disks have in common only grows, so it says nothing that is not so."""
+    """The readable pairs within a damaged part. An older entry may appear in place of a lost newer one. Data that disks have in
+    common only grows, so the older entry is still true."""
     at = part.after + b"\0"
     while at < part.end:
         try:
@@ -114,7 +114,7 @@ def _pour(source: Store, sink: Store, keyring: Keyring) -> int:
 def _raise_registers(store: Store, keyring: Keyring) -> int:
     """Raise the epoch of each owner to that of its newest record, which was taken under it. Returns how many registers rose.
 
-    Without its register an owner would go on in an epoch that it has left.
+    Without its register, an owner would continue in an epoch that it has left.
     """
     newest: dict[bytes, int] = {}
     for keys, _ in pieces_of(store):
@@ -135,7 +135,7 @@ def _raise_registers(store: Store, keyring: Keyring) -> int:
 
 
 def _give(donor: Store, sink: Store, keyring: Keyring, unread: Collection[bytes]) -> int:
-    """The same from a donor."""
+    """Like ``_pour``, from a donor."""
     owners, written = OwnerNames(sink), 0
     for keys, values in readable_pieces(donor):
         names = {key: Owner(name.decode()) for key, name in zip(keys, values, strict=True) if key.startswith(layout.OWNER)}

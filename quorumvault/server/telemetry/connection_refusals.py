@@ -19,17 +19,17 @@ SECONDS: Final = 1.0
 class Refusal(StrEnum):
     """The reason. The values are those of ``quorumvault_rejected_total{reason}``."""
 
-    #: Not HTTP/1.1, or larger in a part of it than it may be: 400.
+    #: Not HTTP/1.1, or one of its parts is too large: 400.
     MALFORMED = "http-malformed"
-    #: What it sent is not TLS as it is spoken here, or its certificate was refused.
+    #: The bytes are not TLS as this node accepts it, or the certificate was refused.
     NO_TLS = "http-no-tls"
-    #: Its head or its body did not come in time.
+    #: Its head or its body did not arrive in time.
     LATE = "http-late"
     #: Its answer was not read in time.
     UNREAD = "http-unread"
     #: Idle, and closed to make room for a new connection.
     CLOSED_FOR_ROOM = "connection-closed-for-room"
-    #: No room: closed at once, or served the health paths alone.
+    #: No room: closed at once, or served only the health paths.
     NO_ROOM = "connection-no-room"
 
 

@@ -20,7 +20,7 @@ from quorumvault.config.cluster import EventLogSettings
 logger = logging.getLogger("quorumvault.events")
 
 _BLOCK = 64 * 1024
-#: Largest single write in bytes: a long backlog is neither one huge write nor one call a line.
+#: Largest single write in bytes, so that a long backlog is neither one huge write nor one call for each line.
 _CHUNK_BYTES = 1024 * 1024
 _DAY = 86_400
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
@@ -97,7 +97,7 @@ class EventFile:
         self._size += len(data)
 
     def _open(self) -> int:
-        """Return the open file. Opens it anew if it was deleted, because nobody would find lines in a file without a name."""
+        """Return the open file. Opens it anew if it was deleted, because no one would find lines in a file without a name."""
         if self._descriptor is not None and os.fstat(self._descriptor).st_nlink == 0:
             self.close()
         if self._descriptor is None:

@@ -33,7 +33,7 @@ FILE_NAME = "events.jsonl"
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One line. What does not apply is left out. Never a value, an API key or a whole token, in ``detail`` neither.
+    """One line. Fields that do not apply are left out. No field, ``detail`` included, has a value, an API key or a whole token.
 
     ``ts`` (RFC 3339, UTC, microseconds) and ``node`` are set by the log. ``items``, ``found``, ``not_found`` and ``replaced``
     are counts of values; ``outcome`` is "ok" or the error's code; ``duration_ms`` is from the request's head to its answer.
@@ -102,7 +102,7 @@ class EventLog:
         self._tried = asyncio.Event()
         self._tried_in_hand = asyncio.Event()
         self._lost = 0
-        #: Times that the log could not be written, or was not in time, after it could; and events lost in all.
+        #: How often the log became unwritable or late; and the number of events lost in all.
         self.troubles = self.lost = 0
         self._trouble: str | None = None
         #: Ends when the group in hand is late, or when a failed group is to be tried again.
@@ -199,7 +199,7 @@ class EventLog:
                 file.append(group)
             except OSError as caught:
                 error = caught
-            with contextlib.suppress(RuntimeError):  # the loop is gone, and with it who would want to know
+            with contextlib.suppress(RuntimeError):  # the loop is gone, and no one waits for the outcome
                 self._loop.call_soon_threadsafe(self._ended, group, error)
         file.close()
 

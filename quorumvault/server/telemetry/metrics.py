@@ -34,7 +34,7 @@ from quorumvault.server.telemetry.event_log import Event
 FULL: Final = "full"
 DRAINING: Final = "draining"
 STATES: Final = (*(mode.value for mode in Mode), FULL, DRAINING)
-#: Outcomes of requests that were refused for what their head says, for want of room, or for what their key has asked already; and
+#: Outcomes of requests that were refused because of their head, for lack of room, or because of their key's rate; and of
 #: connections that were refused or ended.
 REJECTIONS: Final = (*(kind.code for kind in (Unauthenticated, NotPermitted, Draining, Busy, RateLimited)), *map(str, Refusal))
 #: How a comparison with a peer may end.
@@ -108,7 +108,7 @@ _Series: TypeAlias = Mapping[tuple[str, ...], float] | Mapping[str, float] | Map
 
 
 class Counts:
-    """All that is counted in this process since it started."""
+    """Everything that was counted in this process since it started."""
 
     def __init__(self, peers: Iterable[str]) -> None:
         self.requests: Counter[tuple[str, ...]] = Counter()
@@ -279,7 +279,7 @@ class Metrics(Counts):
         self.hedges[hedge] += 1
 
     def handed_off_to(self, peer: str, records: int) -> None:
-        """Count records that a peer was owed, and has now."""
+        """Count records that a peer was owed and now has."""
         self.handed_off[peer] += records
 
     def compared(self, outcome: Compared | str) -> None:
