@@ -10,6 +10,7 @@ import click
 import msgspec
 
 from quorumvault.cli.file_options import dialect_options, format_option
+from quorumvault.cli.interrupts import interruptible
 from quorumvault.cli.options import json_option
 from quorumvault.cli.output import print_json, print_table, say
 from quorumvault.files.copies import at_hand
@@ -52,12 +53,13 @@ def suggest(
     asks no node. It is a help, and no judgement: what is in free text it does not see, and it knows no other language's names.
     The command has --only-listed, so that a column that comes later is not overlooked.
     """
-    sources = expand([file], format=table_format, table=table)
-    if len(sources) != 1:
-        raise click.UsageError("name one file: its columns are looked at")
     dialect = Dialect(delimiter, encoding, quoting == "csv")
-    with at_hand(sources[0]) as copy:
-        found = sample(copy, Job(operation="tokenize", sources=(), output=None, dialect=dialect))
+    with interruptible():
+        sources = expand([file], format=table_format, table=table)
+        if len(sources) != 1:
+            raise click.UsageError("name one file: its columns are looked at")
+        with at_hand(sources[0]) as copy:
+            found = sample(copy, Job(operation="tokenize", sources=(), output=None, dialect=dialect))
     made = _suggestion(sources[0], found, dialect)
     if as_json:
         print_json(made)

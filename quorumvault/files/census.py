@@ -19,6 +19,7 @@ from quorumvault.errors import Malformed
 from quorumvault.files.sources import Source, compression_of, delimiter_of
 from quorumvault.files.text.streams import TextInput
 from quorumvault.formats.csv import CsvTable, grammar
+from quorumvault.formats.header import require_header
 from quorumvault.formats.json import check_json_text
 from quorumvault.formats.json_lines import JsonLinesTable
 from quorumvault.formats.jsonpath import PathStep, concrete_path, texts_in
@@ -75,6 +76,8 @@ def count(source: Source, columns: Sequence[str] = ()) -> dict[str, Tally]:
         case "csv":
             with _lines(source) as lines:
                 csv = CsvTable(lines, grammar(delimiter_of(source.path), quoting=True))
+                if any(map(is_token, csv.names)):
+                    require_header(csv.names, str(source))
                 tallies = _count_cells(csv, [name for name in csv.names if not columns or name in columns])
         case "jsonl":
             places = columns or _places(source)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import glob
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, BinaryIO, Final
@@ -20,6 +20,7 @@ from quorumvault.files.job import Job
 from quorumvault.files.sources import TEXT, Source, compression_of, delimiter_of
 from quorumvault.files.text.streams import TextInput
 from quorumvault.formats.csv import CsvTable, decode_cell, grammar
+from quorumvault.formats.header import FORMS, INTEGER, MEASURE, require_header
 from quorumvault.formats.json import check_json_text
 from quorumvault.formats.jsonpath import PathStep, column_name, texts_in
 from quorumvault.formats.lines import Lines, split_end
@@ -63,23 +64,6 @@ _WORDS: Final = frozenset(
 _BEGINNINGS: Final = tuple(word for word in _WORDS if len(word) >= 5)
 _ID_WORDS: Final = frozenset({"id", "ids", "key", "number", "no", "nr", "num", "identifier", "uuid", "guid", "ref"})
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
-_FORMS: Final[Mapping[str, re.Pattern[str]]] = {
-    "e-mail addresses": re.compile(r"[^@\s]+@[^@\s]+\.[A-Za-z]{2,}"),
-    "US social security numbers": re.compile(r"\d{3}-\d{2}-\d{4}"),
-    "UUIDs": re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"),
-    "IP addresses": re.compile(r"\d{1,3}(?:\.\d{1,3}){3}|(?:[0-9a-fA-F]{0,4}:){3,7}[0-9a-fA-F]{0,4}"),
-    "MAC addresses": re.compile(r"[0-9a-fA-F]{2}(?:[:-][0-9a-fA-F]{2}){5}"),
-    "IBANs": re.compile(r"[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,4})?"),
-    "web addresses": re.compile(r"https?://\S+"),
-    "phone numbers": re.compile(r"(?=(?:\D*\d){7,15}\D*\Z)(?!\d{4}-\d\d-\d\d)(?:\+[\d ()./-]+|\(?\d+[)]?[ ./-][\d ()./-]+)"),
-}
-_INTEGER = re.compile(r"-?\d+")
-#: Numbers with a fraction, dates and times, which are often distinct without being identifiers.
-_MEASURE = re.compile(
-    r"-?\d+[.,]\d+(?:[eE][+-]?\d+)?"
-    r"|\d{4}-\d\d-\d\d(?:[T ][\d:.]+(?:Z|[+-]\d\d:?\d\d)?)?"
-    r"|\d\d?[./]\d\d?[./]\d{2,4}"
-)
 
 
 @dataclass(slots=True)
@@ -102,10 +86,10 @@ def reasons(name: str, sample: Sample) -> list[str]:
     texts = sample.texts
     if not texts:
         return found
-    found += [f"its values look like {form}" for form, pattern in _FORMS.items() if _share(texts, pattern) >= _MOST]
+    found += [f"its values look like {form}" for form, pattern in FORMS.items() if _share(texts, pattern) >= _MOST]
     differ = len(set(texts)) / len(texts)
-    is_measure = _share(texts, _MEASURE) >= _MOST
-    is_count = _share(texts, _INTEGER) >= _MOST and not telling and not words & _ID_WORDS
+    is_measure = _share(texts, MEASURE) >= _MOST
+    is_count = _share(texts, INTEGER) >= _MOST and not telling and not words & _ID_WORDS
     if len(texts) >= _ENOUGH and differ >= _NEARLY_ALL and not is_measure and not is_count:
         found.append(f"{differ:.0%} of its values differ")
     return found
@@ -131,6 +115,7 @@ def _decoded(stream: BinaryIO, source: Source, job: Job) -> BinaryIO:
 def _sample_csv(lines: Lines, source: Source, job: Job) -> dict[str, Sample]:
     quoting = job.dialect.quoting
     table = CsvTable(lines, grammar(job.dialect.delimiter or delimiter_of(source.path), quoting=quoting))
+    require_header(table.names, str(source))
     samples = {name: Sample() for name in table.names}
     decode: Callable[[str], str | None] = decode_cell if quoting else str
     for row in islice(table.rows(), SAMPLE_ROWS):

@@ -20,6 +20,7 @@ from typing import Final
 import msgspec
 
 from quorumvault.errors import ColumnError
+from quorumvault.formats.header import LIKELY_DELIMITERS, require_header, shown_names
 from quorumvault.formats.lines import MAX_BYTES, Lines
 from quorumvault.formats.table import (
     RowPlace,
@@ -33,8 +34,6 @@ from quorumvault.formats.table import (
 
 # Possessive (*+): a quoted cell of any length matches without a stack and without backtracking.
 _QUOTED: Final = r'"[^"]*+(?:""[^"]*+)*+"'
-#: Likely delimiters: an error about a header of one column names the first one in it.
-_LIKELY: Final = "\t;|,"
 _decode_string = msgspec.json.Decoder(str).decode
 
 
@@ -154,8 +153,10 @@ class CsvTable:
         return self._left
 
     def leave(self, keep: Sequence[str], *, only_listed: bool) -> None:
-        left = remaining(self._names, self.columns, keep, only_listed=only_listed, source=self._lines.source)
-        self._left = tuple(left)
+        shown = dict(zip(self._names, shown_names(self._names), strict=True))
+        with self._hinting():
+            left = remaining(self._names, self.columns, keep, only_listed=only_listed, source=self._lines.source)
+        self._left = tuple(shown[name] for name in left)
 
     def select_named(self, names: Sequence[str]) -> None:
         with self._hinting():
@@ -172,11 +173,15 @@ class CsvTable:
 
     @contextlib.contextmanager
     def _hinting(self) -> Iterator[None]:
-        """Adds a hint to an error about a table of one column: another delimiter may separate several."""
+        """Adds a hint to an error about a table of one column: another delimiter may separate several.
+
+        Shows no names that look like data.
+        """
         try:
             yield
         except ColumnError as error:
-            found = [delimiter for delimiter in _LIKELY if len(self._names) == 1 and delimiter in self._names[0]]
+            require_header(self._names, self._lines.source)
+            found = [delimiter for delimiter in LIKELY_DELIMITERS if len(self._names) == 1 and delimiter in self._names[0]]
             if not found:
                 raise
             raise ColumnError(f"{error}. If {found[0]!r} parts its columns, say --delimiter {_spelled(found[0])}") from None
@@ -184,6 +189,7 @@ class CsvTable:
     def _select(self, names: Sequence[str]) -> None:
         twice = [name for name in names if self._names.count(name) > 1]
         if twice:
+            require_header(self._names, self._lines.source)
             raise ColumnError(f"{self._lines.source} has more than one column {listed(twice)}: which one is meant is not clear")
         self._positions = tuple(self._names.index(name) for name in dict.fromkeys(names))
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
+from quorumvault.crypto.tokens import format_token
 from tests.rigs import tables
 from tests.rigs.vault import Rig
 
@@ -69,3 +70,18 @@ def test_a_file_without_identifiers(run: Run) -> None:
     result = run("suggest", "in.csv", "--delimiter", ";")
     assert (result.exit_code, "not suggested: a, b" in result.stderr) == (0, True)
     assert "No column looks like an identifier" in result.stderr
+
+
+def test_a_file_without_a_header_is_not_shown(run: Run) -> None:
+    Path("n.csv").write_text("1,123-45-6789\n2,987-65-4321\n")
+    Path("t.csv").write_text(f"1,{format_token(1, bytes(20))}\n" * 2)
+    for command in (
+        ("suggest", "n.csv"),
+        ("suggest", "n.csv", "--json"),
+        ("tokenize", "n.csv", "--column", "ssn"),
+        ("census", "t.csv"),
+    ):
+        result = run(*command)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert "its first line looks like data: has it a header?" in result.stderr
+        assert not any(value in result.stderr for value in ("6789", "qv_1"))
