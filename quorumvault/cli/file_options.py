@@ -52,7 +52,7 @@ missing_option = click.option(
     type=click.Choice(["keep", "null", "error"]),
     default="keep",
     show_default=True,
-    help="What to do with a cell whose token is not found.",
+    help="What to do with a cell whose token is not found; error also ends at text that begins like a token and is none.",
 )
 status_option = click.option(
     "--status", is_flag=True, help="Add a column NAME_status beside each: ok, null, not_found, not_token. Parquet and DuckDB."

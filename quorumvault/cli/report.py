@@ -18,6 +18,9 @@ def print_report(report: Report, what: str, *, as_json: bool, err: bool = False)
         say(_words(report, what), err=True)
         for column, cells in report.values.items():
             _warn_of_nulls(column, report.like_nulls.get(column, {}), cells)
+        for column, cells in report.damaged.items():
+            what = f"{cells:,} cell{'s that begin like tokens and are' if cells > 1 else ' that begins like a token and is'} none"
+            say(f"warning: {visible(column)} has {what}: mistyped, cut or changed; the text stays as it is", err=True)
         for told in report.still_there or ():
             say(f"note: {visible(told)}", err=True)
         if report.left:

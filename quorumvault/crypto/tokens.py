@@ -8,15 +8,19 @@ neighbours are a burst of at most 16; a CRC-32 detects every burst of up to 32 b
 check, the unit test tries all cases. A token has at most 3 + 10 + 1 + 48 = 62 characters.
 """
 
+import re
 import struct
 import zlib
 from collections.abc import Iterable, Sequence
 from itertools import repeat
+from typing import Final
 
 from quorumvault.model import MAX_EPOCH
 
 DIGEST_BYTES = 20
 _PREFIX = "qv_"
+#: How tokens begin; a program may have changed the case.
+BEGINNING: Final = re.compile("(?i:qv)_[0-9]+_")
 _BODY_CHARS = 2 * (DIGEST_BYTES + 4)
 _EPOCH_DIGITS = len(str(MAX_EPOCH))
 _DIGEST_AND_CHECK = struct.Struct(f">{DIGEST_BYTES}sI")
@@ -103,3 +107,8 @@ def parse_token(text: str) -> tuple[int, bytes] | None:
 def is_token(text: str) -> bool:
     """True if a text has the form and the check of a token. This says nothing about its owner, or whether it was issued."""
     return parse_token(text) is not None
+
+
+def is_damaged(text: str) -> bool:
+    """True if a text begins like a token and is none: mistyped, cut, or changed by a program on its way."""
+    return BEGINNING.match(text) is not None and not is_token(text)

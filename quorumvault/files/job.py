@@ -95,7 +95,8 @@ class CellCounts(msgspec.Struct):
 
     ``epochs``: the epochs of the tokens written. ``rejected`` counts cells in the list of rejects. ``left``: columns that
     ``tokenize`` left as they are. ``there`` counts tokens that were of the active epoch already and did not move. ``like_nulls``
-    counts, for each column, cells with a usual spelling of a missing value.
+    counts, for each column, cells with a usual spelling of a missing value; ``damaged`` those that begin like a token and are
+    none, which ``no_token`` counts too.
     """
 
     values: dict[str, int] = {}
@@ -110,10 +111,12 @@ class CellCounts(msgspec.Struct):
     epochs: list[int] = []
     left: list[str] = []
     like_nulls: dict[str, dict[str, int]] = {}
+    damaged: dict[str, int] = {}
 
     def add(self, other: CellCounts) -> None:
-        for column, count in other.values.items():
-            self.values[column] = self.values.get(column, 0) + count
+        for own, more in ((self.values, other.values), (self.damaged, other.damaged)):
+            for column, count in more.items():
+                own[column] = own.get(column, 0) + count
         for name in _ADDED:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.epochs = sorted({*self.epochs, *other.epochs})
@@ -128,7 +131,7 @@ class CellCounts(msgspec.Struct):
 
 
 #: The fields of CellCounts that are plain sums.
-_ADDED = tuple(name for name in CellCounts.__struct_fields__ if name not in ("values", "epochs", "left", "like_nulls"))
+_ADDED = tuple(name for name in CellCounts.__struct_fields__ if name not in ("values", "epochs", "left", "like_nulls", "damaged"))
 
 
 class Report(CellCounts):

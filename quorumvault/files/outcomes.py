@@ -22,11 +22,13 @@ CellStatus: TypeAlias = Literal[
     "not_tokenizable",
     "typed",  # a JSON number or boolean, whose token differs from that of its text in other files
     "there",  # retokenize: a token of the active epoch
+    "damaged",  # text that begins like a token and is none; it is not sent either
 ]
 #: All statuses. Columns of codes rely on the order: a code is a position in this tuple.
 STATUSES: Final[tuple[CellStatus, ...]] = get_args(CellStatus)
 #: The name of each status in a column of statuses, in the same order. ``there`` is ``ok``, as in the API.
-STATUS_NAMES: Final[tuple[str, ...]] = tuple("ok" if status == "there" else status for status in STATUSES)
+_NAMES: Final[dict[CellStatus, str]] = {"there": "ok", "damaged": "not_token"}
+STATUS_NAMES: Final[tuple[str, ...]] = tuple(_NAMES.get(status, status) for status in STATUSES)
 #: Statuses that are not cached: the next batch asks again. All other answers are cached for the whole run.
 PASSING: Final[frozenset[CellStatus]] = frozenset({"unavailable"})
 
@@ -48,7 +50,9 @@ class CellRule(NamedTuple):
 
     status: CellStatus
     outcome: CellOutcome
-    counter: Literal["values", "no_token", "not_found", "unavailable", "collision", "kept_tokens", "there"] | None = None
+    counter: Literal["values", "damaged", "no_token", "not_found", "unavailable", "collision", "kept_tokens", "there"] | None = (
+        None
+    )
     code: str | None = None
     problem: str = ""
     tokenizes: bool | None = None
@@ -66,6 +70,7 @@ class CellRule(NamedTuple):
 
 
 _TOKEN = "there is a token already; --if-token keep leaves tokens as they are"  # noqa: S105 - no password
+_DAMAGED = "the text begins like a token and is none: it was mistyped, cut or changed"
 _COLLISION = "token-collision: another value has the token that this one would get"
 _LARGE = "the value is larger than a node takes"
 _NO_VALUE = "a number with a fraction, an object, an array or -0 is no value to tokenize: make it a string"
@@ -76,6 +81,9 @@ TABLE: Final = (
     CellRule("ok", CellOutcome.REPLACE, "values"),
     CellRule("there", CellOutcome.KEEP, "there"),
     CellRule("not_token", CellOutcome.KEEP, "no_token"),
+    CellRule("damaged", CellOutcome.KEEP, "damaged", missing="keep"),
+    CellRule("damaged", CellOutcome.KEEP, "damaged", missing="null"),
+    CellRule("damaged", CellOutcome.FAIL, problem=_DAMAGED, missing="error"),
     CellRule("unavailable", CellOutcome.KEEP, "unavailable", "unavailable"),
     CellRule("collision", CellOutcome.KEEP, "collision", "token-collision", tokenizes=False),
     CellRule("collision", CellOutcome.NULL, "collision", "token-collision", tokenizes=True, has_rejects=True),
@@ -107,5 +115,8 @@ def count(totals: CellCounts, column: str, rule: CellRule, cells: int = 1) -> No
     """Adds cells of a column to the counter of their rule."""
     if rule.counter == "values":
         totals.values[column] += cells
+    elif rule.counter == "damaged":
+        totals.damaged[column] = totals.damaged.get(column, 0) + cells
+        totals.no_token += cells
     elif rule.counter is not None:
         setattr(totals, rule.counter, getattr(totals, rule.counter) + cells)

@@ -112,7 +112,7 @@ def test_the_summary_for_machines(run: Run) -> None:
     result = run("tokenize", "a.csv", "-o", "b.csv", "--json")
     none = ["kept_tokens", "no_token", "not_found", "unavailable", "collision", "rejected", "there", "parts_kept"]
     nothing = dict.fromkeys(none, 0)
-    done = {"values": {"ssn": 2}, "rows": 2, "files": 1, "look_ups": 2, "left": [], "like_nulls": {}, **nothing}
+    done = {"values": {"ssn": 2}, "rows": 2, "files": 1, "look_ups": 2, "left": [], "like_nulls": {}, "damaged": {}, **nothing}
     assert json.loads(result.stdout) == done | {"epochs": [1], "parts_done": 1}
     result = run("detokenize", "b.csv", "--json")
     assert result.stdout_bytes == b"ssn\nx\ny\n"

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from quorumvault.analytics.arrow import look_up
 from quorumvault.client import Client
-from quorumvault.crypto.tokens import parse_tokens
+from quorumvault.crypto.tokens import BEGINNING, parse_tokens
 from quorumvault.errors import RequestError
 from quorumvault.files.answers import TokenEpoch
 from quorumvault.files.job import CellCounts, Job
@@ -122,7 +122,7 @@ class ColumnAnswers:
         return ColumnAnswer(pc.replace_with_mask(pa.nulls(len(texts), pa.large_utf8()), fit, tokens), pa.array(codes))
 
     def _look_up(self, texts: Any) -> ColumnAnswer:
-        answered = self._exchange(texts)
+        answered = _with_damaged(texts, self._exchange(texts))
         untexted = np.nonzero(answered.codes.to_numpy(zero_copy_only=False) == len(STATUSES))[0]
         if not len(untexted):
             return answered
@@ -158,6 +158,14 @@ class ColumnAnswers:
 
     def _clear(self) -> None:
         self._con.execute("delete from answers")
+
+
+def _with_damaged(texts: Any, answered: ColumnAnswer) -> ColumnAnswer:
+    """Tells texts that begin like tokens from other text."""
+    is_damaged = pc.and_(
+        pc.equal(answered.codes, CODE["not_token"]), pc.match_substring_regex(texts, f"^(?:{BEGINNING.pattern})")
+    )
+    return answered._replace(codes=pc.if_else(is_damaged, pa.scalar(CODE["damaged"], pa.uint8()), answered.codes))
 
 
 _NOTHING: Final = ColumnAnswer(pa.array([], pa.large_utf8()), pa.array([], pa.uint8()))

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import msgspec
 
 from quorumvault.client.threads import threads
-from quorumvault.crypto.tokens import is_token, parse_token
+from quorumvault.crypto.tokens import is_damaged, is_token, parse_token
 from quorumvault.errors import InputError
 from quorumvault.files.answers import CellAnswer, CellValue, Lookup
 from quorumvault.files.job import CellCounts, Job
@@ -87,7 +87,7 @@ class Converter:
                 elif is_tokenize and cell.column in self._cast and _HAS_TEXT.fullmatch(value):
                     value = bytes(value).decode()
                 if (isinstance(value, str) and is_token(value)) == is_tokenize:  # the vault is not asked
-                    self._settle(number, row, cell, CellAnswer("already_token" if is_tokenize else "not_token"), done)
+                    self._settle(number, row, cell, CellAnswer("already_token" if is_tokenize else _without_token(value)), done)
                 else:
                     asked.append((number, row, cell))
                     values.append(value)
@@ -133,6 +133,10 @@ class Converter:
         if rule.code is not None:
             done.rejects.append(Reject(number, column, rule.code))
             counts.rejected += 1
+
+
+def _without_token(value: CellValue) -> CellStatus:
+    return "damaged" if isinstance(value, str) and is_damaged(value) else "not_token"
 
 
 class Batch(NamedTuple):

@@ -33,7 +33,9 @@ JOBS = [
 
 def in_text(job: Job, rule: CellRule, text: str | None) -> tuple[str | None, CellCounts, list[Reject]]:
     """A table of one cell through the engine of text files: what is in the cell afterwards, counts, rejects."""
-    operation: Any = "detokenize" if rule.status in ("not_token", "not_found") or rule.tokenizes is False else "tokenize"
+    operation: Any = (
+        "detokenize" if rule.status in ("not_token", "damaged", "not_found") or rule.tokenizes is False else "tokenize"
+    )
     given = Job(operation=operation, sources=(), output=None, if_token=job.if_token, missing=job.missing, rejects=job.rejects)
     table = open_table(given, io.BytesIO(f"c,d\n{text or ''},x\n".encode()), TextSource("in.csv", "csv"), ["c"], [])
     answer = CellAnswer(rule.status, "answer" if rule.status == "ok" else None)
@@ -62,7 +64,7 @@ def test_each_status_has_one_row_for_any_options(job: Job) -> None:
 @pytest.mark.parametrize("rule", TABLE, ids=lambda rule: f"{rule.status}-{rule.outcome.name}")
 def test_both_engines_follow_every_row(rule: CellRule, engine: Any) -> None:
     is_token = rule.status in ("already_token", "not_found") or rule.tokenizes is False
-    text = None if rule.status == "null" else TOKEN if is_token else "plain"
+    text = None if rule.status == "null" else TOKEN if is_token else TOKEN[:-1] if rule.status == "damaged" else "plain"
     for job in (job for job in JOBS if rule.holds(job)):
         if rule.outcome is CellOutcome.FAIL:
             with pytest.raises(QuorumVaultError, match=re.escape(rule.problem_at("c"))):
@@ -75,6 +77,8 @@ def test_both_engines_follow_every_row(rule: CellRule, engine: Any) -> None:
         expected = CellCounts({"c": 0}, rows=1, rejected=int(is_listed))
         if rule.counter == "values":
             expected.values["c"] = 1
+        elif rule.counter == "damaged":
+            expected.damaged, expected.no_token = {"c": 1}, 1
         elif rule.counter is not None:
             setattr(expected, rule.counter, 1)
         assert counts == expected
