@@ -111,6 +111,7 @@ async def test_nor_is_one_that_is_gone_once_its_turn_at_the_vault_comes(
     """Proves: a revoked key stays revoked."""
     monkeypatch.setattr(vault_queue, "FEW", 1)
     monkeypatch.setattr(vault_queue, "AT_ONCE", 2)
+    rig.admission.queue = vault_queue.VaultQueue()
     rig.vault.gate.clear()
     wire = _Wire()
     first, second = (Connection(rig.app, "/tokenize", {**JSON, **bearer()}, b'{"values":["a","b"]}') for _ in range(2))

@@ -354,8 +354,8 @@ class Process:
 class PatientCoordinator(Coordinator):
     """A real one, but that reads of large values wait for others as long as it takes: asyncio.timeout wants a task."""
 
-    async def _wait_for_large_reads(self) -> None:
-        await self._large_reads.acquire()
+    async def _wait_for_large_reads(self, owner: Owner) -> None:
+        await self._large_reads.enter(owner, 1)
 
 
 async def _nothing() -> None:

@@ -32,6 +32,7 @@ from quorumvault.protocol.steps import Ask, QuorumLost, SecretMissing, Steps
 from quorumvault.protocol.views import View
 from quorumvault.protocol.write import Adopt, Committed
 from quorumvault.server.coordinator.exchange import Exchange, Target, drive
+from quorumvault.server.coordinator.fair_queue import FairQueue
 from quorumvault.server.coordinator.hedging import Hedge, Hedging
 from quorumvault.server.coordinator.lookup import keys_of, open_all
 from quorumvault.server.coordinator.vault import Missing, Retokenized, Take, Tokenized
@@ -133,7 +134,7 @@ class Coordinator:
         self._turns = itertools.cycle((1, 2))
         # A hedge gives the third replica as much of the round's time as the two others had.
         self._hedging = Hedging(self.timeouts.hedge, self.timeouts.round / 2, self.observer.hedged)
-        self._large_reads = asyncio.Semaphore(_LARGE_READS)
+        self._large_reads = FairQueue(_LARGE_READS)
         self._epochs: dict[Owner, int] = {}
 
     async def tokenize(self, owner: Owner, canonicals: Sequence[bytes]) -> Tokenized:
@@ -197,7 +198,7 @@ class Coordinator:
     ) -> list[bytes | Missing]:
         """Read these keys by quorum."""
         steps = operations.read_records(owner, epochs, digests, self.keyring, take)
-        found = await self._run(steps, deadline, writes=writes)
+        found = await self._run(steps, deadline, writes=writes, reader=owner)
         return await open_all(self.keyring, owner, epochs, digests, found)
 
     async def _tell_settled(
@@ -263,8 +264,8 @@ class Coordinator:
         """The time by which a request that begins now must be answered, by the event loop's clock."""
         return asyncio.get_running_loop().time() + self.timeouts.request
 
-    async def _run(self, steps: Steps[ResultT], deadline: float, *, writes: bool) -> ResultT:
-        """Run an operation to its end, and return its result.
+    async def _run(self, steps: Steps[ResultT], deadline: float, *, writes: bool, reader: Owner | None = None) -> ResultT:
+        """Run an operation to its end, and return its result. ``reader``: the owner whose values it reads.
 
         Raises NoQuorum, which says which nodes took no part and, for a write, whether it may have happened (rule: unknown is an
         outcome); Busy if a read of large values waits too long for others.
@@ -280,8 +281,8 @@ class Coordinator:
                 held = await self._hold_until_entered(ask, held, deadline)
             troubles.update(held.trouble)
             outcome = "unknown" if held.may_have_written else outcome
-            if held.found_large and not reads_large:
-                await self._wait_for_large_reads()
+            if held.found_large and reader is not None and not reads_large:
+                await self._wait_for_large_reads(reader)
                 reads_large = True
             return held.decision
 
@@ -293,13 +294,13 @@ class Coordinator:
             raise NoQuorum(detail, outcome=outcome if writes else None) from None
         finally:
             if reads_large:
-                self._large_reads.release()
+                self._large_reads.leave(1)
 
-    async def _wait_for_large_reads(self) -> None:
-        """Wait for a place among the reads of large values. Raises Busy."""
+    async def _wait_for_large_reads(self, owner: Owner) -> None:
+        """Wait for a place among the reads of large values, which owners get in turn. Raises Busy."""
         try:
             async with asyncio.timeout(self.timeouts.round):
-                await self._large_reads.acquire()
+                await self._large_reads.enter(owner, 1)
         except TimeoutError:
             raise Busy("this node is reading large values for others; wait, or ask another node") from None
 

@@ -7,17 +7,17 @@ to finish in time. The rest wait, and after a while are Busy (429), before any w
     up to FEW values   runs at once, so that its client never waits for other clients' thousands
     more               runs once it fits beside the running ones: AT_ONCE values together, or one request alone, however large
 
-Owners take turns, so that no owner waits for all of another owner's requests.
+Owners take turns (``FairQueue``), so that no owner waits for all of another owner's requests.
 """
 
 import asyncio
 import contextlib
-from collections import deque
 from collections.abc import AsyncIterator
-from typing import Final, NamedTuple
+from typing import Final
 
 from quorumvault.errors import Busy
 from quorumvault.model import Owner
+from quorumvault.server.coordinator.fair_queue import FairQueue
 
 #: Values that take a node as long as a single one does. All places together (``limits.in_flight``) make less than AT_ONCE.
 FEW: Final = 100
@@ -26,18 +26,16 @@ FEW: Final = 100
 AT_ONCE: Final = 10_000
 
 
-class _Waiting(NamedTuple):
-    items: int
-    turn: asyncio.Future[None]
-
-
 class VaultQueue:
-    """The line of one node. Used on the event loop's thread only. ``under_way`` counts values."""
+    """The line of one node. Used on the event loop's thread only."""
 
     def __init__(self) -> None:
-        self.under_way = 0
-        #: By owner, in the order of their turns. No owner has an empty line.
-        self._waiting: dict[Owner, deque[_Waiting]] = {}
+        self._queue = FairQueue(AT_ONCE)
+
+    @property
+    def under_way(self) -> int:
+        """The values of the requests for many that are worked on."""
+        return self._queue.under_way
 
     @contextlib.asynccontextmanager
     async def turn(self, owner: Owner, items: int, seconds: float) -> AsyncIterator[bool]:
@@ -48,53 +46,12 @@ class VaultQueue:
         if items <= FEW:
             yield False
             return
-        waits = bool(self._waiting) or not self._fits(items)
-        if waits:
-            await self._wait(owner, items, seconds)
-        else:
-            self.under_way += items
-        try:
-            yield waits
-        finally:
-            self.under_way -= items
-            self._serve()
-
-    def _fits(self, items: int) -> bool:
-        return not self.under_way or self.under_way + items <= AT_ONCE
-
-    async def _wait(self, owner: Owner, items: int, seconds: float) -> None:
-        waiting = _Waiting(items, asyncio.get_running_loop().create_future())
-        self._waiting.setdefault(owner, deque()).append(waiting)
         try:
             async with asyncio.timeout(seconds):
-                await waiting.turn
-        except BaseException as error:
-            self._leave(owner, waiting)
-            if isinstance(error, TimeoutError):
-                raise Busy("this node is working on other requests for many values; wait, or ask another one") from None
-            raise
-
-    def _leave(self, owner: Owner, waiting: _Waiting) -> None:
-        """End a wait in vain. The turn may have come in the same moment: then it goes to the next one."""
-        line = self._waiting.get(owner)
-        if waiting.turn.done() and not waiting.turn.cancelled():
-            self.under_way -= waiting.items
-        elif line is not None and waiting in line:
-            line.remove(waiting)
-            if not line:
-                del self._waiting[owner]
-        self._serve()
-
-    def _serve(self) -> None:
-        """Give turns, as long as the next one fits: a large request is not kept waiting by smaller ones behind it."""
-        while self._waiting:
-            owner, line = next(iter(self._waiting.items()))
-            if not self._fits(line[0].items):
-                return
-            items, turn = line.popleft()
-            del self._waiting[owner]
-            if line:
-                self._waiting[owner] = line
-            if not turn.done():
-                self.under_way += items
-                turn.set_result(None)
+                waited = await self._queue.enter(owner, items)
+        except TimeoutError:
+            raise Busy("this node is working on other requests for many values; wait, or ask another one") from None
+        try:
+            yield waited
+        finally:
+            self._queue.leave(items)

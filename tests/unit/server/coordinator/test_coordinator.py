@@ -8,10 +8,12 @@ from quorumvault.config.cluster import Timeouts
 from quorumvault.crypto import canonical
 from quorumvault.crypto.tokens import format_token, parse_tokens
 from quorumvault.errors import Busy, EpochAhead, NoQuorum
+from quorumvault.model import Owner
 from quorumvault.protocol.messages import Ack, AnyRequest, Get, Outgoing, ProposeView, Put, ReadEpoch, RoundId, WriteBack
 from quorumvault.protocol.peer import NoReply
 from quorumvault.protocol.views import NO_VIEW, View
 from quorumvault.server.coordinator import coordinator
+from quorumvault.server.coordinator.coordinator import Coordinator
 from quorumvault.server.coordinator.hedging import Hedge
 from quorumvault.server.coordinator.vault import Missing
 from quorumvault.server.storage import layout
@@ -376,23 +378,55 @@ async def issued_large(three: Trio) -> list[str]:
     return tokens_of((await three.coordinators["n1"].tokenize(ACME, LARGE)).tokens)
 
 
+async def waiting_for_large_reads(three: Trio, coordinator: Coordinator, by_owner: dict[Owner, int]) -> None:
+    """Until so many reads of each owner wait."""
+    while {owner: len(line) for owner, line in coordinator._large_reads._waiting.items()} != by_owner:
+        await three.settled()
+
+
 async def test_reads_of_large_values_go_two_at_a_time_and_small_ones_pass_them_by(three: Trio) -> None:
     coordinator, tokens = three.coordinators["n1"], await issued_large(three)
     small = tokens_of((await coordinator.tokenize(ACME, VALUES)).tokens)
-    await coordinator._large_reads.acquire()
-    async with coordinator._large_reads:
-        waiting = asyncio.create_task(coordinator.detokenize(ACME, tokens))
-        assert await coordinator.detokenize(ACME, small) == VALUES
-        await three.settled()
-        assert not waiting.done()
+    for _ in range(2):
+        await coordinator._large_reads.enter(ACME, 1)
+    waiting = asyncio.create_task(coordinator.detokenize(ACME, tokens))
+    assert await coordinator.detokenize(ACME, small) == VALUES
+    await three.settled()
+    assert not waiting.done()
+    coordinator._large_reads.leave(1)
     assert await waiting == LARGE
-    assert not coordinator._large_reads.locked()
+    coordinator._large_reads.leave(1)
+    assert coordinator._large_reads.under_way == 0
+
+
+async def test_an_owner_s_read_of_large_values_waits_for_one_of_another_owner_s_and_not_for_all(three: Trio) -> None:
+    coordinator, tokens = three.coordinators["n1"], await issued_large(three)
+    others = tokens_of((await coordinator.tokenize(OTHER, LARGE)).tokens)
+    done: list[Owner] = []
+
+    async def read(owner: Owner, asked: list[str]) -> None:
+        assert await coordinator.detokenize(owner, asked) == LARGE
+        done.append(owner)
+
+    for _ in range(2):
+        await coordinator._large_reads.enter(ACME, 1)
+    tasks = [asyncio.create_task(read(ACME, tokens)) for _ in range(6)]
+    await waiting_for_large_reads(three, coordinator, {ACME: 6})
+    tasks.append(asyncio.create_task(read(OTHER, others)))
+    await waiting_for_large_reads(three, coordinator, {ACME: 6, OTHER: 1})
+    coordinator._large_reads.leave(1)
+    await asyncio.gather(*tasks)
+    coordinator._large_reads.leave(1)
+    assert done == [ACME, OTHER, *[ACME] * 5]
 
 
 @pytest.mark.parametrize("timeouts", [Timeouts(round=0.2, request=60)])
 async def test_a_read_of_large_values_that_waits_too_long_is_told_that_the_node_is_busy(three: Trio) -> None:
     coordinator, tokens = three.coordinators["n1"], await issued_large(three)
-    async with coordinator._large_reads, coordinator._large_reads:
-        with pytest.raises(Busy, match="reading large values for others"):
-            await coordinator.detokenize(ACME, tokens)
+    for _ in range(2):
+        await coordinator._large_reads.enter(OTHER, 1)
+    with pytest.raises(Busy, match="reading large values for others"):
+        await coordinator.detokenize(ACME, tokens)
+    for _ in range(2):
+        coordinator._large_reads.leave(1)
     assert await coordinator.detokenize(ACME, tokens) == LARGE

@@ -49,7 +49,7 @@ class Crowd:
         for name in self._ends:
             self._ends[name].set()
         await asyncio.gather(*self.tasks.values(), return_exceptions=True)
-        assert (self.queue.under_way, self.queue._waiting) == (0, {})
+        assert (self.queue.under_way, self.queue._queue._waiting) == (0, {})
 
 
 async def test_requests_for_many_values_are_worked_on_few_at_a_time() -> None:
