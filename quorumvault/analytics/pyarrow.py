@@ -46,7 +46,12 @@ class ArrowTable:
             if each is not None and each.status is not None:
                 fields.append(pa.field(status_name(own.name), pa.utf8()))
                 arrays.append(each.status)
-        schema, _ = without_values(pa.schema(fields, self.table.schema.metadata), lambda: _chunks(columns))
+        given = pa.schema(fields, self.table.schema.metadata)
+        schema, _ = without_values(given, lambda: _chunks(columns))
+        arrays = [
+            array if old.equals(new, check_metadata=True) else _retyped(array, new.type)
+            for array, old, new in zip(arrays, given, schema, strict=True)
+        ]
         return pa.table(arrays, schema=schema)
 
 
@@ -151,6 +156,22 @@ def _whole(column: Any) -> Any:
         return pa.concat_arrays(column.chunks)
     except pa.ArrowInvalid:
         raise ColumnError(f"what replaces a column of {column.type} is larger than 2 GiB: make it large_string") from None
+
+
+@dataclass(frozen=True, slots=True)
+class _Retyped:
+    """An array as one of a type that differs in metadata alone, which Arrow's casts do not look at."""
+
+    array: Any = field(repr=False)
+    type: Any
+
+    def __arrow_c_array__(self, requested_schema: object = None) -> tuple[object, object]:
+        return self.type.__arrow_c_schema__(), self.array.__arrow_c_array__()[1]
+
+
+def _retyped(column: Any, kind: Any) -> Any:
+    chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
+    return pa.chunked_array([pa.array(_Retyped(chunk, kind)) for chunk in chunks], kind)
 
 
 def _chunks(columns: Sequence[Replaced]) -> Iterator[Any]:

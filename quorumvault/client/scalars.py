@@ -5,7 +5,15 @@ This module imports none of these packages: a caller with one of their values ha
 
 import sys
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
+
+#: Usual spellings of a missing value. An empty cell without quotes is CSV's own null.
+USUAL_NULLS: Final = frozenset(
+    {
+        *("", "NULL", "null", "Null", "(null)", "NIL", "nil", "\\N", "-", "--", ".", "?"),
+        *("NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "None", "none"),
+    }
+)
 
 
 def plain(value: Any) -> Any:

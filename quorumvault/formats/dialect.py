@@ -7,14 +7,6 @@ import msgspec
 Encoding: TypeAlias = Literal["utf-8", "utf-16", "utf-16-le", "utf-16-be", "latin-1", "windows-1252"]
 ENCODINGS: Final[tuple[Encoding, ...]] = get_args(Encoding)
 
-#: Usual spellings of a missing value. An empty cell without quotes is CSV's own null.
-USUAL_NULLS: Final = frozenset(
-    {
-        *("", "NULL", "null", "Null", "(null)", "NIL", "nil", "\\N", "-", "--", ".", "?"),
-        *("NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "None", "none"),
-    }
-)
-
 
 class Dialect(msgspec.Struct, frozen=True):
     """``delimiter`` None: by the file's name. ``encoding`` None: by its first bytes (UTF-16 with a byte order mark, else UTF-8).

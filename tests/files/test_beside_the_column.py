@@ -1,5 +1,6 @@
 """Values that would leave beside the column which becomes tokens: none of them does, or the run says so."""
 
+import base64
 import gzip
 import io
 import json
@@ -13,6 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import quorumvault as qv
+from quorumvault.analytics.metadata import without_values
 from quorumvault.errors import ColumnError
 from quorumvault.files import plain
 from quorumvault.files.job import Job, Report
@@ -58,6 +61,69 @@ def test_metadata_with_values_is_left_out_and_the_rest_is_kept(desk: Desk) -> No
     assert schema.metadata == {b"by": b"the lab"}
     assert [field.metadata for field in schema] == [None, {b"label": b"index"}]
     assert b"PLAIN" not in Path("out.parquet").read_bytes()
+
+
+FOUND_IN_METADATA = {
+    "a short text of JSON": ("Ada", '{"labels": ["Bo", "Ada"]}'),
+    "a text of JSON": ("Ada", '"Ada"'),
+    "a short text in a repr": ("Ada", "{'who': 'Ada', 'n': 1}"),
+    "words in prose": ("Ada King Lovelace", "as Ada King Lovelace said."),
+    "words that end a sentence": ("St. Ada K.", "It was St. Ada K."),
+    "words with others between": ("Lovelace, Ada", '{"note": "of Lovelace, Ada: seen"}'),
+    "six words": ("a b c d e longer", "x a b c d e longer y"),
+    "a number with brackets": ("(555) 123-4567", "call (555) 123-4567 now"),
+    "words in a repr": ("Ada Lovelace", "Person(name='Ada Lovelace', age=3)"),
+    "other case": ("Plain-Ada", "PLAIN-ADA"),
+    "other case beyond ASCII": ("Žofie Straková", "for žofie STRAKOVÁ only"),
+    "a time with a T": ("1980-02-03 04:05:06", "from 1980-02-03T04:05:06 on"),
+    "a time with a zone": ("1980-02-03 04:05:06.5", '["1980-02-03T04:05:06.500Z"]'),
+    "a time of whole seconds": ("1980-02-03 04:05:10", "1980-02-03T04:05:10.000+00:00"),
+    "base64": ("Ada Lovelace", base64.b64encode(b'{"who": "Ada Lovelace"}').decode()),
+    "base64 for URLs, in JSON": ("Ada", json.dumps([base64.urlsafe_b64encode(b'["\xc3\xbf>?~", "Ada"]').decode().rstrip("=")])),
+    "a surrogate beside it": ("Plain-Ada", r'["\ud800", "Plain-Ada"]'),
+    "more than is read": ("Plain-Ada", "x" * (1 << 20) + "y"),
+}
+
+
+@pytest.mark.parametrize(("value", "text"), FOUND_IN_METADATA.values(), ids=FOUND_IN_METADATA)
+def test_how_values_may_stand_in_metadata(value: str, text: str) -> None:
+    schema = pa.schema([pa.field("name", pa.utf8())], {"note": text, "by": "the lab"})
+    kept, left_out = without_values(schema, lambda: [pa.array(["x", value])])
+    assert (kept.metadata, left_out) == ({b"by": b"the lab"}, ["note"])
+
+
+@pytest.mark.parametrize("text", ["a nulls n NA", '["NA", ""]', "0 the Ada", '{"start": 0}', "Ada King", "x 5000"])
+def test_what_is_no_value_stays_in_metadata(text: str) -> None:
+    values = ["0", "x 50", "n", "NA", "", "a", "Ada King Lovelace", "1980-02-03 04:05", "1980-02-03 04:05:06"]
+    schema = pa.schema([pa.field("name", pa.utf8())], {"note": text})
+    assert without_values(schema, lambda: [pa.array(values)]) == (schema, [])
+
+
+def test_metadata_of_fields_in_others_is_looked_through(desk: Desk) -> None:
+    def field(name: str, kind: Any = None, note: str = "Ada") -> Any:
+        return pa.field(name, kind or pa.int64(), metadata={"label": "x", "note": note})
+
+    kinds = {
+        "s": pa.struct([field("a", pa.struct([field("b")])), field("c", note="none")]),
+        "l": pa.list_(field("element")),
+        "big": pa.large_list(field("element")),
+        "three": pa.list_(field("element"), 3),
+        "m": pa.map_(pa.field("key", pa.utf8(), nullable=False, metadata={"note": "Ada"}), field("value")),
+    }
+    row = {"name": "Ada", "s": {"a": {"b": 1}, "c": 2}, "l": [1], "big": [2], "three": [1, 2, 3], "m": [("k", 4)]}
+    schema = pa.schema([("name", pa.utf8()), *kinds.items()])
+    table = pa.Table.from_pylist([row], schema)
+    pq.write_table(table, "in.parquet")
+    report = work(desk, "in.parquet", "out.parquet")
+    inner = ["big.element", "l.element", "m.key", "m.value", "s.a.b", "s.a", "three.element"]
+    assert report.left_out == [f"in.parquet: {name}: note" for name in inner]
+    made, framed = pq.read_table("out.parquet"), qv.tokenize(table, ["name"], client=desk.client)
+    for found in (made, framed):
+        assert found.drop_columns("name").to_pylist() == table.drop_columns("name").to_pylist()
+        assert b"Ada" not in found.schema.serialize().to_pybytes()
+        assert found.schema.field("s").type.field("c").metadata == {b"label": b"x", b"note": b"none"}
+        assert found.column("s").type.field("a").metadata == {b"label": b"x"}
+        assert found.column("s").chunk(0).type.field("a").metadata == {b"label": b"x"}
 
 
 def test_metadata_is_compared_with_all_values_and_not_with_a_sample(desk: Desk) -> None:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from quorumvault.client.scalars import USUAL_NULLS
 from quorumvault.client.threads import threads
 from quorumvault.crypto.tokens import is_damaged, is_token, parse_token
 from quorumvault.errors import InputError
@@ -20,7 +21,6 @@ from quorumvault.files.answers import CellAnswer, CellValue, Lookup
 from quorumvault.files.job import CellCounts, Job
 from quorumvault.files.outcomes import CellOutcome, CellStatus, cell_rules, count
 from quorumvault.files.part_files import Reject
-from quorumvault.formats.dialect import USUAL_NULLS
 from quorumvault.formats.table import Cell, Row, RowPlace, Table, UnwritableValue
 
 #: Rows of a batch: enough to fill requests, though each distinct value is sent once, and few enough to bound memory.
