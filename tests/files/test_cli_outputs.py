@@ -1,5 +1,6 @@
 """Outputs of ``tokenize`` and ``detokenize``: each appears whole, over nothing, or not at all, also from standard input."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -11,8 +12,10 @@ import pytest
 from click.testing import Result
 
 from chaos.testbed.cluster import environment as process_environment
-from chaos.testbed.cluster import executable
+from chaos.testbed.cluster import executable, wait_for
 from quorumvault.cli import files
+from quorumvault.cli.interrupts import interruptible
+from quorumvault.cli.main import Interrupted
 from quorumvault.files import run as runs
 from quorumvault.files import stream
 from tests.rigs.vault import Rig
@@ -47,9 +50,8 @@ def test_what_has_appeared_meanwhile_stays(taken: str, run: Run, monkeypatch: py
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGKILL])
-def test_no_value_stays_of_a_stream_that_is_cut_off(number: int, run: Run, environment: dict[str, str], tmp_path: Path) -> None:
+def test_no_value_stays_of_a_stream_that_is_cut_off(number: int, environment: dict[str, str], tmp_path: Path) -> None:
     """A closed terminal, and an end that nothing can be done about."""
-    tokens = run("tokenize", "--format", "csv", "--column", "ssn", stdin=b"ssn\n" + b"".join(b"%d\n" % n for n in range(30_000)))
     command = [executable(), "detokenize", "--format", "csv", "--column", "ssn", "-o", "v.csv"]
     (tmp_path / "empty").mkdir()
     process = subprocess.Popen(
@@ -61,10 +63,9 @@ def test_no_value_stays_of_a_stream_that_is_cut_off(number: int, run: Run, envir
         preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
     )
     assert process.stdin is not None
-    process.stdin.write(tokens.stdout_bytes)
+    process.stdin.write(b"ssn\n" + b"123-45-6789\n" * 40_000)  # what is no token is not asked about
     process.stdin.flush()
-    while not _written(process.pid, tmp_path / "empty"):
-        assert process.poll() is None
+    assert wait_for(lambda: _written(process.pid, tmp_path / "empty") > 0, 60)
     process.send_signal(number)
     assert process.wait(60) in (128 + number, -number)
     process.communicate()
@@ -101,3 +102,14 @@ def test_an_output_that_has_appeared_during_a_run_over_files_is_told_with_what_i
     assert error.endswith("out.csv has appeared meanwhile: move it away and --resume, or replace it by --resume --force")
     Path("out.csv").rename("theirs.csv")
     assert "1 parts were there already" in run(*command, "--resume").stderr
+
+
+@pytest.mark.parametrize("ignored", [True, False])
+def test_a_closed_terminal_ends_what_nohup_does_not_keep(ignored: bool) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
+    try:
+        with contextlib.nullcontext() if ignored else pytest.raises(Interrupted), interruptible():
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert ignored
+    finally:
+        signal.signal(signal.SIGHUP, before)
