@@ -3,7 +3,9 @@
 from typing import Any, NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from quorumvault.crypto.tokens import parse_joined
 from quorumvault.errors import UnexpectedAnswer
 
 #: Key of the tokens' epoch in the metadata of an answer's schema.
@@ -44,4 +46,31 @@ def decode(body: bytes, name: str, count: int) -> Column:
         raise UnexpectedAnswer("an answer that does not keep to the API: is this the URL of a QuorumVault node?") from None
     if len(texts) != count:
         raise UnexpectedAnswer(f"{len(texts)} rows for {count}: is this the URL of a QuorumVault node?")
+    if not _is_whole(column) or not (name == "value" or _has_tokens(column)):
+        raise UnexpectedAnswer("an answer with other than was asked for: is this the URL of a QuorumVault node?")
     return column
+
+
+def _is_whole(column: Column) -> bool:
+    """Returns whether there is a text where the status is ``ok``, or where there is none, and only there."""
+    if column.statuses is None:
+        return not column.texts.null_count
+    strange = pc.not_equal(pc.equal(column.statuses, "ok"), column.texts.is_valid())
+    return not column.statuses.null_count and not pc.any(strange).as_py()
+
+
+def _has_tokens(column: Column) -> bool:
+    """Returns whether the texts are tokens of the answer's epoch; and each another one, if nothing else can become of a value."""
+    texts = column.texts.drop_null() if column.texts.null_count else column.texts
+    if not len(texts):
+        return True
+    lengths = pc.min_max(pc.binary_length(texts))
+    if lengths["min"] != lengths["max"]:
+        return False
+    _, offsets, data = texts.buffers()
+    ends = memoryview(offsets).cast("q")
+    joined = data[ends[texts.offset] : ends[texts.offset + len(texts)]].to_pybytes()
+    parsed = parse_joined(joined.decode("ascii", "replace"), len(texts))
+    if parsed is None or parsed[0] != column.epoch:
+        return False
+    return column.statuses is not None or len(set(parsed[1])) == len(texts)

@@ -35,6 +35,7 @@ from quorumvault.client.replies import (
     MovedAnswer,
     RecordsAnswer,
     TokensAnswer,
+    check_distinct,
     read,
     read_all_epochs,
     read_health,
@@ -136,6 +137,7 @@ class Operations:
         batches.check_sizes(texts, limits)
         answers = yield from self._of_one_epoch(batch, limits, until, read_tokens)
         tokens = dict(zip(batch.texts, (token for answer in answers for token in answer.tokens), strict=True))
+        check_distinct(tokens)
         return [None if text is None else tokens[text] for text in texts]
 
     def tokenize_records(self, records: Sequence[Mapping[str, Any]], *, deadline: float | None = None) -> Plan[TokenizedRecords]:

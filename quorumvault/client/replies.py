@@ -1,6 +1,7 @@
 """Decodes the API's response bodies into types, and its problem details (RFC 9457) into errors."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -8,6 +9,8 @@ import msgspec
 from quorumvault import errors
 from quorumvault.client.plan import NoReply, Reply, Success
 from quorumvault.client.results import Health, NodeHealth, Result, Status
+from quorumvault.crypto.canonical import from_json
+from quorumvault.crypto.tokens import parse_alike
 from quorumvault.errors import ItemError, QuorumVaultError, RequestError, WriteOutcome
 
 StructT = TypeVar("StructT", bound=msgspec.Struct)
@@ -15,7 +18,7 @@ StructT = TypeVar("StructT", bound=msgspec.Struct)
 
 class TokensAnswer(msgspec.Struct, frozen=True):
     epoch: int
-    tokens: list[str | None]
+    tokens: list[str]
 
 
 class RecordsAnswer(msgspec.Struct, frozen=True):
@@ -74,6 +77,12 @@ class Problem(msgspec.Struct, frozen=True):
 
 _problem = msgspec.json.Decoder(Problem)
 _BY_CODE = {kind.code: kind for kind in RequestError.__subclasses__()}
+_WHOSE = "is this the URL of a QuorumVault node?"
+_OK_WITHOUT = "an answer with a status and no value that goes with it"
+#: How the JSON text of an integer begins, and that of any value.
+_NUMBERS = frozenset(b"%d" % digit for digit in range(10)) | {b"-"}
+_STARTS = _NUMBERS | {b'"', b"t", b"f"}
+_INTEGER = re.compile(rb"-?[0-9]+")
 _OUTCOMES: dict[str | None, WriteOutcome] = {"none": "none", "unknown": "unknown"}
 
 
@@ -123,21 +132,60 @@ def _reader(kind: type[StructT], items: str) -> Callable[[Success, int], StructT
     return read_counted
 
 
-read_tokens = _reader(TokensAnswer, "tokens")
 read_records = _reader(RecordsAnswer, "records")
-read_moved = _reader(MovedAnswer, "results")
+_read_tokens = _reader(TokensAnswer, "tokens")
+_read_moved = _reader(MovedAnswer, "results")
 _read_results = _reader(ResultsAnswer, "results")
 
 
+def read_tokens(answered: Success, count: int) -> TokensAnswer:
+    answer = _read_tokens(answered, count)
+    _check_tokens(answered, answer.tokens, answer.epoch)
+    return answer
+
+
+def read_moved(answered: Success, count: int) -> MovedAnswer:
+    answer = _read_moved(answered, count)
+    if any((item.status == "ok") is (item.token is None) for item in answer.results):
+        raise _unexpected(answered, _OK_WITHOUT)
+    _check_tokens(answered, [item.token for item in answer.results if item.token is not None], answer.epoch)
+    return answer
+
+
 def read_results(answered: Success, count: int) -> list[Result]:
-    return [Result(item.status, bytes(item.value)) for item in _read_results(answered, count).results]
+    results = [Result(item.status, bytes(item.value)) for item in _read_results(answered, count).results]
+    starts = {result.json[:1] for result in results if result.status == "ok"}
+    others = {result.json for result in results if result.status != "ok"}
+    if others - {b"null"} or not starts <= _STARTS or (starts & _NUMBERS and not all(map(_is_value, results))):
+        raise _unexpected(answered, _OK_WITHOUT)
+    return results
+
+
+def _is_value(result: Result) -> bool:
+    return result.json[:1] not in _NUMBERS or _INTEGER.fullmatch(result.json) is not None
 
 
 def read_all_epochs(answered: Success, count: int) -> AllEpochsAnswer:
     answer = read(answered, AllEpochsAnswer)
     if len(answer.tokens) != count or any(len(tokens) != answer.epoch for tokens in answer.tokens):
         raise _unexpected(answered, f"other than {answer.epoch} tokens for each of {count} values")
+    for epoch, tokens in enumerate(zip(*answer.tokens, strict=True), 1):
+        _check_tokens(answered, tokens, epoch)
     return answer
+
+
+def _check_tokens(answered: Success, tokens: Sequence[str], epoch: int) -> None:
+    """Raises UnexpectedAnswer unless each is a token of this epoch."""
+    parsed = parse_alike(tokens)
+    if tokens and (parsed is None or parsed[0] != epoch):
+        raise _unexpected(answered, f"an answer with other than tokens of the epoch {epoch}")
+
+
+def check_distinct(tokens: Mapping[bytes, str]) -> None:
+    """Raises UnexpectedAnswer if two values have one token. By their JSON texts: one value may have several."""
+    told = len(set(tokens.values()))
+    if told < len(tokens) and told < len({(token, from_json(text)) for text, token in tokens.items()}):
+        raise errors.UnexpectedAnswer(f"one token for two values: {_WHOSE}")
 
 
 def read_health(url: str, outcome: Reply | NoReply) -> NodeHealth:
@@ -151,6 +199,6 @@ def read_health(url: str, outcome: Reply | NoReply) -> NodeHealth:
 
 
 def _unexpected(answered: Success, words: str) -> errors.UnexpectedAnswer:
-    error = errors.UnexpectedAnswer(f"{words}: is this the URL of a QuorumVault node?")
+    error = errors.UnexpectedAnswer(f"{words}: {_WHOSE}")
     error.asked, error.request_id = answered.asked, answered.request_id
     return error

@@ -12,7 +12,6 @@ import re
 import struct
 import zlib
 from collections.abc import Iterable, Sequence
-from itertools import repeat
 from typing import Final
 
 from quorumvault.model import MAX_EPOCH
@@ -66,27 +65,32 @@ def parse_tokens(texts: Iterable[str]) -> list[tuple[int, bytes] | None]:
 def parse_alike(texts: Sequence[str]) -> tuple[int, list[bytes]] | None:
     """The epoch and digests of texts that are all well-formed tokens of one epoch; None for any other batch, and an empty one.
 
-    Most batches are of this kind. They are parsed together, which is twice as fast as ``parse_tokens``.
+    Most batches are of this kind. They are parsed together, which is more than twice as fast as ``parse_tokens``.
     """
-    prefix = texts[0].rpartition("_")[0] if texts else ""
+    return parse_joined("".join(texts), len(texts)) if len(set(map(len, texts))) == 1 else None
+
+
+def parse_joined(joined: str, count: int) -> tuple[int, list[bytes]] | None:
+    """``parse_alike`` for ``count`` texts of one length that are joined."""
+    prefix = joined[: len(joined) // count].rpartition("_")[0]
     known = _parse_prefix(prefix)
     if known is None:
         return None
     epoch, seed = known
-    begin = f"{prefix}_"
-    if set(map(len, texts)) != {len(begin) + _BODY_CHARS} or not all(map(str.startswith, texts, repeat(begin))):
+    first, *bodies = joined.split(f"{prefix}_")
+    if first or len(bodies) != count or set(map(len, bodies)) != {_BODY_CHARS}:
         return None
-    bodies = "".join([text[len(begin) :] for text in texts])
+    digits = "".join(bodies)
     try:
-        data = bytes.fromhex(bodies)
+        data = bytes.fromhex(digits)
     except ValueError:
         return None
-    if data.hex() != bodies:
+    if data.hex() != digits:
         return None
     pairs = _DIGEST_AND_CHECK.iter_unpack(data)
     crc32 = zlib.crc32
     digests = [digest for digest, check in pairs if crc32(digest, seed) == check]
-    return (epoch, digests) if len(digests) == len(texts) else None
+    return (epoch, digests) if len(digests) == count else None
 
 
 def _parse_prefix(prefix: str) -> tuple[int, int] | None:

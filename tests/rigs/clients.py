@@ -1,13 +1,21 @@
-"""Both clients, used alike."""
+"""Both clients, used alike; and the tokens of nodes that tests make up."""
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Coroutine
 from typing import Any
 
 from quorumvault.client import AsyncClient
 from quorumvault.client.processes import EachProcess
+from quorumvault.crypto.tokens import DIGEST_BYTES, format_token
+
+
+def made_token(words: str) -> str:
+    """A well-formed token for "EPOCH:VALUE"."""
+    epoch, _, value = words.partition(":")
+    return format_token(int(epoch), hashlib.sha256(value.encode()).digest()[:DIGEST_BYTES])
 
 
 class InLoop:

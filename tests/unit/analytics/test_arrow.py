@@ -211,5 +211,41 @@ def test_an_answer_that_is_none_or_of_another_type_is_not_followed(body: bytes) 
         decode(body, "value", 2)
 
 
+def words(*texts: str | None) -> Any:
+    return pa.array(texts, pa.utf8())
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        *({"token": words(token(1), text)} for text in (None, "plain", token(1), token(2, 2), token(2).upper(), "\x1b[2J")),
+        *({"token": words(token(1, 2), token(2, 2))}, {"token": words("", "")}),
+        *({"token": words(token(1), text), "status": words("ok", "ok")} for text in (None, "plain", token(2, 2))),
+        {"token": words(token(1), token(2)), "status": words("ok", "not_found")},
+        {"token": words(token(1), None), "status": words("ok", None)},
+    ],
+)
+def test_an_answer_with_other_than_tokens_of_its_epoch_is_not_followed(columns: dict[str, Any]) -> None:
+    with pytest.raises(errors.UnexpectedAnswer) as caught:
+        decode(answer(columns, 1), "token", 2)
+    assert token(1) not in str(caught.value)
+
+
+def test_tokens_of_its_epoch_are_taken_wherever_they_stand_in_their_array() -> None:
+    tokens = words(*[token(number) for number in range(5)])
+    assert decode(answer({"token": tokens[1:4]}, 1), "token", 3).texts.to_pylist() == tokens[1:4].to_pylist()
+    moved = {"token": words(token(1), None, token(1)), "status": words("ok", "not_found", "ok")}
+    assert decode(answer(moved, 1), "token", 3).texts.to_pylist() == [token(1), None, token(1)]
+    none = {"token": words(None), "status": words("not_found")}
+    assert decode(answer(none, 1), "token", 1).texts.to_pylist() == [None]
+    assert decode(answer({"token": words()}, 1), "token", 0).texts.to_pylist() == []
+
+
+@pytest.mark.parametrize(("text", "status"), [(None, "ok"), ("a", "not_found"), ("a", None)])
+def test_a_value_without_its_status_is_not_followed(text: str | None, status: str | None) -> None:
+    with pytest.raises(errors.UnexpectedAnswer):
+        decode(answer({"value": words("b", text), "status": words("ok", status)}), "value", 2)
+
+
 def test_a_stream_has_one_column() -> None:
     assert pa.ipc.open_stream(encode("token", pa.array(["a"]))).read_all().to_pydict() == {"token": ["a"]}

@@ -24,7 +24,7 @@ from quorumvault.client.results import Limits
 from quorumvault.client.settings import resolve
 from quorumvault.crypto.tokens import is_token
 from quorumvault.testing.serving import served
-from tests.rigs.clients import InLoop
+from tests.rigs.clients import InLoop, made_token
 from tests.rigs.served import answering
 from tests.rigs.vault import SMALL, Rig, key_text
 
@@ -127,15 +127,18 @@ class Handler:
         epoch = self.epochs.pop(0) if len(self.epochs) > 1 else self.epochs[0]
         match path, body:
             case "/retokenize", {"tokens": tokens}:
-                return {"epoch": epoch, "results": [self.result(token, token=f"{epoch}:{token}") for token in tokens]}
+                return {"epoch": epoch, "results": [self.result(token, token=made_token(f"{epoch}:{token}")) for token in tokens]}
             case "/detokenize", {"tokens": tokens}:
                 return {"results": [self.result(token, value=token.upper()) for token in tokens]}
             case "/tokens", {"values": values} if len(values) * epoch > self.limits["items"]:
                 return problem(422, "too-many-items")
             case "/tokens", {"values": values}:
-                return {"epoch": epoch, "tokens": [[f"{each}:{value}" for each in range(1, epoch + 1)] for value in values]}
+                return {
+                    "epoch": epoch,
+                    "tokens": [[made_token(f"{each}:{value}") for each in range(1, epoch + 1)] for value in values],
+                }
             case _, {"values": values}:
-                return {"epoch": epoch, "tokens": [f"{epoch}:{value}" for value in values]}
+                return {"epoch": epoch, "tokens": [made_token(f"{epoch}:{value}") for value in values]}
         records = [{**record, "epoch": epoch} for record in body["records"]]
         return {"epoch": epoch, "records": records, "replaced": {"$.a": len(records), "$.b": 0}}
 
@@ -150,7 +153,15 @@ class Handler:
 def test_many_values_go_in_requests_within_the_limits_each_distinct_one_once() -> None:
     handler = Handler()
     with handler.client() as vault:
-        assert vault.tokenize(["a", "b", None, "a", "c", "d", "a"]) == ["1:a", "1:b", None, "1:a", "1:c", "1:d", "1:a"]
+        assert vault.tokenize(["a", "b", None, "a", "c", "d", "a"]) == [
+            made_token("1:a"),
+            made_token("1:b"),
+            None,
+            made_token("1:a"),
+            made_token("1:c"),
+            made_token("1:d"),
+            made_token("1:a"),
+        ]
     assert [body["values"] for body in handler.bodies] == [["a", "b", "c"], ["d"]]
     assert [request.url.path for request in handler.requests] == ["/limits", "/tokenize", "/tokenize"]
 
@@ -158,7 +169,7 @@ def test_many_values_go_in_requests_within_the_limits_each_distinct_one_once() -
 def test_bodies_are_cut_by_their_bytes_too() -> None:
     handler = Handler(items=100, body_bytes=40, value_bytes=20)
     with handler.client() as vault:
-        assert vault.tokenize(["x" * 10, "y" * 10, "z" * 10]) == [f"1:{letter * 10}" for letter in "xyz"]
+        assert vault.tokenize(["x" * 10, "y" * 10, "z" * 10]) == [made_token(f"1:{letter * 10}") for letter in "xyz"]
     assert [len(body["values"]) for body in handler.bodies] == [2, 1]
     assert all(len(request.content) <= 40 for request in handler.requests)
 
@@ -174,9 +185,14 @@ def test_nothing_to_ask_is_not_asked() -> None:
 
 def test_one_call_has_one_epoch_whatever_is_rotated_meanwhile() -> None:
     with Handler(epochs=[1, 1, 2, 2, 3, 3]).client() as vault:
-        assert vault.tokenize([str(number) for number in range(9)]) == [f"3:{number}" for number in range(9)]
+        assert vault.tokenize([str(number) for number in range(9)]) == [made_token(f"3:{number}") for number in range(9)]
     with Handler(epochs=[1, 2, 2]).client() as vault:
-        assert [result.token for result in vault.retokenize(["a", "b", "c", "d"])] == ["2:a", "2:b", "2:c", "2:d"]
+        assert [result.token for result in vault.retokenize(["a", "b", "c", "d"])] == [
+            made_token("2:a"),
+            made_token("2:b"),
+            made_token("2:c"),
+            made_token("2:d"),
+        ]
 
 
 def test_an_epoch_that_never_stands_still_is_an_error() -> None:
@@ -239,12 +255,12 @@ def test_a_value_that_is_too_large_is_refused_before_it_is_sent() -> None:
 def test_an_integer_longer_than_python_converts_can_be_sent_and_had_as_json() -> None:
     digits = b"9" * 5000
     answers = {
-        "/tokenize": b'{"epoch":1,"tokens":["token"]}',
+        "/tokenize": json.dumps({"epoch": 1, "tokens": [made_token("1:nines")]}).encode(),
         "/detokenize": b'{"results":[{"status":"ok","value":%b}]}' % digits,
     }
     handler = Handler(answers=answers, value_bytes=6000)
     with handler.client() as vault:
-        assert vault.tokenize([msgspec.Raw(digits)]) == ["token"]
+        assert vault.tokenize([msgspec.Raw(digits)]) == [made_token("1:nines")]
         (result,) = vault.detokenize(["token"])
     assert handler.requests[1].content == b'{"values":[%b]}' % digits
     assert result.json == digits
@@ -259,7 +275,7 @@ OUTCOMES = ["ok", "null", "not_found", "ok", "ok", "ok"]
     ("operation", "attribute", "expected"),
     [
         ("detokenize", "value", ["A", None, None, "A", "B", "C"]),
-        ("retokenize", "token", ["1:a", None, None, "1:a", "1:b", "1:c"]),
+        ("retokenize", "token", [made_token("1:a"), None, None, made_token("1:a"), made_token("1:b"), made_token("1:c")]),
     ],
 )
 def test_answers_are_in_order_and_repeats_are_asked_once(operation: str, attribute: str, expected: list[str | None]) -> None:
@@ -270,7 +286,7 @@ def test_answers_are_in_order_and_repeats_are_asked_once(operation: str, attribu
     assert [(result.status, result.found) for result in results] == [(status, status == "ok") for status in OUTCOMES]
     assert [getattr(result, attribute) for result in results] == expected
     assert [body["tokens"] for body in handler.bodies[:2]] == [["a", "not_found", "b"], ["c"]]
-    assert "1:a" not in repr(results)
+    assert made_token("1:a") not in repr(results)
     for result, error in zip(untold, (errors.NoQuorum, errors.TokenCollision), strict=True):
         with pytest.raises(error):  # which is not the absence of a value
             getattr(result, attribute)
@@ -281,13 +297,19 @@ def test_tokens_of_every_epoch_so_many_values_at_once_as_their_tokens_are_within
     with handler.client() as vault:
         derived = vault.tokens_all_epochs(["a", None, "b", "a", "c"])
         assert vault.tokens_all_epochs([None]) == [None]
-        assert quorumvault.tokens_all_epochs("a", vault) == ["1:a", "2:a"]
+        assert quorumvault.tokens_all_epochs("a", vault) == [made_token("1:a"), made_token("2:a")]
         assert quorumvault.tokens_all_epochs(None, vault) == []
         with pytest.raises(errors.NotTokenizable):
             vault.tokens_all_epochs([1.5])  # type: ignore[list-item]
         with pytest.raises(errors.ValueTooLarge):
             vault.tokens_all_epochs(["x" * 101])
-    assert derived == [["1:a", "2:a"], None, ["1:b", "2:b"], ["1:a", "2:a"], ["1:c", "2:c"]]
+    assert derived == [
+        [made_token("1:a"), made_token("2:a")],
+        None,
+        [made_token("1:b"), made_token("2:b")],
+        [made_token("1:a"), made_token("2:a")],
+        [made_token("1:c"), made_token("2:c")],
+    ]
     assert [body["values"] for body in handler.bodies] == [["a", "b"], ["c"], ["a"]]
 
 
@@ -295,7 +317,12 @@ def test_a_rotation_meanwhile_makes_smaller_requests_and_one_epoch() -> None:
     handler = Handler(epochs=[1, 2, 2])
     with handler.client() as vault:
         derived = vault.tokens_all_epochs(["a", "b", "c", "d"])
-    assert derived == [["1:a", "2:a"], ["1:b", "2:b"], ["1:c", "2:c"], ["1:d", "2:d"]]
+    assert derived == [
+        [made_token("1:a"), made_token("2:a")],
+        [made_token("1:b"), made_token("2:b")],
+        [made_token("1:c"), made_token("2:c")],
+        [made_token("1:d"), made_token("2:d")],
+    ]
     # In epoch 1 three fit; then the last; then the three again, of which only one fits in epoch 2.
     assert ["".join(body["values"]) for body in handler.bodies] == ["abc", "d", "abc", "a", "bc", "b", "c"]
 
@@ -328,7 +355,7 @@ def test_values_that_are_too_long_for_one_answer_are_asked_for_in_halves(operati
         with pytest.raises(errors.TooLarge):  # one value is too long for an answer
             getattr(vault, operation)(["a", "b"])
     got = [result.value if isinstance(result, Result) else result.token for result in results]
-    assert got == [token.upper() if operation == "detokenize" else f"1:{token}" for token in tokens]
+    assert got == [token.upper() if operation == "detokenize" else made_token(f"1:{token}") for token in tokens]
     assert sizes == [9, 4, 2, 2, 5, 2, 3, 1, 2, 2, 2, 1]
 
 

@@ -16,6 +16,7 @@ from quorumvault.client.operations import Operations
 from quorumvault.client.pace import FEWEST, Pace
 from quorumvault.client.plan import EffectResult, Failure, NoReply, Pause, Plan, Reply, Send
 from quorumvault.client.retry import Attempts
+from tests.rigs.clients import made_token
 from tests.rigs.vault import Clock, key_text
 
 URLS = ("http://n1", "http://n2", "http://n3")
@@ -71,14 +72,14 @@ class Cluster:
             return NoReply(Failure.SILENT, "connected")
         if not send.url.endswith("tokenize"):
             raise AssertionError
-        return Reply(200, None, json.dumps({"epoch": 1, "tokens": [f"t{item}" for item in items]}).encode())
+        return Reply(200, None, json.dumps({"epoch": 1, "tokens": [made_token(f"1:{item}") for item in items]}).encode())
 
     @staticmethod
     def _items(body: bytes) -> list[Any]:
         return list(json.loads(body)["values"])
 
     def tokenize(self, values: list[str]) -> None:
-        assert self.run(self.plans.tokenize(values)) == [f"t{value}" for value in values]
+        assert self.run(self.plans.tokenize(values)) == [made_token(f"1:{value}") for value in values]
 
 
 @given(st.lists(st.tuples(st.integers(1, 20_000), st.booleans(), st.floats(0, 9))), st.none() | st.integers(1, 20_000))
@@ -240,7 +241,9 @@ def test_arrow_streams_are_made_for_what_is_asked_at_once() -> None:
 
     answers = cluster.run(cluster.plans.exchange_arrow("tokenize", encode, 10_000))
     assert [(run.start, run.stop) for run, _ in answers] == [(0, 2500), (2500, 5000), (5000, 10_000)]
-    assert [token for _, body in answers for token in json.loads(body)["tokens"]] == [f"t{value}" for value in VALUES]
+    assert [token for _, body in answers for token in json.loads(body)["tokens"]] == [
+        made_token(f"1:{value}") for value in VALUES
+    ]
 
 
 def test_what_a_client_waits_for_can_be_shown() -> None:
