@@ -39,7 +39,12 @@ LAYERS = (
 #: errors there are and what makes two values one; what judges from outside shares nothing at all.
 ONLY = {
     "quorumvault.analytics": ("quorumvault.analytics", "quorumvault.client", "quorumvault.errors", "quorumvault.crypto.tokens"),
-    "quorumvault.client": ("quorumvault.client", "quorumvault.errors", "quorumvault.crypto.canonical"),
+    "quorumvault.client": (
+        "quorumvault.client",
+        "quorumvault.errors",
+        "quorumvault.crypto.canonical",
+        "quorumvault.crypto.tokens",
+    ),
     "quorumvault.files": (
         *("quorumvault.files", "quorumvault.analytics", "quorumvault.client", "quorumvault.crypto", "quorumvault.durable"),
         *("quorumvault.errors", "quorumvault.formats", "quorumvault.ownership"),
