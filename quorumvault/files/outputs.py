@@ -156,7 +156,7 @@ class Outputs:
     def _check_file(self, target: Target, place: Path, is_begun: bool) -> None:
         if place.exists() and not place.is_file():
             raise InputsError(f"{target} is no regular file: name another one")
-        if _exists(place, target.table) and not self._job.force:
+        if _exists(place, target.table, self._job.force) and not self._job.force:
             raise OutputExists((_APPEARED if is_begun else _EXISTS).format(target, "file"))
 
     def _check_objects(self, new: Sequence[Target], is_begun: bool) -> None:
@@ -374,9 +374,9 @@ def _outgoing(staged: Sequence[tuple[Path, Target]]) -> list[Outgoing]:
     return [Outgoing(file, target.path) for file, target in staged if isinstance(target.path, Url)]
 
 
-def _exists(path: Path, table: str | None) -> bool:
+def _exists(path: Path, table: str | None, replacing: bool) -> bool:
     if table is None or not path.exists():
         return path.exists()
     from quorumvault.files.columnar.duckdb import has_table
 
-    return has_table(path, table)
+    return has_table(path, table, replacing=replacing)

@@ -295,11 +295,40 @@ def test_a_table_in_place_keeps_its_neighbours(desk: Desk) -> None:
     work(desk, "in.duckdb::t", None)
     assert is_token(rows("in.duckdb::t")[0][0])
     assert rows("in.duckdb::other") == [(1,)]
-    for number, change in enumerate(("alter table t alter name set not null", "create index i on t (name)")):
-        make(f"more{number}.duckdb::t", "select 'a' as name")
-        with duckdb.connect(f"more{number}.duckdb") as con:
-            con.execute(change)
-        refused(desk, RunError, "has constraints or indexes, which would be lost in place", f"more{number}.duckdb::t", None)
+
+
+BESIDE_ROWS = {
+    "create table t(name varchar not null)": "constraints",
+    "create table t(name varchar); create index i on t (name)": "indexes",
+    "create table t(name varchar default 'x')": "defaults",
+    "create table t(name varchar, id int, more int generated always as (id + 1))": "generated columns",
+    "create table t(name varchar); comment on table t is 'x'": "a comment",
+    "create table t(name varchar); comment on column t.name is 'x'": "comments",
+    "create table t(name varchar unique); create table u(r varchar references t(name))": "constraints, a table that refers to it",
+}
+
+
+@pytest.mark.parametrize(("made", "lost"), BESIDE_ROWS.items())
+def test_a_table_that_would_lose_more_than_rows_is_not_replaced(made: str, lost: str, desk: Desk) -> None:
+    with duckdb.connect("in.duckdb") as con:
+        con.execute(made)
+    refused(desk, RunError, f"in.duckdb::T has {lost}, which would be lost in place", "in.duckdb::T", None)
+    make("other.duckdb::t", "select 'a' as name")
+    words = f"in.duckdb: table T has {lost}, which would be lost: name another"
+    refused(desk, RunError, words, "other.duckdb::t", "in.duckdb::T", force=True)
+    assert not list(Path().glob(".*.quorumvault"))
+
+
+def test_a_table_in_place_keeps_its_spelling_and_the_notes_of_types(desk: Desk) -> None:
+    with duckdb.connect("in.duckdb") as con:
+        con.execute("create table Visits as select 'a' as name, 7 as zip")
+    work(desk, "in.duckdb::visits", None, columns=("zip",), cast=("zip",))
+    work(desk, "in.duckdb::MAIN.visits", None)
+    with duckdb.connect("in.duckdb") as con:
+        found = con.sql("select table_name, column_name, comment from duckdb_columns() where not internal").fetchall()
+    assert found == [("Visits", "name", None), ("Visits", "zip", "quorumvault.type=INTEGER")]
+    work(desk, "in.duckdb::VISITS", "back.duckdb::t", "detokenize", columns=("zip",), restore_types=True)
+    assert rows("back.duckdb::t", "zip") == [(7,)]
 
 
 def test_texts_can_be_read_without_a_vault() -> None:

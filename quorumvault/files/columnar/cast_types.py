@@ -20,6 +20,8 @@ from quorumvault.files.columnar.answers import registered
 from quorumvault.files.job import RunError
 from quorumvault.files.sources import Source
 
+#: SQL that finds a table in the catalog by database, schema and name: DuckDB ignores case in the last two.
+PLACE: Final = "database_name = ? and lower(schema_name) = lower(?) and lower(table_name) = lower(?)"
 _KEY: Final = b"quorumvault.types"
 _COMMENT: Final = "quorumvault.type="
 _DUCKDB: Final = re.compile(r"([A-Z_]+)(\(\d{1,2}, ?\d{1,2}\))?")
@@ -65,7 +67,7 @@ def kv_metadata(notes: Notes) -> str:
 
 def in_comments(con: duckdb.DuckDBPyConnection, place: Sequence[str]) -> Notes:
     """Returns the notes on the columns of a table: ``place`` is its database, schema and name."""
-    query = "select column_name, comment from duckdb_columns() where database_name = ? and schema_name = ? and table_name = ?"
+    query = f"select column_name, comment from duckdb_columns() where {PLACE}"
     found = con.execute(query, list(place)).fetchall()
     notes = {name: CastType(said.removeprefix(_COMMENT)) for name, said in found if said and said.startswith(_COMMENT)}
     return {name: kind for name, kind in notes.items() if kind.is_known()}

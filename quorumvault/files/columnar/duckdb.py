@@ -74,7 +74,7 @@ class TableReader:
         with attached(con, source.path, read_only=True) as database:
             place = [database, *schema_and_name(table)]
             self.is_view = _is_view(con, place)
-            if not self.is_view and not con.execute(f"from duckdb_tables() where {_PLACE}", place).fetchall():
+            if not self.is_view and not con.execute(f"from duckdb_tables() where {cast_types.PLACE}", place).fetchall():
                 words = "there is no such table in the file"
                 raise RunError(f"{source}: {words}" + (', and a name with a dot in it is quoted: "a.b"' if "." in table else ""))
             self.notes = cast_types.in_comments(con, place)
@@ -123,10 +123,9 @@ class TableReader:
             raise RunError(f"{self._source} is a view: write to a table")
         with attached(self.con, self._source.path, read_only=True) as database:
             place = [database, *schema_and_name(self._table)]
-            constraints = self.con.execute(f"select count(*) from duckdb_constraints() where {_PLACE}", place).fetchall()
-            indexes = self.con.execute(f"select count(*) from duckdb_indexes() where {_PLACE}", place).fetchall()
-        if constraints[0][0] or indexes[0][0]:
-            raise RunError(f"{self._source} has constraints or indexes, which would be lost in place: write to another table")
+            lost = _beside_rows(self.con, place)
+        if lost:
+            raise RunError(f"{self._source} has {lost}, which would be lost in place: write to another table")
 
     def require_no_other_made_of(self, columns: Sequence[str], keep: Collection[str]) -> None:
         """Raises ColumnError for a column outside ``columns`` and ``keep`` that derives from ``columns``: it may show values."""
@@ -277,7 +276,10 @@ def put_table(staged: Path, path: Path, table: str, *, replacing: bool) -> bool:
         con = stack.enter_context(duckdb.connect(config=settings))
         database = stack.enter_context(attached(con, path, read_only=False))
         made = stack.enter_context(attached(con, staged, read_only=True))
-        target, source = qualified(database, table), qualified(made, table)
+        source = qualified(made, table)
+        find = f"select schema_name, table_name from duckdb_tables() where {cast_types.PLACE}"
+        stored = con.execute(find, [database, *schema_and_name(table)]).fetchall()  # in its own spelling
+        target = ".".join([database, *map(quoted, stored[0] if stored else schema_and_name(table))])
         con.execute(f"create schema if not exists {database}.{quoted(schema_and_name(table)[0])}")
         notes = cast_types.in_comments(con, [made, *schema_and_name(table)])
         con.execute("begin")
@@ -300,17 +302,44 @@ def _summary(con: duckdb.DuckDBPyConnection, table: str) -> tuple[object, ...]:
     return (relation.columns, relation.types, found)
 
 
-def has_table(path: Path, table: str) -> bool:
-    """Returns whether the file has the table. Raises RunError if a view has the name, since a table cannot replace a view."""
+def has_table(path: Path, table: str, *, replacing: bool) -> bool:
+    """Returns whether a file has a table. Raises RunError if a view has its name.
+
+    ``replacing``: also raises RunError if the table has more than rows, which would be lost.
+    """
     with duckdb.connect() as con, attached(con, path, read_only=True) as database:
         place = [database, *schema_and_name(table)]
         if _is_view(con, place):
             raise RunError(f"{path} has a view called {table}, which is not replaced: name another table")
-        return bool(con.execute(f"from duckdb_tables() where {_PLACE}", place).fetchall())
+        found = con.execute(f"from duckdb_tables() where {cast_types.PLACE}", place).fetchall()
+        lost = _beside_rows(con, place) if found and replacing else ""
+    if lost:
+        raise RunError(
+            f"{path}: table {table} has {lost}, which would be lost: name another table, or drop this one before the run"
+        )
+    return bool(found)
+
+
+def _beside_rows(con: duckdb.DuckDBPyConnection, place: Sequence[str]) -> str:
+    """Returns what a table has beside rows, and what another one has that needs it, in words; notes of types do not count."""
+    columns = f"duckdb_columns() where {cast_types.PLACE} and"
+    refers = cast_types.PLACE.replace("table_name", "referenced_table")
+    queries = {
+        "constraints": f"duckdb_constraints() where {cast_types.PLACE}",
+        "indexes": f"duckdb_indexes() where {cast_types.PLACE}",
+        "defaults": f"{columns} column_default is not null and not is_generated",
+        "generated columns": f"{columns} is_generated",
+        "comments": f"{columns} comment is not null and column_name not in (select unnest(?))",
+        "a comment": f"duckdb_tables() where {cast_types.PLACE} and comment is not null",
+        "a table that refers to it": f"duckdb_constraints() where {refers}",
+    }
+    notes = list(cast_types.in_comments(con, place))
+    found = {
+        what: con.execute(f"select 1 from {query}", [*place, notes] if what == "comments" else list(place)).fetchall()
+        for what, query in queries.items()
+    }
+    return ", ".join(what for what, rows in found.items() if rows)
 
 
 def _is_view(con: duckdb.DuckDBPyConnection, place: Sequence[str]) -> bool:
-    return bool(con.execute(f"from duckdb_views() where {_PLACE.replace('table_', 'view_')}", place).fetchall())
-
-
-_PLACE = "database_name = ? and lower(schema_name) = lower(?) and lower(table_name) = lower(?)"
+    return bool(con.execute(f"from duckdb_views() where {cast_types.PLACE.replace('table_', 'view_')}", place).fetchall())
