@@ -77,7 +77,7 @@ null_option = click.option(
     "nulls",
     multiple=True,
     metavar="TEXT",
-    help="A spelling of null in text files, such as NULL or NA: such cells stay as they are. Repeatable.",
+    help="A spelling of null among texts, such as NULL or NA: such cells stay as they are. Repeatable.",
 )
 
 

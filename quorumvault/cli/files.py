@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import click
+import msgspec
 
 from quorumvault.cli.delta import delta_job
 from quorumvault.cli.destination import STANDARD, destination, still_free
@@ -278,8 +279,8 @@ def _opened(place: Place) -> contextlib.AbstractContextManager[BinaryIO]:
 
 
 def _check_options(job: Job, formats: set[Format]) -> None:
-    if job.dialect != PLAIN and not formats.intersection(TEXT):
-        raise click.UsageError("--delimiter, --quoting, --encoding and --null are for text files: CSV, JSON Lines")
+    if msgspec.structs.replace(job.dialect, nulls=()) != PLAIN and not formats.intersection(TEXT):
+        raise click.UsageError("--delimiter, --quoting and --encoding are for text files: CSV, JSON Lines")
     if job.typed and "jsonl" not in formats:
         raise click.UsageError("--typed is for JSON Lines: in files of other formats, text is tokenized")
 

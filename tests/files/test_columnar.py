@@ -17,6 +17,7 @@ from quorumvault.files.columnar.engine import read_texts, text_columns
 from quorumvault.files.job import Job, Report, RunError
 from quorumvault.files.lakes import LakeError
 from quorumvault.files.sources import expand
+from quorumvault.formats.dialect import Dialect
 from tests.rigs import tables
 from tests.rigs.tables import Desk
 from tests.rigs.vault import CLINIC, FaultyVault
@@ -451,3 +452,18 @@ def test_nothing_is_written_into_a_table_of_a_lake(what: str, desk: Desk) -> Non
     output = str(places.pop("output"))
     refused(desk, LakeError, "lake is a table of Delta, and a file put into it", "in.parquet", output, "retokenize", **places)
     assert not Path("out.parquet").exists()
+
+
+@both
+@pytest.mark.parametrize("nulls", [(), ("NaN", "")])
+def test_texts_that_others_write_for_null(nulls: tuple[str, ...], form: str, desk: Desk) -> None:
+    make(form.format("in"), "select unnest(['a', 'NaN', null, '', 'NaN', 'None', 'nano', 'NaN']) as name")
+    report = work(desk, form.format("in"), form.format("out"), dialect=Dialect(nulls=nulls))
+    counted = {"": 1, "NaN": 3, "None": 1}
+    assert report.like_nulls == {"name": {text: cells for text, cells in counted.items() if text not in nulls}}
+    assert [text for (text,) in rows(form.format("out")) if not is_token(text or "qv")] == (
+        ["NaN", None, "", "NaN", "NaN"] if nulls else [None]
+    )
+    assert report.values == {"name": 3 if nulls else 7}
+    back = work(desk, form.format("out"), form.format("back"), "detokenize")
+    assert (rows(form.format("back")), back.like_nulls) == (rows(form.format("in")), {})

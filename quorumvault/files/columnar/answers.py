@@ -55,6 +55,7 @@ class ColumnAnswers:
 
     def __init__(self, job: Job, vault: Client, con: duckdb.DuckDBPyConnection) -> None:
         self._operation = job.operation
+        self._nulls = pa.array(job.dialect.nulls, pa.large_utf8())
         self._vault = vault
         self._con = con
         self.look_ups = 0
@@ -107,6 +108,7 @@ class ColumnAnswers:
         is_token = np.array([parsed is not None for parsed in parse_tokens(texts.to_pylist())], bool)
         too_large = pc.greater(pc.binary_length(texts), self._vault.limits().value_bytes).to_numpy(zero_copy_only=False)
         codes = np.where(is_token, CODE["already_token"], np.where(too_large, CODE["too_large"], CODE["ok"])).astype(np.uint8)
+        codes[pc.is_in(texts, self._nulls).to_numpy(zero_copy_only=False)] = CODE["null"]
         before = self.look_ups
         while True:
             fit = pa.array(codes == CODE["ok"])

@@ -23,7 +23,7 @@ from quorumvault.errors import ColumnError
 from quorumvault.files.columnar import cast_types
 from quorumvault.files.columnar.answers import CODE, MEMORY_LIMIT, ColumnAnswers, registered
 from quorumvault.files.columnar.made_of import Catalog
-from quorumvault.files.columnar.replace import moved_pairs, replacements, settle_rows
+from quorumvault.files.columnar.replace import like_nulls, moved_pairs, replacements, settle_rows
 from quorumvault.files.engine import ConvertedPart, PartProgress
 from quorumvault.files.job import CellCounts, Job, RunError
 from quorumvault.files.outcomes import STATUS_NAMES, cell_rules
@@ -210,6 +210,7 @@ class TableConversion:
                 for name in self._columns
                 for reject in settle_rows(self._rules, source, name, self._codes(join, name), start.row + 1, counts)
             ]
+            self._note_like_nulls(join, counts)
             self._con.execute(f"create table {part}.rows as {join.query()}")
             counts.rows = number(self._con, f"select count(*) from {part}.rows")
             lists.write(sorted(rejects), pairs)
@@ -226,6 +227,13 @@ class TableConversion:
         now = pa.table({"text": texts, "result": replaced, "code": answered.codes})
         stack.enter_context(registered(self._con, join.answers, now))
         return moved_pairs(texts, answered)
+
+    def _note_like_nulls(self, join: AnswerJoin, counts: CellCounts) -> None:
+        spellings = like_nulls(self._job)
+        for name in self._columns if spellings else ():
+            query = f"select {text_of(name)} as cell, count(*) from {join.rows} i where list_contains(?, cell) group by cell"
+            for spelling, cells in self._con.execute(query, [spellings]).fetchall():
+                counts.note_like_null(name, spelling, cells)
 
     def _codes(self, join: AnswerJoin, name: str) -> Any:
         """Returns the code of each row's text in a column, in row order."""

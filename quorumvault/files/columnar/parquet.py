@@ -28,7 +28,7 @@ from quorumvault.files.columnar import cast_types, int96
 from quorumvault.files.columnar.answers import CODE, ColumnAnswers, registered
 from quorumvault.files.columnar.layout import Layout, row_groups_cut
 from quorumvault.files.columnar.part_rows import Numbers, PartRows, cuts, damaged, repeated
-from quorumvault.files.columnar.replace import moved_pairs, replacements, settle_rows
+from quorumvault.files.columnar.replace import like_nulls, moved_pairs, replacements, settle_rows
 from quorumvault.files.engine import ConvertedPart, PartProgress
 from quorumvault.files.job import CellCounts, Job, RunError
 from quorumvault.files.outcomes import STATUS_NAMES, cell_rules
@@ -165,6 +165,7 @@ class ParquetConversion:
     ) -> None:
         self._job = job
         self._rules = cell_rules(job)
+        self._like_nulls = pa.array(like_nulls(job), pa.large_utf8())
         self._source = source
         self._reader = reader
         self._columns = list(columns)
@@ -242,6 +243,8 @@ class ParquetConversion:
             answered = self._answers.of(texts)
             codes = np.append(answered.codes.to_numpy(zero_copy_only=False), np.uint8(CODE["null"]))[indices]
             rejects += settle_rows(self._rules, str(self._source), name, codes, row + 1, counts)
+            for place in pc.indices_nonzero(pc.is_in(texts, self._like_nulls)).to_pylist():
+                counts.note_like_null(name, texts[place].as_py(), int(np.count_nonzero(indices == place)))
             pairs.append(moved_pairs(texts, answered))
             values = replacements(self._rules, texts, answered)
             lacking = np.append(values.is_null().to_numpy(zero_copy_only=False), True)[indices]

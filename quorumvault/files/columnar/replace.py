@@ -9,8 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from quorumvault.client.scalars import USUAL_NULLS
 from quorumvault.files.columnar.answers import CODE, ColumnAnswer
-from quorumvault.files.job import CellCounts, RunError
+from quorumvault.files.job import CellCounts, Job, RunError
 from quorumvault.files.outcomes import STATUSES, CellOutcome, CellRule, CellStatus, count
 from quorumvault.files.part_files import Reject
 
@@ -30,6 +31,11 @@ def moved_pairs(texts: Any, answered: ColumnAnswer) -> Iterator[str]:
     moved = pc.equal(answered.codes, CODE["ok"])
     lines = pc.binary_join_element_wise(texts.filter(moved), answered.results.filter(moved), pa.scalar(",", pa.large_utf8()))
     yield from lines.to_pylist()
+
+
+def like_nulls(job: Job) -> list[str]:
+    """Returns the texts that others write for a missing value, and that the job makes tokens of."""
+    return sorted(USUAL_NULLS.difference(job.dialect.nulls)) if job.operation == "tokenize" else []
 
 
 def settle_rows(
