@@ -24,7 +24,7 @@ from quorumvault.analytics.columns import status_name
 from quorumvault.analytics.metadata import without_values
 from quorumvault.analytics.texts import is_text
 from quorumvault.errors import ColumnError
-from quorumvault.files.columnar import cast_types, int96
+from quorumvault.files.columnar import cast_types, int96, pandas_types
 from quorumvault.files.columnar.answers import CODE, ColumnAnswers, registered
 from quorumvault.files.columnar.layout import Layout, row_groups_cut
 from quorumvault.files.columnar.part_rows import Numbers, PartRows, cuts, damaged, repeated
@@ -372,7 +372,8 @@ def _output_schema(job: Job, schema: Any, columns: Sequence[str], restored: dict
         fields.append(field.with_type(kind).with_nullable(has_nulls))
         if job.status:
             fields.append(pa.field(status_name(field.name), pa.utf8()))
-    return pa.schema(fields, schema.metadata)
+    cast = [name for name in columns if name in job.cast and not is_text(schema.field(name).type)]
+    return pandas_types.told(pa.schema(fields, schema.metadata), cast, restored)
 
 
 def _require_kept(
