@@ -50,6 +50,7 @@ class Layout:
 
     def __init__(self, source: Source, path: Path, metadata: Any, schema: Any, con: duckdb.DuckDBPyConnection) -> None:
         self._metadata = metadata
+        self._schema = schema
         found = con.execute(_CHUNKS, [glob.escape(str(path))]).fetchnumpy()
         places = found["row_group_id"], found["column_id"]
         shape = metadata.num_row_groups, metadata.num_columns
@@ -121,9 +122,10 @@ class Layout:
 
     def not_kept(self, replaced: Collection[str]) -> list[str]:
         """Names the properties that no option of the writer can reproduce."""
-        found = []
+        coded = [field.name for field in self._schema if field.name in replaced and pa.types.is_dictionary(field.type)]
+        found = [f"Arrow's dictionary type of {name}: that of its texts" for name in coded]
         if not self._metadata.num_row_groups:
-            return []
+            return found
         for leaf, codecs in zip(self.leaves, self._codecs.T, strict=True):
             if len(set(codecs)) > 1:
                 found.append(f"codecs of {leaf.path}, which differ by row group: {codecs[0]} in all")
