@@ -23,12 +23,12 @@ class Watched(httpx2.AsyncHTTPTransport):
 
     def __init__(self, policy: ClientPolicy) -> None:
         super().__init__(limits=wire.limits(policy))
-        self.failed: Counter[tuple[int | None, type[Exception]]] = Counter()
+        self.failed: Counter[tuple[int | None, type[BaseException]]] = Counter()
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         try:
             return await super().handle_async_request(request)
-        except httpx2.HTTPError as error:
+        except (httpx2.HTTPError, asyncio.CancelledError) as error:  # cancelled: its time is over
             self.failed[request.url.port, type(error)] += 1
             raise
 
@@ -91,7 +91,7 @@ class Nemesis:
         self.cluster.start("n1")
         await self._whole()
         self.cluster.pause("n2")
-        await self._felt("n2", httpx2.ReadTimeout)
+        await self._felt("n2", httpx2.ReadTimeout, asyncio.CancelledError)
         await self._calm()
         self.cluster.resume("n2")
         await self._whole()
@@ -99,9 +99,9 @@ class Nemesis:
         await self._whole()
         self.calls.faults_over = True
 
-    async def _felt(self, node: str, error: type[Exception]) -> None:
+    async def _felt(self, node: str, *errors: type[BaseException]) -> None:
         port = httpx2.URL(self.cluster.url(node)).port
-        await self._until(lambda: self.transport.failed[port, error] > 0)
+        await self._until(lambda: any(self.transport.failed[port, error] > 0 for error in errors))
 
     async def _calm(self) -> None:
         enough = self.calls.done + CALM

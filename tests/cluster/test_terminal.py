@@ -9,7 +9,7 @@ import sys
 import termios
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -64,6 +64,14 @@ class Terminal:
         while self._read():
             assert time.monotonic() < end, self.text
         return self._process.wait(DEADLINE)
+
+    def has_open(self, directory: Path) -> bool:
+        """Whether it has a file open there, one without a name too."""
+        for descriptor in Path(f"/proc/{self._process.pid}/fd").iterdir():
+            with suppress(FileNotFoundError):
+                if str(descriptor.readlink()).startswith(f"{directory}/"):
+                    return True
+        return False
 
     def close(self) -> None:
         self._process.kill()
@@ -157,7 +165,7 @@ def test_rows_on_a_terminal_are_not_mixed_with_progress(run: Run, tmp_path: Path
 def test_an_interrupted_command_says_so_and_leaves_nothing(run: Run, tmp_path: Path) -> None:
     output = tmp_path / "out.csv"
     waiting = run("tokenize", "-", "--format", "csv", "--column", "name", "-o", str(output))
-    assert wait_for(lambda: any(tmp_path.iterdir()), DEADLINE)  # the file that is to become the output: it reads
+    assert wait_for(lambda: waiting.has_open(tmp_path), DEADLINE)  # the file that is to become the output: it reads
     waiting.press(b"id,name\n1,Ada\n")
     waiting.press(CTRL_C)
     assert waiting.end() == 130

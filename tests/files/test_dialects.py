@@ -188,7 +188,7 @@ def test_one_in_a_thousand_is_no_reason_to_warn(run: Run) -> None:
         assert ("warning" in run("tokenize", "--format", "csv", stdin=f"name\nNA\n{rows}".encode()).stderr) == warns
 
 
-@pytest.mark.parametrize("option", [("--delimiter", ";"), ("--quoting", "none"), ("--encoding", "latin-1"), ("--null", "NA")])
+@pytest.mark.parametrize("option", [("--delimiter", ";"), ("--quoting", "none"), ("--encoding", "latin-1")])
 def test_dialects_are_of_text_files(option: tuple[str, ...], run: Run) -> None:
     duckdb.sql("copy (select 'x' as name) to 'a.parquet'")
     result = run("tokenize", "a.parquet", "-o", "b.parquet", *option)
