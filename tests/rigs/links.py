@@ -198,6 +198,8 @@ class Relay:
         self.change: Callable[[str, bytes], bytes] = lambda origin, data: data
         self.frozen = False
         self.halves: set[_Half] = set()
+        #: Connections to the listener that are being made.
+        self.dials: set[asyncio.Task[None]] = set()
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[Relay]:
@@ -209,6 +211,8 @@ class Relay:
         finally:
             listener.close()
             self.cut()
+            # One that is made only now has a half of its own, which ends as soon as it is joined to one that is over.
+            await asyncio.gather(*self.dials)
             await eventually(lambda: not self.halves)
             await listener.wait_closed()
 
@@ -245,7 +249,9 @@ class _Half(asyncio.Protocol):
         self._transport: Any = transport
         self._relay.halves.add(self)
         if self._origin == "dialler":
-            self._dialling = asyncio.get_running_loop().create_task(self._relay.dial(self))
+            dial = asyncio.get_running_loop().create_task(self._relay.dial(self))
+            self._relay.dials.add(dial)
+            dial.add_done_callback(self._relay.dials.discard)
 
     def join(self, other: _Half) -> None:
         self._other, other._other = other, self
