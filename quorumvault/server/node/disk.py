@@ -6,6 +6,7 @@ given up the store can no longer be trusted        ->  the reason is noted, and 
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 from collections.abc import Callable
@@ -146,7 +147,9 @@ class LocalDisk:
         identity = self.config.data_directory / IDENTITY_FILE
         try:
             store.require_place()
-            if not identity.exists():
+            with contextlib.suppress(OSError):  # nobody can tell just now: the next look may
+                if identity.exists():
+                    return
                 raise StorageFailed(f"{identity}: it was removed while this process ran")
         except StorageFailed as failure:
             logger.critical("%s has lost its disk, and ends: %s", self.config.node, failure)
