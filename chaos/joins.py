@@ -223,13 +223,18 @@ class Joins:
     async def lose_amid_cuts(self, fault: Fault) -> str:
         """A disk that goes on voting after it has lost something finds nobody in touch who knows better."""
         name = fault.node
-        behind, knowing = Random(fault.dice).sample(others(name), 2)
+        behind, knowing = self._behind_and_knowing(fault)
         await self._network.cut(both_ways(behind, others(behind)), loses=True)
         words = await (self._flip_newest(fault) if fault.kind is Kind.FLIPPED_AMID_CUTS else self._take_away(fault))
         await self._network.cut(both_ways(knowing, others(knowing)), loses=True)
         await self._network.mend(both_ways(behind, (name,)))
         self._start(name)
         return f"{behind} misses writes; {name} is killed and started again: {words}; {knowing} is cut off, and {behind} no more"
+
+    @staticmethod
+    def _behind_and_knowing(fault: Fault) -> list[str]:
+        """The node that misses writes, and the one that alone has them in the end."""
+        return Random(fault.dice).sample(others(fault.node), 2)
 
     async def _take_away(self, fault: Fault) -> str:
         await asyncio.sleep(_MISSED_SECONDS)
@@ -248,8 +253,8 @@ class Joins:
 
     async def reach_again(self, fault: Fault) -> None:
         """The third disk is back, and so is the second, if it was only away."""
-        for node in NODES:
-            await self._network.mend(both_ways(node, others(node)))
+        behind, knowing = self._behind_and_knowing(fault)
+        await self._network.mend(both_ways(knowing, (behind, fault.node)))
         if away := self._away.pop(fault.number, None):
             self._stop(fault.node)
             away.undo()
