@@ -36,6 +36,7 @@ class Diary(trio.Diary):
     def __init__(self) -> None:
         super().__init__()
         self.missed_by: Callable[[str, bytes, Put | RaiseEpoch], None] = lambda node, disk, request: None
+        self.leaves: Callable[[], None] = lambda: None
         self.handoffs: list[tuple[str, int]] = []
         self.comparisons: list[tuple[str, Compared | str]] = []
         self.given_up: list[str] = []
@@ -54,6 +55,9 @@ class Diary(trio.Diary):
 
     def unacknowledged(self, node: str, disk: bytes, request: Put | RaiseEpoch) -> None:
         self.missed_by(node, disk, request)
+
+    def left_over(self) -> None:
+        self.leaves()
 
 
 class Node:
@@ -89,6 +93,7 @@ class Node:
         )
         self.healer = Healer(around, self.commit, self._settings, Timeouts(), self.diary)
         self.diary.missed_by = self.healer.handoff.missed
+        self.diary.leaves = self.healer.anti_entropy.compare_soon
         return self.healer
 
     def records(self) -> dict[bytes, bytes]:

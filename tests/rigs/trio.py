@@ -68,6 +68,7 @@ class Diary:
         self.repairs: list[tuple[str, int]] = []
         self.missed: list[tuple[str, int]] = []
         self.fence_retries = 0
+        self.left = 0
         self.committed_rounds: list[RoundId] = []
         self.told_alone = 0
         self.hedges: list[Hedge] = []
@@ -84,6 +85,9 @@ class Diary:
 
     def fence_retried(self) -> None:
         self.fence_retries += 1
+
+    def left_over(self) -> None:
+        self.left += 1
 
     def hedged(self, hedge: Hedge) -> None:
         self.hedges.append(hedge)

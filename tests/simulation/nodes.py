@@ -70,6 +70,7 @@ class Observer:
     def __init__(self, branches: Counter[str]) -> None:
         self._branches = branches
         self.missed: Callable[[str, bytes, Put | RaiseEpoch], object] = lambda node, disk, request: None
+        self.leaves: Callable[[], object] = lambda: None
         self.counted: Callable[[bytes, Mark], object] = lambda disk, mark: None
         self.settles: Callable[[RoundId], object] = lambda round_id: None
 
@@ -84,6 +85,10 @@ class Observer:
 
     def fence_retried(self) -> None:
         self._branches["fence retry"] += 1
+
+    def left_over(self) -> None:
+        self._branches["left over"] += 1
+        self.leaves()
 
     def hedged(self, hedge: Hedge) -> None:
         self._branches[f"hedge {hedge}"] += 1

@@ -26,6 +26,7 @@ from quorumvault.protocol.operations import OwnReplica
 from quorumvault.protocol.peer import Peer
 from quorumvault.protocol.read import Open
 from quorumvault.protocol.read_repair import Repaired
+from quorumvault.protocol.revocations import Revoked
 from quorumvault.protocol.rollback_marks import Mark
 from quorumvault.protocol.rounds import Lost, TooMuch, ViewRefused
 from quorumvault.protocol.steps import Ask, QuorumLost, SecretMissing, Steps
@@ -75,6 +76,9 @@ class Observer(Protocol):
 
     def fence_retried(self) -> None:
         """The fence refused a batch; the coordinator derives it again for a later epoch."""
+
+    def left_over(self) -> None:
+        """A write round ended without having committed all that it sent: one disk may have what no one acknowledged."""
 
     def acknowledged(self, disk: bytes, mark: Mark) -> None:
         """A round counts an acknowledgement of this disk, which bears ``mark``."""
@@ -363,6 +367,9 @@ class Coordinator:
                     self.observer.committed(request.round)
                 disks = {target.peer.node: target.disk for target in targets}
                 exchange.watch_missed(lambda node: self._tell_missed(node, disks[node], request))
+        whole = isinstance(decision, Raised | Repaired | Revoked) or (isinstance(decision, Committed) and not decision.collided)
+        if isinstance(request, _WRITING) and not whole:
+            self.observer.left_over()
 
     def _tell_missed(self, node: str, disk: bytes, request: AnyRequest) -> None:
         if node != self.identity.node and isinstance(request, Put | RaiseEpoch):

@@ -4,7 +4,7 @@ protocol/anti_entropy.py decides, without IO, what is compared and in which orde
 
 - after the start, as soon as the buckets are counted;
 - then every ``healing.anti_entropy`` seconds, give or take a quarter so that nodes do not fall into step;
-- soon after a link of this node went down or came up;
+- soon after a link of this node went down or came up, or a write round of this node left something over;
 - as soon as a peer is back that missed more writes than hints are kept for;
 - when an operator asks for it.
 
@@ -88,32 +88,39 @@ class AntiEntropy:
         self.counted = False
 
     def link_changed(self) -> None:
-        """A link of this node went down or came up. Rounds that were cut off may have left records on one disk without a hint,
-        since a round that no one acknowledged leaves none. Once all such rounds have ended, this replica is compared with every
-        peer that is up.
+        """A link of this node went down or came up: rounds may have been cut off, and gaps can perhaps be filled now."""
+        self.compare_soon()
+        self.gaps.try_soon()
+
+    def compare_soon(self) -> None:
+        """A round that was not committed may have left records on one disk without a hint, since only commits leave hints. Once
+        all such rounds have ended, this replica is compared with every peer that is up.
         """
         soon = asyncio.get_running_loop().time() + self.settled_after
         for node, due in self._due.items():
             self._due[node] = min(due, soon)
-        self.gaps.try_soon()
 
     async def once(self) -> None:
         """Count the buckets if that was not done yet, then compare with each peer for which a comparison is due."""
         if not self.counted:
             await self._count()
         await self._fill_gaps(self.gaps.once)
-        for node, due in self._due.items():
-            overflowed = self.handoff.overflowed(node) is not None
-            if self.replicas.can_ask(node) and (overflowed or asyncio.get_running_loop().time() >= due):
-                await self.compare(node)
+        await self._compare_with([node for node in self._due if self.replicas.can_ask(node) and self._is_due(node)])
+
+    def _is_due(self, node: str) -> bool:
+        return self.handoff.overflowed(node) is not None or asyncio.get_running_loop().time() >= self._due[node]
 
     async def repair(self) -> dict[str, Compared | str]:
-        """Compare with all peers now, until nothing is left to repair. Returns the counts, or why it failed, by peer."""
-        outcomes: dict[str, Compared | str] = {}
+        """Compare with all peers now. Returns the counts, or why it failed, by peer."""
         await self._fill_gaps(self.gaps.now)
+        return await self._compare_with(self._due)
+
+    async def _compare_with(self, nodes: Collection[str]) -> dict[str, Compared | str]:
+        """Compare with these peers until that changes nothing more. Returns the counts, or why it failed, by peer."""
+        outcomes: dict[str, Compared | str] = {}
         for _ in range(_REPEATS):
             changed = 0
-            for node in self._due:
+            for node in nodes:
                 outcome = await self.compare(node)
                 if isinstance(outcome, Compared):
                     changed += outcome.taken + outcome.given + outcome.raised

@@ -23,7 +23,6 @@ from quorumvault.crypto.keys import Keyring
 from quorumvault.errors import ConfigError, QuorumVaultError, RunsElsewhere, StoreCorrupt
 from quorumvault.model import Owner
 from quorumvault.protocol.clock import HybridClock
-from quorumvault.protocol.messages import Put, RaiseEpoch
 from quorumvault.protocol.peer import Peer
 from quorumvault.protocol.views import Mode
 from quorumvault.server.backup.take import Backups
@@ -175,6 +174,8 @@ class Node:
 
     def _make_coordinator(self) -> Coordinator:
         node, disk = self._config.node, self._found
+        marks, notices = self._marks, self._notices
+        observer = CoordinatorObserver(self._metrics, self._events, marks.acknowledged, notices.committed, lambda: self._healer)
         return Coordinator(
             Identity(node, disk.disk, self._boot),
             self._peers(),
@@ -183,7 +184,7 @@ class Node:
             self._config.cluster.timeouts,
             self._clock,
             wall_ms,
-            CoordinatorObserver(self._metrics, self._events, self._marks.acknowledged, self._missed, self._notices.committed),
+            observer,
             reads_settled=self._config.cluster.reads == "settled",
             votes=lambda node: node not in self._links or is_active(self._links[node].facts, self._coordinator.view),
             repeats=lambda owner, epoch, digests: likely_repeats(self._disk.replica, owner, epoch, digests),
@@ -224,10 +225,6 @@ class Node:
 
     def _on_revoking(self) -> None:
         self._revocations.ask()
-
-    def _missed(self, node: str, disk: bytes, request: Put | RaiseEpoch) -> None:
-        if self._healer is not None:
-            self._healer.handoff.missed(node, disk, request)
 
     def _put_back(self, why: str) -> None:
         """Stop voting now, and exit after ``timeouts.silence``.

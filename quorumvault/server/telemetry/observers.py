@@ -7,6 +7,7 @@ from quorumvault.protocol.anti_entropy import Compared
 from quorumvault.protocol.messages import Put, RaiseEpoch, RoundId
 from quorumvault.protocol.rollback_marks import Mark
 from quorumvault.server.coordinator.hedging import Hedge
+from quorumvault.server.healing.healer import Healer
 from quorumvault.server.healing.scrub import ScrubCounts
 from quorumvault.server.telemetry.event_log import Event, EventLog
 from quorumvault.server.telemetry.metrics import Metrics
@@ -19,8 +20,8 @@ class CoordinatorObserver:
     metrics: Metrics
     events: EventLog
     acknowledged: Callable[[bytes, Mark], None]
-    missed: Callable[[str, bytes, Put | RaiseEpoch], None]
     committed: Callable[[RoundId], None]
+    healer: Callable[[], Healer | None]
 
     def read_repaired(self, node: str, records: int) -> None:
         self.metrics.read_repaired(records)
@@ -32,11 +33,16 @@ class CoordinatorObserver:
     def fence_retried(self) -> None:
         self.metrics.fence_retried()
 
+    def left_over(self) -> None:
+        if (healer := self.healer()) is not None:
+            healer.anti_entropy.compare_soon()
+
     def hedged(self, hedge: Hedge) -> None:
         self.metrics.hedged(hedge)
 
     def unacknowledged(self, node: str, disk: bytes, request: Put | RaiseEpoch) -> None:
-        self.missed(node, disk, request)
+        if (healer := self.healer()) is not None:
+            healer.handoff.missed(node, disk, request)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,18 @@ from quorumvault.crypto import canonical
 from quorumvault.crypto.tokens import format_token, parse_tokens
 from quorumvault.errors import Busy, EpochAhead, NoQuorum
 from quorumvault.model import Owner
-from quorumvault.protocol.messages import Ack, AnyRequest, Get, Outgoing, ProposeView, Put, ReadEpoch, RoundId, WriteBack
+from quorumvault.protocol.messages import (
+    Ack,
+    AnyRequest,
+    Get,
+    Outgoing,
+    ProposeView,
+    Put,
+    RaiseEpoch,
+    ReadEpoch,
+    RoundId,
+    WriteBack,
+)
 from quorumvault.protocol.peer import NoReply
 from quorumvault.protocol.views import NO_VIEW, View
 from quorumvault.server.coordinator import coordinator
@@ -263,6 +274,24 @@ async def test_values_that_meet_in_the_new_epoch_stay_behind_and_the_others_move
     kept = {token: form for token, form in zip(moved.tokens, old.values(), strict=True) if isinstance(token, str)}
     assert 0 < len(kept) == len(old) - moved.tokens.count(Missing.COLLISION) < len(old)
     assert await three.coordinators["n3"].detokenize(ACME, list(kept)) == list(kept.values())
+
+
+async def test_a_round_that_is_not_committed_is_told_to_have_left_something_over(three: Trio) -> None:
+    n1 = three.coordinators["n1"]
+    tokens = tokens_of((await n1.tokenize(ACME, VALUES)).tokens)
+    await n1.detokenize(ACME, tokens)
+    await n1.rotate(ACME, 1)
+    assert three.diary.left == 0
+    three.peers["n2"].up = three.peers["n3"].up = False
+    with pytest.raises(NoQuorum):
+        await n1.tokenize(ACME, VALUES)
+    assert three.diary.left == 0  # nothing was sent
+    three.peers["n2"].up = three.peers["n3"].up = True
+    three.peers["n2"].drops = three.peers["n3"].drops = lambda request: isinstance(request, Put | RaiseEpoch)
+    for write in (n1.tokenize(ACME, VALUES), n1.rotate(ACME, 2)):
+        with pytest.raises(NoQuorum):
+            await write
+    assert three.diary.left == 2
 
 
 async def test_the_epoch_of_a_token_raises_no_register(three: Trio) -> None:

@@ -302,6 +302,13 @@ def test_a_listing_of_no_buckets_is_empty(first: int, end: int) -> None:
 # On running nodes.
 
 
+async def pass_round_timeout() -> None:
+    """From here on the loop's clock is as late as if the longest round had ended meanwhile."""
+    loop = asyncio.get_running_loop()
+    before = loop.time
+    loop.time = lambda: before() + Timeouts().round  # type: ignore[method-assign]
+
+
 async def test_nodes_that_lost_hints_become_the_same_by_one_comparison_each(nodes: Cluster) -> None:
     for away in nodes:
         await nodes.cut_off(away)
@@ -338,16 +345,48 @@ async def test_what_a_node_wrote_alone_while_it_was_cut_off_reaches_all_soon_aft
         assert all(due > loop.time() + healer.seconds / 2 for due in healer._due.values())
         healer.link_changed()
         assert all(due == pytest.approx(loop.time() + Timeouts().round, abs=0.1) for due in healer._due.values())
-    before = loop.time
-    loop.time = lambda: before() + Timeouts().round  # type: ignore[method-assign]
+    await pass_round_timeout()
+    n3.diary.comparisons.clear()
     await n3.healer.anti_entropy.once()
-    assert n3.diary.comparisons[-2:] == [("n1", Compared(buckets=20, given=20)), ("n2", Compared(buckets=20, given=20))]
+    assert n3.diary.comparisons[:2] == [("n1", Compared(buckets=20, given=20)), ("n2", Compared(buckets=20, given=20))]
     assert n1.records() == nodes["n2"].records() == n3.records()
     # A link that comes and goes all the time makes no more of them than one for each round's time-out.
     n3.healer.anti_entropy.link_changed()
     done = len(n3.diary.comparisons)
     await n3.healer.anti_entropy.once()
     assert len(n3.diary.comparisons) == done
+
+
+async def test_what_the_fence_left_on_one_disk_reaches_all_soon_though_no_link_changed(nodes: Cluster) -> None:
+    """n1 has not heard of a rotation: its own replica takes a batch of the old epoch, which both others refuse."""
+    n1, n3 = nodes["n1"], nodes["n3"]
+    await n1.coordinator.tokenize(CLINIC, values(0, 5))
+    await nodes.compare_all()
+    await n1.healer.anti_entropy.repair()
+    await nodes.cut_off("n1")
+    await nodes["n2"].coordinator.rotate(CLINIC, 1)
+    nodes.bring_back("n1")
+    healer, loop = n1.healer.anti_entropy, asyncio.get_running_loop()
+    assert all(due > loop.time() + healer.seconds / 2 for due in healer._due.values())
+    assert (await n1.coordinator.tokenize(CLINIC, values(5, 25))).epoch == 2
+    await nodes.settled()
+    assert len(n1.records()) == len(n3.records()) + 20
+    await pass_round_timeout()
+    await healer.once()
+    assert n1.common() == nodes["n2"].common() == n3.common()
+
+
+async def test_what_one_peer_gives_reaches_the_other_at_once(nodes: Cluster) -> None:
+    """n1 compares itself with n2 first; a record that only n3 has reaches n2 through n1."""
+    await nodes.compare_all()
+    n1, n3 = nodes["n1"], nodes["n3"]
+    lonely = content_of((CLINIC, 1, number, 1) for number in range(3))
+    lonely[layout.owner_key(CLINIC.id)] = CLINIC.name.encode()
+    await on_storage_thread(n3.commit, lambda replica: replica.merge(list(lonely), list(lonely.values())))
+    n1.healer.anti_entropy.compare_soon()
+    await pass_round_timeout()
+    await n1.healer.anti_entropy.once()
+    assert n1.records() == nodes["n2"].records() == n3.records()
 
 
 async def test_one_that_came_to_nothing_is_tried_again_soon(nodes: Cluster) -> None:
