@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from quorumvault.config.cluster import Cluster
 
-#: Seconds to wait for each node, since all may be down.
-_PATIENCE = 0.5
+#: Seconds to wait for each node. One on a busy host answers in that time; one whose host is gone never does.
+_PATIENCE = 3.0
 
 
 class Survivors(NamedTuple):
