@@ -71,8 +71,8 @@ def test_what_is_rare_happens_all_the_same() -> None:
     branches = sum((done_with(seed).branches for seed in SEEDS), Counter())
     # A budget of hedges takes longer to run out than most processes live here.
     assert branches.keys() - {f"hedge {Hedge.WITHHELD}"} == {
-        "write-back", "fence retry", "left over", "committed by two", "view refusal", "crash before a sync", "stopped by its disk",
-        "rotate from an epoch to come", "not_found", "unavailable", "collision", "unknown", "fail",
+        "write-back", "fence retry", "committed by two", "left over", "view refusal", "crash before a sync",
+        "stopped by its disk", "rotate from an epoch to come", "not_found", "unavailable", "collision", "unknown", "fail",
         "groups of several requests", "told alone", "settled by notice", "settled by comparison", "repeats that are settled",
         *(f"hedge {hedge}" for hedge in Hedge if hedge is not Hedge.WITHHELD),
     }  # fmt: skip
