@@ -1,6 +1,6 @@
 """Hinted handoff: this node keeps hints of the writes that a peer missed, and sends them once the peer is back.
 
-    coordinator ──missed──▶ Ledger (memory) ──every second──▶ store ──peer is up, its disk the same──▶ WriteBack ──Ack──▶ deleted
+    coordinator ──missed──▶ Ledger (memory) ──every 0.5 s──▶ store ──peer is up, its disk the same──▶ WriteBack ──Ack──▶ deleted
 
 A hint holds keys only. When it is sent, this node reads the records and the owner's register from its own replica, and leaves out
 records that are not authentic. Anti-entropy brings the peer any record that this replica lacks, and everything beyond
