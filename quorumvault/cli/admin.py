@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 _SHORT = 8
 
 
-@click.group(short_help="Ask a node on this host through its socket.")
+@click.group(short_help="Query or control a node on this host through its socket.")
 def admin() -> None:
-    """Ask a node on this host what it tells nobody else, and what nobody else may ask.
+    """Query or control a node on this host, with requests that only its operator may make.
 
-    Goes through nX/admin.sock in the cluster's directory, which only the owner of that directory can open.
+    Uses nX/admin.sock in the cluster's directory, which only the owner of that directory can open.
 
     \b
     Example:
@@ -34,7 +34,7 @@ def admin() -> None:
 @node_options
 @json_option
 def status(config: Path, node: str, as_json: bool) -> None:
-    """Show one node in depth: its disk, its view, fingerprints of what it holds, and what its peers told it of theirs."""
+    """Show one node in detail: its disk, its view, fingerprints of what it holds, and what its peers report of theirs."""
     found = admin_client(config, node).status()
     if as_json:
         print_json(found)
@@ -81,9 +81,9 @@ def _compare(theirs: object, mine: object) -> str:
 @node_options
 @json_option
 def reload(config: Path, node: str, as_json: bool) -> int:
-    """Make a node read its API keys and its peers' addresses again, as SIGHUP does, and hear what came of it.
+    """Make a node reload its API keys and its peers' addresses, as SIGHUP does, and report the result.
 
-    What cannot be read stays as it was, and the exit code is 1.
+    If one of these cannot be read, the node keeps the previous one, and the exit code is 1.
     """
     reloaded = admin_client(config, node).reload()
     if as_json:
@@ -100,25 +100,25 @@ def reload(config: Path, node: str, as_json: bool) -> int:
 @node_options
 @json_option
 def stop(config: Path, node: str, as_json: bool) -> None:
-    """Ask a node to drain and to end, as SIGTERM does. It serves what is under way first."""
+    """Ask a node to drain and stop, as SIGTERM does. It first completes the requests under way."""
     print_answer(admin_client(config, node).stop(), f"{node} drains, and ends when that is done.", as_json=as_json)
 
 
-@click.command(short_help="Compare replicas and mend what differs.", epilog="\b\nExample:\n  quorumvault repair vault --node n1")
+@click.command(short_help="Compare replicas and repair differences.", epilog="\b\nExample:\n  quorumvault repair vault --node n1")
 @node_options
 @click.option(
-    "--accept-loss", is_flag=True, help="What this node does not know, and cannot read elsewhere, is not there any more."
+    "--accept-loss", is_flag=True, help="Give up what this node cannot read, here or elsewhere: it is not found from then on."
 )
 @json_option
 def repair(config: Path, node: str, accept_loss: bool, as_json: bool) -> int:
-    """Have a node compare its replica with the two others and bring to either side what it lacks.
+    """Have a node compare its replica with the two others, and copy to each side what it lacks.
 
-    Nodes do that by themselves every few minutes; this is for who does not want to wait. It asks the node through its socket in
-    DIR, on the node's own host, and returns when nothing is left to mend. Exit 1 if a peer could not be compared, or there are
-    parts of the node's store of which it does not know what it had: their blocks could not be read, and another disk cannot
-    read all of them either. Tokens in them that no disk has get 503, because nobody can tell whether they were there.
-    --accept-loss ends that: they are not found then. Take a backup before. It is refused while another node cannot be compared,
-    whose disk may have what is missing. One that waits with an empty disk has nothing.
+    Nodes do this by themselves every few minutes; use the command if you do not want to wait. It asks the node through its socket
+    in DIR, on the node's own host, and returns when nothing is left to repair. Exit 1 if a peer could not be compared, or if the
+    node has gaps: parts of its store with unreadable blocks, not all of which another disk can read. Tokens in gaps that no disk
+    has get 503, because nobody can tell whether they existed. After --accept-loss these tokens are not found; take a backup
+    first. --accept-loss is refused while another node cannot be compared, because its disk may have what is missing. A node that
+    waits with an empty disk has nothing.
     """
     repaired = admin_client(config, node).repair(accept_loss=accept_loss)
     words = [f"{repaired.node} and {peer}: {_mended(found)}" for peer, found in repaired.peers.items()]
@@ -144,10 +144,10 @@ def _mended(found: PeerRepair) -> str:
 @node_options
 @json_option
 def verify(config: Path, node: str, as_json: bool) -> int:
-    """Have a node compare its replica with the two others, record by record as they are on disk, and change nothing.
+    """Have a node compare its replica with the two others, record by record as stored on disk, and change nothing.
 
-    It asks the node through its socket in DIR, on the node's own host. What is being written meanwhile is looked at again until
-    it is everywhere. Exit 1 unless all three are identical.
+    The command asks the node through its socket in DIR, on the node's own host. Records that are being written meanwhile are
+    checked again until they are everywhere. Exit 1 unless all three replicas are identical.
     """
     verified = admin_client(config, node).verify()
     words = [f"{verified.node} and {peer}: {_differences(verified.node, peer, found)}" for peer, found in verified.peers.items()]

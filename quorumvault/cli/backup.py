@@ -24,7 +24,7 @@ _TOLD = 1_000_000
 
 
 @click.command(
-    short_help="Save all records of a running cluster in a file.",
+    short_help="Save all records of a running cluster to a file.",
     epilog="""\b
 Examples:
   quorumvault backup vault --node n1 -o 2025-03-01.qvb
@@ -32,13 +32,13 @@ Examples:
 )
 @node_options
 @json_option
-@output_options("The backup, readable by you alone; - is standard output.", required=True)
+@output_options("The backup file, readable only by you; - is standard output.", required=True)
 def backup(config: Path, node: str, as_json: bool, output: Path, force: bool) -> None:
-    """Have a node save all that its cluster has committed, out of its own disk and another node's, while both go on.
+    """Have a node save everything that its cluster has committed, from its own disk and another node's, while both run.
 
-    It asks the node through its socket in DIR, on the node's own host. What is committed before it begins is in it, whatever that
-    node has missed. Values stay sealed, and no secret is in it: keep those apart from it, without them it is worth nothing.
-    Exit 3 if two active nodes cannot be read.
+    The command asks the node through its socket in DIR, on the node's own host. The backup has everything committed before it
+    began, even what that node has missed. Values stay sealed, and the backup contains no secret: keep the secrets apart from it,
+    because without them it is worthless. Exit 3 if two active nodes cannot be read.
     """
     if output == STANDARD and as_json:
         raise click.UsageError("with -o - standard output is the backup; --json has no place there")

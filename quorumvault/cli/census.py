@@ -19,7 +19,7 @@ column_option = click.option(
     "--column",
     multiple=True,
     metavar="A,B",
-    help="Only these columns, of files that have them. In JSON Lines: members, or paths such as $.patient.name. Repeatable.",
+    help="Only these columns, in files that have them. In JSON Lines: members, or paths such as $.patient.name. Repeatable.",
 )
 #: The most columns with older tokens that a refusal names.
 _PLACES_SHOWN = 5
@@ -65,18 +65,18 @@ Examples:
 @click.argument("files", nargs=-1, required=True, metavar="FILES...", type=click.UNPROCESSED)
 @column_option
 @format_option
-@click.option("--require-epoch", type=click.IntRange(min=1), metavar="E", help="Exit 4 if tokens of epochs before E are there.")
+@click.option("--require-epoch", type=click.IntRange(min=1), metavar="E", help="Exit 4 if there are tokens of epochs before E.")
 @json_option
 def census(
     files: tuple[str, ...], column: tuple[str, ...], table_format: Format | None, require_epoch: int | None, as_json: bool
 ) -> int:
-    """Count the tokens of each epoch in FILES, file by file and column by column.
+    """Count the tokens of each epoch in FILES, for each file and column.
 
-    Reads files alone and asks no node: a token is known by its form. FILES are Parquet, CSV and JSON Lines, globs, folders, and
-    tables of DuckDB (lake.duckdb::visits). Without --column all text is looked at, and columns that have tokens are listed; of
-    columns of Parquet and DuckDB that are no text, such as lists, nothing is said. With --column other text is counted too.
+    Reads only files and asks no node: a token is recognized by its form. FILES are Parquet, CSV and JSON Lines, globs, folders,
+    and DuckDB tables (lake.duckdb::visits). Without --column the command searches all text and lists the columns with tokens; it
+    ignores Parquet and DuckDB columns that are not text, such as lists. With --column it also counts other text.
 
-    It speaks of the files that it was given: copies elsewhere are another matter.
+    The counts cover only FILES, not copies elsewhere.
     """
     with interruptible():
         taken = take_census(expand(files, format=table_format), names(column))

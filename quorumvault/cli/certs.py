@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def certs() -> None:
-    """Make, list, renew and revoke the certificates by which nodes know each other.
+    """Create, list, renew and revoke the nodes' TLS certificates.
 
     \b
     Example:
@@ -31,14 +31,10 @@ def certs() -> None:
 
 
 _some_nodes = click.option(
-    "--node", "nodes", multiple=True, type=click.Choice(NODE_NAMES), help="Which node; repeat it for several. Default: all."
+    "--node", "nodes", multiple=True, type=click.Choice(NODE_NAMES), help="Which node. Repeatable. Default: all."
 )
 _days = click.option(
-    "--days",
-    type=click.IntRange(1, 3650),
-    default=365,
-    show_default=True,
-    help="How long they are valid: not longer than the CA.",
+    "--days", type=click.IntRange(1, 3650), default=365, show_default=True, help="Validity in days, at most that of the CA."
 )
 _making = all_of(_some_nodes, _days)
 
@@ -57,7 +53,7 @@ def _store(cluster: Cluster) -> CertificateStore:
 @cluster_options
 @json_option
 def list_(config: Path, as_json: bool) -> None:
-    """Show what the CA of this cluster has issued; where its key is not, the certificates in use that are on this machine."""
+    """List all certificates that this cluster's CA has issued. Without the CA's key here, list those in use on this machine."""
     from quorumvault.server.offline import certificates
 
     cluster = load_cluster(config)
@@ -85,9 +81,9 @@ Examples:
 @_making
 @json_option
 def issue(config: Path, nodes: tuple[str, ...], days: int, as_json: bool) -> None:
-    """Make certificates for nodes that have none: with --node, a new one for a node that has.
+    """Create certificates for nodes without one. With --node, create a new one even for a node that has one.
 
-    A cluster that has no CA gets one, such as one of version 0.1. A certificate that is replaced stays valid until it is revoked.
+    A cluster without a CA gets one, such as a cluster of version 0.1. A replaced certificate stays valid until it is revoked.
     """
     from quorumvault.server.offline import certificates
 
@@ -111,21 +107,21 @@ def issue(config: Path, nodes: tuple[str, ...], days: int, as_json: bool) -> Non
 @_making
 @json_option
 def renew(config: Path, nodes: tuple[str, ...], days: int, as_json: bool) -> None:
-    """Make new certificates, with new keys, in the place of those that are there. Those stay valid until they end."""
+    """Replace certificates with new ones, which have new keys. The previous certificates stay valid until they expire."""
     cluster = load_cluster(config)
     _tell(cluster, _store(cluster).issue(nodes or NODE_NAMES, days), as_json=as_json)
 
 
 @certs.command(epilog="\b\nExample:\n  quorumvault certs revoke vault --node n2")
 @cluster_options
-@click.option("--node", type=click.Choice(NODE_NAMES), help="All certificates of this node so far.")
-@click.option("--serial", metavar="HEX", help="The one with this serial number, as certs list shows it.")
+@click.option("--node", type=click.Choice(NODE_NAMES), help="Revoke all certificates of this node so far.")
+@click.option("--serial", metavar="HEX", help="Revoke the certificate with this serial number, as shown by certs list.")
 @json_option
 def revoke(config: Path, node: str | None, serial: str | None, as_json: bool) -> None:
-    """Revoke certificates: no node takes them any more, once it has the new list and has read it.
+    """Revoke certificates. A node rejects them once it has received and read the new list.
 
-    For a node that somebody else may have got hold of. To let it come back, give it a new one
-    (certs issue --node), and a new disk.
+    Use this for a node that may be in somebody else's hands. To let the node return, give it a new certificate
+    (certs issue --node) and a new disk.
     """
     if (node is None) == (serial is None):
         raise click.UsageError("say which: --node, or --serial")

@@ -11,7 +11,7 @@ _VARIABLE = "_QUORUMVAULT_COMPLETE"
 
 
 @click.command(
-    short_help="Print the script for completion in a shell.",
+    short_help="Print the completion script for a shell.",
     epilog="""\b
 Examples:
   quorumvault completion bash > quorumvault.bash   # then: source quorumvault.bash
@@ -22,7 +22,7 @@ Examples:
 @json_option
 @click.pass_context
 def completion(context: click.Context, shell: str, as_json: bool) -> None:
-    """Print the script that makes SHELL, which is bash, zsh or fish, complete this program's commands and options."""
+    """Print the script with which SHELL (bash, zsh or fish) completes the commands and options of this program."""
     root, kind = context.find_root(), get_completion_class(shell)
     if kind is None:
         raise click.BadParameter(f"no completion for {shell}", param_hint="SHELL")

@@ -59,7 +59,7 @@ def output_options(text: str, *, required: bool = False) -> Decorator:
     """Returns a decorator that adds -o, with ``text`` as its help, and --force: the arguments of ``destination``."""
     return all_of(
         click.option("-o", "--output", required=required, type=OutputPath(), metavar="FILE", help=text),
-        click.option("--force", is_flag=True, help="Replace the output file if there is one."),
+        click.option("--force", is_flag=True, help="Replace an existing output file."),
     )
 
 

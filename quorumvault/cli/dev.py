@@ -42,7 +42,7 @@ class RunningNode(msgspec.Struct, frozen=True):
     data: str
 
 
-@click.command(short_help="Run three nodes here, for development.", epilog="\b\nExample:\n  quorumvault dev")
+@click.command(short_help="Run three nodes on this machine, for development.", epilog="\b\nExample:\n  quorumvault dev")
 @click.argument("directory", metavar="[DIR]", default="quorumvault-dev", type=click.Path(file_okay=False, path_type=Path))
 @click.option(
     "--base-port",
@@ -50,7 +50,7 @@ class RunningNode(msgspec.Struct, frozen=True):
     type=click.IntRange(1, MAX_BASE_PORT),
     default=8700,
     show_default=True,
-    help="The first API port of a new cluster; one that is there keeps its ports.",
+    help="The first API port of a new cluster. An existing cluster keeps its ports.",
 )
 @click.option(
     "--log-level",
@@ -58,15 +58,15 @@ class RunningNode(msgspec.Struct, frozen=True):
     envvar="QUORUMVAULT_LOG_LEVEL",
     default="error",
     show_default=True,
-    help="Of the nodes' logs, which go to stderr.",
+    help="Level of the nodes' logs, which go to stderr.",
 )
-@click.option("--tls", is_flag=True, help="The API of a new cluster speaks TLS, with a CA of its own; else it is plain HTTP.")
+@click.option("--tls", is_flag=True, help="Use TLS, with a CA of its own, for the API of a new cluster, instead of plain HTTP.")
 @json_option
 @click.option("--parent", type=int, hidden=True, help="Stop when this process ends.")
 def dev(directory: Path, base_port: int, log_level: str, tls: bool, as_json: bool, parent: int | None) -> int:
     """Run three nodes on this machine, for development; Ctrl-C stops them all.
 
-    DIR is made if need be (quorumvault-dev by default), and used again the next time, with the same API key.
+    DIR (quorumvault-dev by default) is created if it is missing, and used again the next time, with the same API key.
     """
     cluster, key = prepare(directory, base_port, tls=tls)
     return asyncio.run(run(cluster, key, log_level, as_json, parent))

@@ -39,25 +39,25 @@ class Filters:
 
 
 @click.command(
-    short_help="Show what the nodes did, by time.",
+    short_help="Show what the nodes did, in order of time.",
     epilog="""\b
 Examples:
   quorumvault events --config vault/cluster.yaml -n 50
   quorumvault events --config vault/cluster.yaml --follow --owner clinic-a --kind detokenize""",
 )
 @config_option
-@click.option("-n", "--lines", type=click.IntRange(min=0), default=20, show_default=True, help="How many, the last ones.")
-@click.option("--follow", is_flag=True, help="Then show what is added, until Ctrl-C.")
-@click.option("--request-id", metavar="ID", help="Only this request: the X-Request-ID of its answer.")
-@click.option("--owner", metavar="NAME", help="Only this owner's.")
-@click.option("--kind", "kinds", metavar="EVENT", multiple=True, help="Only these events, such as tokenize; may be repeated.")
-@click.option("--json", "as_json", is_flag=True, help="Print the lines as they are in the files: a JSON object each.")
+@click.option("-n", "--lines", type=click.IntRange(min=0), default=20, show_default=True, help="Number of last events to show.")
+@click.option("--follow", is_flag=True, help="Then show new events, until Ctrl-C.")
+@click.option("--request-id", metavar="ID", help="Show only the request with this X-Request-ID in its answer.")
+@click.option("--owner", metavar="NAME", help="Show only events of this owner.")
+@click.option("--kind", "kinds", metavar="EVENT", multiple=True, help="Show only these events, such as tokenize. Repeatable.")
+@click.option("--json", "as_json", is_flag=True, help="Print the lines as they are in the files: one JSON object each.")
 def events(
     config: Path, lines: int, follow: bool, request_id: str | None, owner: str | None, kinds: tuple[str, ...], as_json: bool
 ) -> None:
-    """Show the last events of all nodes whose data is on this machine, by time.
+    """Show the last events of all nodes whose data is on this machine, in order of time.
 
-    Each line tells who asked for what, when, and how it ended; no values and no tokens.
+    Each line tells who asked for what, when, and how it ended, without values or tokens.
     """
     cluster = load_cluster(config)
     paths = [cluster.data_directory(node) / FILE_NAME for node in cluster.nodes]

@@ -27,57 +27,57 @@ format_option = click.option(
     "--format",
     "table_format",
     type=click.Choice(["csv", "jsonl", "parquet", "duckdb"]),
-    help="Default: by the file's extension: .csv, .jsonl, .ndjson, .parquet, .duckdb.",
+    help="Format of the files. Default: by extension: .csv, .jsonl, .ndjson, .parquet, .duckdb.",
 )
 force_option = click.option(
-    "--force", is_flag=True, help="Replace outputs that are there, and throw away what an unfinished run has left."
+    "--force", is_flag=True, help="Replace existing outputs, and discard what an unfinished run left behind."
 )
 resume_option = click.option(
-    "--resume", is_flag=True, help="Go on with a run that was interrupted, if there is one: no finished part is done again."
+    "--resume", is_flag=True, help="Continue an interrupted run, if there is one, without repeating its finished parts."
 )
 spill_option = click.option(
     "--spill",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     metavar="DIR",
-    help="Where distinct values are kept on disk meanwhile. Default: beside the output. They are gone at the end.",
+    help="Folder for distinct values, which the run keeps on disk until its end. Default: beside the output.",
 )
 work_option = click.option(
     "--work",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     metavar="DIR",
-    help="Where a run is kept until its end whose output is in an object store. Default: the current directory.",
+    help="Folder for the files of an unfinished run with output in an object store. Default: the current directory.",
 )
 missing_option = click.option(
     "--missing",
     type=click.Choice(["keep", "null", "error"]),
     default="keep",
     show_default=True,
-    help="What to do with a cell whose token is not found; error also ends at text that begins like a token and is none.",
+    help="What to do with a cell whose token is not found. error also fails on text that begins like a token but is not one.",
 )
 status_option = click.option(
-    "--status", is_flag=True, help="Add a column NAME_status beside each: ok, null, not_found, not_token. Parquet and DuckDB."
+    "--status", is_flag=True, help="Add a column NAME_status for each column: ok, null, not_found, not_token. Parquet and DuckDB."
 )
 cast_option = click.option(
     "--cast",
     multiple=True,
     metavar="A,B",
-    help="Columns that are no text, to be tokenized as the text that DuckDB, or JSON, writes for them. Repeatable.",
+    help="Non-text columns to tokenize, as the text that DuckDB or JSON writes for their values. Repeatable.",
 )
 keep_options = all_of(
-    click.option("--keep", multiple=True, metavar="A,B", help="Columns that may stay as they are: they are not reported."),
-    click.option("--only-listed", is_flag=True, help="End with an error at a column that neither --column nor --keep names."),
+    click.option("--keep", multiple=True, metavar="A,B", help="Columns that may stay unchanged: the report leaves them out."),
+    click.option("--only-listed", is_flag=True, help="Fail at a column that neither --column nor --keep names."),
 )
 typed_option = click.option(
     "--typed",
     is_flag=True,
-    help="Give numbers and booleans of JSON Lines tokens of their own: not those that their text has in other files.",
+    help="Give numbers and booleans in JSON Lines their own tokens, not those that their text has in other files.",
 )
 null_option = click.option(
     "--null",
     "nulls",
     multiple=True,
     metavar="TEXT",
-    help="A spelling of null among texts, such as NULL or NA: such cells stay as they are. Repeatable.",
+    help="Text that means null, such as NULL or NA: such cells stay unchanged. Repeatable.",
 )
 
 
@@ -98,19 +98,19 @@ dialect_options = all_of(
         "--delimiter",
         callback=_one_character,
         metavar="CHAR",
-        help="Of CSV: a character, or comma, tab, semicolon, pipe. Default: by the extension (.tsv, .psv), else a comma.",
+        help="CSV delimiter: a character, or comma, tab, semicolon, pipe. Default: by extension (.tsv, .psv), else a comma.",
     ),
     click.option(
         "--quoting",
         type=click.Choice(["csv", "none"]),
         default="csv",
         show_default=True,
-        help="Of CSV. none: a quote is a character like any other.",
+        help="CSV quoting. none: a quote is an ordinary character.",
     ),
     click.option(
         "--encoding",
         type=click.Choice(ENCODINGS),
-        help="Of text files, in and out. Default: UTF-16 if a file begins with its mark, else UTF-8.",
+        help="Encoding of text files, in and out. Default: UTF-16 if a file begins with its byte order mark, else UTF-8.",
     ),
 )
 _file_options = all_of(
@@ -121,18 +121,18 @@ _file_options = all_of(
         default="-",
         type=OutputPath(objects=True),
         metavar="FILE|DIR|URL",
-        help="A file, for one file; a folder, for several. It appears when all is done. Default: standard output.",
+        help="A file for one input, a folder for several. It appears when the run is complete. Default: standard output.",
     ),
     force_option,
     column_option,
     format_option,
-    click.option("--at-version", type=click.IntRange(min=0), metavar="N", help="Of a Delta table. Default: its latest version."),
-    click.option("--table", metavar="NAME", help="The table of a DuckDB file, which may also be named FILE.duckdb::NAME."),
+    click.option("--at-version", type=click.IntRange(min=0), metavar="N", help="Version of a Delta table. Default: the latest."),
+    click.option("--table", metavar="NAME", help="Table of a DuckDB file. FILE.duckdb::NAME names it too."),
     click.option(
         "--rejects",
         type=OutputPath(objects=True, dir_okay=False),
         metavar="FILE",
-        help="Go on when a cell cannot be done, and list it here: file, row, column, code. CSV or JSON Lines, by the extension.",
+        help="List failed cells here (file, row, column, code), and continue. CSV or JSON Lines, by extension.",
     ),
     dialect_options,
     resume_option,

@@ -62,7 +62,7 @@ _ALONE = "what is read from a pipe, a device or standard input goes alone: name 
 
 
 @click.command(
-    short_help="Replace values in files by tokens.",
+    short_help="Replace values in files with tokens.",
     epilog="""\b
 Examples:
   quorumvault tokenize patients.csv --column SSN,PASSPORT -o patients.tokens.csv
@@ -79,33 +79,33 @@ Examples:
     type=click.Choice(["fail", "keep"]),
     default="fail",
     show_default=True,
-    help="What to do with a cell that has a token in it already.",
+    help="What to do with a cell that already contains a token.",
 )
 @click.option(
     "--allow-plain",
     is_flag=True,
-    help="Values of the columns may be elsewhere in the output. Without it a run ends if it finds some there, or in metadata.",
+    help="Allow values of the columns elsewhere in the output. Without it a run fails if it finds any there or in metadata.",
 )
 @bulk_connection_options
 @json_option
 def tokenize(
     request: Request, cast: tuple[str, ...], keep: tuple[str, ...], connection: Connection, as_json: bool, **options: Any
 ) -> int:
-    """Replace the values in columns of FILES, or of standard input, by tokens, all of one epoch.
+    """Replace the values in columns of FILES, or of standard input, with tokens, all of one epoch.
 
-    FILES are CSV (.tsv and .psv too), JSON Lines, both with .gz or .zst behind that, Parquet, tables of DuckDB, globs, and
-    folders; several have one output each below -o DIR. The folder of one Delta table becomes another one. Everything else stays
-    as it is, byte by byte in text files, nulls too: in CSV an empty cell without quotes. Text is tokenized, so that a value has
-    one token in all files: 42 in CSV is the text "42", and other files have to say so with --cast.
-    At the end it prints the rows, the values in each column, the epoch of the tokens, and which columns were left as they are.
-    With --rejects, a cell that cannot be tokenized is null.
+    FILES are CSV (also .tsv and .psv), JSON Lines, either with .gz or .zst appended, Parquet, DuckDB tables, globs, and folders.
+    Several files have one output each below -o DIR. The folder of a single Delta table becomes a new Delta table. Everything else
+    stays unchanged, byte by byte in text files. Nulls stay too; in CSV a null is an empty cell without quotes. Only text is
+    tokenized, so a value has the same token in all files: 42 in CSV is the text "42", and in other formats needs --cast.
+    At the end the command prints the rows, the values in each column, the tokens' epoch, and the columns left unchanged.
+    With --rejects, a cell that cannot be tokenized becomes null.
     """
     job = request.job("tokenize", cast=names(cast, "--cast"), keep=names(keep, "--keep"), **options)
     return _carry_out(request, job, connection, "values that became tokens", as_json)
 
 
 @click.command(
-    short_help="Replace tokens in files by their values.",
+    short_help="Replace tokens in files with their values.",
     epilog="""\b
 Examples:
   quorumvault detokenize patients.tokens.csv --column SSN,PASSPORT -o patients.csv
@@ -117,7 +117,7 @@ Examples:
 @click.option(
     "--restore-types",
     is_flag=True,
-    help="Give columns the types that they had before tokenize --cast, which it has noted. Parquet and DuckDB.",
+    help="Restore the column types that tokenize --cast changed and recorded. Parquet and DuckDB.",
 )
 @missing_option
 @bulk_connection_options
@@ -125,11 +125,11 @@ Examples:
 def detokenize(
     request: Request, status: bool, restore_types: bool, missing: Missing, connection: Connection, as_json: bool
 ) -> int:
-    """Replace the tokens in columns of FILES, or of standard input, by their values.
+    """Replace the tokens in columns of FILES, or of standard input, with their values.
 
-    FILES are CSV, JSON Lines, Parquet, tables of DuckDB, globs, and folders; several have one output each below -o DIR. The
-    folder of one Delta table becomes another one. A cell that has no token in it stays as it is, and is not sent. Exit 4 if the
-    value of some token could not be had.
+    FILES are CSV, JSON Lines, Parquet, DuckDB tables, globs, and folders. Several files have one output each below -o DIR. The
+    folder of a single Delta table becomes a new Delta table. A cell without a token stays unchanged and is not sent. Exit 4 if
+    the value of some token could not be recovered.
     """
     job = request.job("detokenize", status=status, restore_types=restore_types, missing=missing)
     return _carry_out(request, job, connection, BACK, as_json)
@@ -145,10 +145,10 @@ def detokenize(
 @bulk_connection_options
 @json_option
 def retokenize(request: Request, status: bool, missing: Missing, connection: Connection, as_json: bool) -> int:
-    """Replace the tokens in columns of FILES, or of standard input, by those of the active epoch. No value is shown.
+    """Replace the tokens in columns of FILES, or of standard input, with those of the active epoch. Shows no value.
 
-    Needs a key that may tokenize. A token that is of that epoch already stays as it is, and so does a cell that has no token in
-    it. Exit 4 if some token could not be moved. ``quorumvault migrate`` does it to a whole lake, and keeps what became of what.
+    Needs a key that may tokenize. Tokens of the active epoch and cells without a token stay unchanged. Exit 4 if some token could
+    not be moved. ``quorumvault migrate`` moves the tokens of a whole data lake, and can list each token with its replacement.
     """
     job = request.job("retokenize", status=status, missing=missing)
     return _carry_out(request, job, connection, "tokens that were moved", as_json)

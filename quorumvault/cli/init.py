@@ -56,7 +56,7 @@ def addresses(host: str, base_port: int) -> dict[str, Endpoints]:
 
 
 @click.command(
-    short_help="Make a new cluster in a directory, or a new disk for one of its nodes.",
+    short_help="Create a cluster in a directory, or a new disk for one of its nodes.",
     epilog="""\b
 Examples:
   quorumvault init vault
@@ -72,17 +72,17 @@ Examples:
     multiple=True,
     default=(DEFAULT_OWNER,),
     show_default=True,
-    help="Whose tokens will be kept; repeat it for several. Each gets an API key that may tokenize, detokenize and rotate.",
+    help="Owner of tokens. Repeatable. Each owner gets an API key that may tokenize, detokenize and rotate.",
 )
 @click.option(
     "--replace",
     metavar="NODE",
-    help="Of the cluster in DIR, give this node a new disk in the place of one that is lost; with --host H, on another host.",
+    help="Give this node of the cluster in DIR a new disk in place of a lost one; with --host H, on another host.",
 )
 @click.option(
-    "--accept-loss", is_flag=True, help="With --replace: although another node cannot read what may be on the old disk alone."
+    "--accept-loss", is_flag=True, help="With --replace: go on although another node cannot read what only the old disk may have."
 )
-@click.option("--tls", is_flag=True, help="The API speaks TLS on loopback too; on other addresses it always does.")
+@click.option("--tls", is_flag=True, help="Use TLS for the API on loopback too. On other addresses the API always uses TLS.")
 @json_option
 @click.pass_context
 def init(
@@ -96,13 +96,13 @@ def init(
     tls: bool,
     as_json: bool,
 ) -> None:
-    """Make a cluster in DIR: configuration, secrets, the first API keys and three empty nodes.
+    """Create a cluster in DIR: configuration, secrets, the first API keys and three empty nodes.
 
-    The API keys are printed this once. DIR may exist if it is empty.
+    The API keys are printed only this once. DIR may exist if it is empty.
 
-    With --replace, DIR has a cluster, and one of its nodes gets a new and empty disk, which joins the two others when it is
-    served. What was in the node's data directory is set aside under another name, and nothing is removed. The two others are
-    asked first whether they can read all that they have: what one of them cannot may be on the old disk alone.
+    With --replace, DIR has a cluster, and one of its nodes gets a new, empty disk, which joins the two others when the node is
+    started. The contents of the node's data directory are set aside under another name; nothing is removed. First the command
+    asks the two other nodes whether they can read all their records: what one of them cannot read may be only on the old disk.
     """
     from quorumvault.server.offline.init import init as make_cluster
 

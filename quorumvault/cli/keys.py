@@ -93,25 +93,25 @@ Examples:
   quorumvault keys create --config vault/cluster.yaml --owner clinic-a --expires 90d"""
 )
 @config_option
-@click.option("--owner", required=True, metavar="NAME", help="Whose tokens the key gives access to.")
-@click.option("--new-owner", is_flag=True, help="NAME has no key yet, and that is not a slip of the pen.")
+@click.option("--owner", required=True, metavar="NAME", help="Owner of the tokens to which the key gives access.")
+@click.option("--new-owner", is_flag=True, help="Confirm that NAME is a new owner without a key, not a typing error.")
 @click.option(
     "--allow",
     callback=_permissions,
     metavar="PERMISSION,…",
     default=",".join(DEFAULT_ALLOW),
     show_default=True,
-    help=f"What the key may do, separated by commas, out of {', '.join(PERMISSIONS)}.",
+    help=f"Permissions of the key, separated by commas: {', '.join(PERMISSIONS)}.",
 )
-@click.option("--note", default="", help="What the key is for; kept in the file.")
-@click.option("--expires", "life", callback=_life, metavar="TIME", help="When the key ends, from now on: 90d, 24h, 30m or 45s.")
-@click.option("--rate", callback=_requests, metavar="N/s", help="At most N requests a second on each node.")
+@click.option("--note", default="", help="Purpose of the key, stored in the key file.")
+@click.option("--expires", "life", callback=_life, metavar="TIME", help="Lifetime of the key, from now on: 90d, 24h, 30m or 45s.")
+@click.option("--rate", callback=_requests, metavar="N/s", help="At most N requests per second on each node.")
 @click.option(
     "--values",
     callback=_values,
     multiple=True,
     metavar="N/s|N/d",
-    help="At most N values a second, or a day, on each node; may be given once for each.",
+    help="At most N values per second (/s) or per day (/d) on each node. Each may be given once.",
 )
 @json_option
 def create(
@@ -125,9 +125,10 @@ def create(
     values: dict[str, float],
     as_json: bool,
 ) -> None:
-    """Make an API key and print it, this once.
+    """Create an API key and print it, only this once.
 
-    A value counts when it is asked about, found or not; of POST /tokens (derive) for each epoch. Each node counts by itself.
+    For --values each requested value counts, found or not; in POST /tokens (derive) it counts for each epoch. Each node counts
+    separately.
     """
     now = _now()
     expires = None if life is None else now + life
@@ -154,9 +155,9 @@ def create(
 @config_option
 @json_option
 def list_(config: Path, as_json: bool) -> None:
-    """Show all API keys by their ids, ended and revoked ones too.
+    """List all API keys by id, including expired and revoked keys.
 
-    A node on this host is asked which are revoked in the cluster, where that is not in this host's key file.
+    The command asks a node on this host which keys are revoked in the cluster but not in this host's key file.
     """
     cluster = load_cluster(config)
     file, known = read_keyfile(cluster.api_keys), _known_revoked(cluster)
@@ -218,22 +219,22 @@ Examples:
     required=True,
     callback=duration,
     metavar="TIME",
-    help="For how long the key with this ID is good still: 24h, 7d, 30m or 45s.",
+    help="How long the key with this ID stays valid: 24h, 7d, 30m or 45s.",
 )
 @click.option(
     "--expires",
     "life",
     callback=_life,
     metavar="TIME",
-    help="When the new key ends, from now on. Default: as long after its creation as the former one, if that had an end.",
+    help="Lifetime of the new key, from now on. Default: the lifetime of the former key, if it had an end.",
 )
 @json_option
 def rotate(config: Path, key_id: str, grace: timedelta, life: timedelta | None, as_json: bool) -> None:
-    """Make an API key that takes the place of the one with this ID, and print it, this once.
+    """Create an API key that replaces the one with this ID, and print it, only this once.
 
-    It may do the same, at the same rates. The former one ends after the time of grace, by each node's clock, once the node has
-    read the file again. A key that may be in wrong hands is to be revoked instead. A node on this host is asked whether it is
-    revoked in the cluster by now; if none can tell, a warning says so.
+    The new key has the same permissions and rates. The former key expires after the grace time, by each node's clock, once the
+    node has read the file again. Revoke a key that may be in the wrong hands instead. The command asks a node on this host
+    whether the former key is already revoked in the cluster; if no node can tell, it prints a warning.
     """
     cluster = load_cluster(config)
     known = _known_revoked(cluster)
@@ -267,16 +268,17 @@ def rotate(config: Path, key_id: str, grace: timedelta, life: timedelta | None, 
 @click.option(
     "--elsewhere",
     is_flag=True,
-    help="Leave this host's key file alone: the key is in another one, and ID is not a slip of the pen.",
+    help="Do not change this host's key file: the key is in another host's file, and ID is not a typing error.",
 )
 @json_option
 def revoke(config: Path, key_id: str, elsewhere: bool, as_json: bool) -> int | None:
-    """Revoke the API key with this ID, for ever: on one host, for the whole cluster.
+    """Revoke the API key with this ID for good, from one host for the whole cluster.
 
-    When this returns two disks have noted it. Within two seconds no node takes the key that is in touch with another one; one
-    that is not takes no key at all, and hears of it before it does. If no node on this host could see to that, the exit code is
-    1, or 3 for want of a quorum: the key file of this host says it then, and a node that reads the file sees to the rest. If
-    the key is dead everywhere, and only this host's key file could not be marked, it is 4.
+    When the command returns, two disks have stored the revocation. Within two seconds no node that is connected to another node
+    accepts the key. A node without a connection accepts no key at all, and learns of the revocation before it accepts any again.
+    If no node on this host could revoke the key, the exit code is 1, or 3 without a quorum. This host's key file then has the
+    revocation, and a node that reads the file spreads it. If the key is revoked everywhere, but this host's key file could not be
+    marked, the exit code is 4.
     """
     cluster = load_cluster(config)
     if elsewhere:

@@ -191,4 +191,4 @@ def _words(error: Exception) -> str:
 )
 @click.version_option(package_name="quorumvault", message="%(prog)s %(version)s")
 def main() -> None:
-    """A replicated token vault: three nodes replace identifiers by tokens, and give them back to whoever may have them."""
+    """A replicated token vault: three nodes replace identifiers with tokens, and return them to authorized clients."""

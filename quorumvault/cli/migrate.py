@@ -33,26 +33,26 @@ from quorumvault.files.work_folder import plan_under_way
 
 
 @click.command(
-    short_help="Move the tokens in files to the active epoch.",
+    short_help="Move the tokens of a whole data lake to the active epoch.",
     epilog="""\b
 Examples:
   quorumvault migrate 'lake/**/*.parquet' --in-place --crosswalk 1-to-2.parquet
   quorumvault migrate lake/ -o moved/ --column patient,ssn --resume""",
 )
 @click.argument("files", nargs=-1, required=True, metavar="FILES...", type=click.UNPROCESSED)
-@click.option("--in-place", is_flag=True, help="Replace each of FILES, once all of them are moved.")
+@click.option("--in-place", is_flag=True, help="Replace FILES, after the tokens of all of them are moved.")
 @click.option(
     "-o",
     "--output",
     type=OutputPath(objects=True, file_okay=False),
     metavar="DIR|URL",
-    help="A folder for the moved files, which keep their relative paths.",
+    help="Folder for the new files, which keep their relative paths.",
 )
 @click.option(
     "--crosswalk",
     type=OutputPath(objects=True, dir_okay=False),
     metavar="X.parquet",
-    help="Write what moved: old_token, new_token, old_epoch, new_epoch.",
+    help="Write a list of the moved tokens: old_token, new_token, old_epoch, new_epoch.",
 )
 @column_option
 @missing_option
@@ -78,11 +78,11 @@ def migrate(
     connection: Connection,
     as_json: bool,
 ) -> int:
-    """Replace the tokens in FILES by those of the active epoch: all of one epoch, in all files. No value is shown.
+    """Replace the tokens in FILES with those of the active epoch, one epoch for all files. Shows no value.
 
-    FILES are Parquet, CSV and JSON Lines, globs, folders, and tables of DuckDB (lake.duckdb::visits). Without --column they are
-    searched first for columns that have tokens. Files and crosswalk get their names once all of it is done; --resume goes on
-    after an interruption, also one in the middle of that. Exit 4 if some token could not be moved.
+    FILES are Parquet, CSV and JSON Lines, globs, folders, and DuckDB tables (lake.duckdb::visits). Without --column the command
+    first searches them for columns with tokens. Files and crosswalk get their names only when everything is done; --resume
+    continues an interrupted run, even one interrupted during the renaming. Exit 4 if some token could not be moved.
 
     Needs a key that may tokenize.
     """

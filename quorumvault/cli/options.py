@@ -115,13 +115,13 @@ _PACE = all_of(
         "--batch",
         type=click.IntRange(min=1),
         metavar="N",
-        help="Ask for N values at once at most. Default: as many as a node takes, and fewer while nodes are slow.",
+        help="Send at most N values in a request. Default: as many as a node accepts, and fewer while nodes are slow.",
     ),
     click.option(
         "--patience",
         callback=_patience,
         metavar="TIME",
-        help="Go on trying for so long when no node answers: 90s, 10m. Default: 30s.",
+        help="How long to keep trying when no node answers: 90s, 10m. Default: 30s.",
     ),
 )
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -130,17 +130,17 @@ _CONNECTION = all_of(
         "--url",
         multiple=True,
         metavar="URL",
-        help="A node's address; repeat it for several. Default: QUORUMVAULT_URL (comma-separated), then http://127.0.0.1:8700.",
+        help="Address of a node. Repeatable. Default: QUORUMVAULT_URL (comma-separated), then http://127.0.0.1:8700.",
     ),
-    click.option("--key-file", type=_FILE, help="A file with the API key in it. Default: the key in QUORUMVAULT_API_KEY."),
-    click.option("--purpose", help="Why: kept in the event log of the node that answers. Default: QUORUMVAULT_PURPOSE."),
+    click.option("--key-file", type=_FILE, help="File with the API key. Default: the key in QUORUMVAULT_API_KEY."),
+    click.option("--purpose", help="Purpose of the access, logged by the node that answers. Default: QUORUMVAULT_PURPOSE."),
     click.option(
         "--cacert", type=_FILE, help="Certificates (PEM) to trust for https. Default: QUORUMVAULT_CACERT, then the system's."
     ),
     click.option(
         "--client-cert",
         type=_FILE,
-        help="A certificate and its key (PEM), where the API asks for one. Default: QUORUMVAULT_CLIENT_CERT.",
+        help="Client certificate and its key (PEM), if the API requires one. Default: QUORUMVAULT_CLIENT_CERT.",
     ),
 )
 

@@ -22,7 +22,7 @@ _PATIENCE = 0.5
 
 
 @click.command(
-    short_help="Make a tar of what one host needs.",
+    short_help="Create a tar of what one host needs.",
     epilog="""\b
 Examples:
   quorumvault pack vault --node n2 -o n2.tar
@@ -32,10 +32,10 @@ Examples:
 @output_options("The tar; - is standard output. Default: NAME.tar in this directory.")
 @json_option
 def pack(config: Path, node: str, output: Path | None, force: bool, as_json: bool) -> None:
-    """Make a tar of what one node of the cluster in DIR needs on its host: configuration, secrets, its own data.
+    """Create a tar of what one node of the cluster in DIR needs on its host: configuration, secrets, its own data.
 
-    The node must not run. Nodes that do are asked for the fingerprint of their API keys, and a warning says where it differs: a
-    file that is older than theirs would let revoked keys in again. Guard the tar as you guard secrets/: it has them in it.
+    The node must not be running. The command asks running nodes for the fingerprint of their API keys, and warns if it differs:
+    an older key file would let revoked keys in again. Protect the tar as you protect secrets/: it contains the secrets.
     """
     from quorumvault.server.offline.pack import pack as pack_node
 

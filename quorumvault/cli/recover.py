@@ -37,7 +37,7 @@ _DOUBT = (
 
 
 @click.command(
-    short_help="Mend stores that do not open, with all nodes stopped.",
+    short_help="Repair stores that do not open, while all nodes are stopped.",
     epilog="""\b
 Examples:
   quorumvault recover vault
@@ -48,12 +48,12 @@ Examples:
     "--only",
     metavar="NODE",
     type=click.Choice(NODE_NAMES),
-    help="Two disks are lost: make a new cluster out of this node's, and lose what it does not have.",
+    help="If two disks are lost: create a new cluster from this node's disk, and lose what it does not have.",
 )
 @click.option(
     "--accept-loss",
     is_flag=True,
-    help="Go on although something may be lost: has to be said with --only, and where two disks cannot read the same part.",
+    help="Continue although records may be lost. Required with --only, and if two disks cannot read the same part.",
 )
 @click.option(
     "--donor",
@@ -61,18 +61,18 @@ Examples:
     metavar="PATH",
     multiple=True,
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="The data directory of a disk that counts no more: what it has is taken too. Those beside the others are found.",
+    help="Data directory of a disk that no longer counts, to use its records too. Those beside the others need no --donor.",
 )
 @click.option(
     "--into",
     type=click.Path(file_okay=False, path_type=Path),
     metavar="NEW",
-    help="With --only: the new cluster's directory, missing or empty.",
+    help="With --only: directory of the new cluster, missing or empty.",
 )
 @click.option(
     "--accept-older",
     is_flag=True,
-    help="All machines were put back from older copies: unite these, and lose what was acknowledged after they were taken.",
+    help="If all machines were restored from older copies: merge these, and lose what was acknowledged after they were taken.",
 )
 @json_option
 def recover(
@@ -84,14 +84,14 @@ def recover(
     accept_older: bool,
     as_json: bool,
 ) -> None:
-    """Cut off what a power cut has torn, read around what is damaged, and bring the stores in DIR to the same content.
+    """Cut torn writes off the logs, read around damage, and bring the stores in DIR to the same content.
 
-    For when no two nodes start any more, or a new disk waits since another one cannot read all of its store. One that does not
-    start while two others run needs none of this: it is started again, or replaced, and copies theirs.
+    Use it if no two nodes start, or if a new disk waits because another node cannot read all of its store. If only one node does
+    not start while two others run, restart it or replace its disk instead: it then copies from the others.
 
-    All nodes have to be stopped. DIR needs the data directories of at least two of them; from hosts of their own they are
-    copied here, and back afterwards. What was set aside beside them (nX.set-aside-1) gives what it has too. What was cut is kept
-    in DIR/nX/torn, and a store that could not be read to its end as DIR/nX/store.damaged.set-aside-1.
+    All nodes must be stopped. DIR needs the data directories of at least two nodes; if the nodes are on separate hosts, copy
+    these directories here, and back afterwards. Records in directories set aside beside them (nX.set-aside-1) are used too. What
+    was cut off is kept in DIR/nX/torn, and a store that could not be read completely in DIR/nX/store.damaged.set-aside-1.
     """
     from quorumvault.server.offline.rebuild import rebuild as rebuild_from
     from quorumvault.server.offline.recover import recover as recover_disks

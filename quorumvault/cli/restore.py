@@ -21,7 +21,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @click.command(
-    short_help="Make a new cluster out of a backup.",
+    short_help="Create a new cluster from a backup.",
     epilog="""\b
 Examples:
   quorumvault restore 2025-03-01.qvb vault-2 --master-secret master-s1.key --fields fields.yaml
@@ -34,20 +34,20 @@ Examples:
     required=True,
     metavar="FILE",
     type=_FILE,
-    help="The old cluster's: secrets/master-s1.key, or a pipe. Of another one the fingerprint does not fit.",
+    help="The old cluster's master secret: secrets/master-s1.key, or a pipe. Its fingerprint must match the backup's.",
 )
 @click.option(
     "--fields",
     required=True,
     metavar="FILE",
     type=_FILE,
-    help="Which fields of records are replaced: the old cluster's fields.yaml.",
+    help="The old cluster's fields.yaml, which names the fields of records to replace.",
 )
 @click.option(
     "--api-keys",
     metavar="FILE",
     type=_FILE,
-    help="The old cluster's api_keys.yaml, so that its keys stay good. Without it each owner gets a new key, which may do all.",
+    help="The old cluster's api_keys.yaml, so that its keys stay valid. Without it each owner gets a key with all permissions.",
 )
 @address_options
 @json_option
@@ -61,12 +61,12 @@ def restore(
     base_port: int,
     as_json: bool,
 ) -> None:
-    """Make a cluster in DIR out of the backup in FILE, with a new id and three new disks that each have all of its records.
+    """Create a cluster in DIR from the backup in FILE, with a new id and three new disks that each have all records.
 
-    The whole backup is verified before anything is made, every record with its own key; afterwards each disk is compared with it,
-    record by record. DIR may exist if it is empty; whatever goes wrong, it is empty again.
+    The command first verifies the whole backup, every record with its own key, and only then creates anything. Afterwards it
+    compares each disk with the backup, record by record. DIR may exist if it is empty. After any failure it is empty again.
 
-    Tokens stay what they are. Stop the old cluster for good before clients use this one: the two know nothing of each other.
+    Tokens stay the same. Stop the old cluster for good before clients use the new one: the two do not know of each other.
     """
     from quorumvault.server.offline.restore import Given
     from quorumvault.server.offline.restore import restore as restore_cluster

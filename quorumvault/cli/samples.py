@@ -21,11 +21,11 @@ from quorumvault.errors import Refused
 @click.argument("directory", metavar="DIR", type=click.Path(file_okay=False, path_type=Path))
 @json_option
 def samples(directory: Path, as_json: bool) -> None:
-    """Write this release's sample files into DIR, which is made if need be.
+    """Write this release's sample files into DIR, which is created if it is missing.
 
-    They are the configuration with every setting commented, rules for Prometheus, a dashboard for Grafana, a unit of systemd and
-    what containers are made of. A file that is there and has other content
-    stops the command before it writes anything. No sample has a secret in it.
+    The samples are the configuration with a comment on every setting, Prometheus rules, a Grafana dashboard, a systemd unit, and
+    the files for containers. If a file exists with other content, the command stops before it writes anything. No sample contains
+    a secret.
     """
     wanted = {directory / name: sample.read_bytes() for name, sample in _samples()}
     changed = [path for path, content in wanted.items() if path.exists() and path.read_bytes() != content]

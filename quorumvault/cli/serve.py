@@ -25,15 +25,15 @@ NOT_THERE = 4
     "--log-level",
     type=click.Choice(LOG_LEVELS),
     envvar="QUORUMVAULT_LOG_LEVEL",
-    help="Default: QUORUMVAULT_LOG_LEVEL, then log_level of the configuration.",
+    help="Level of the logs. Default: QUORUMVAULT_LOG_LEVEL, then log_level of the configuration.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Log JSON objects, one a line.")
+@click.option("--json", "as_json", is_flag=True, help="Log JSON objects, one per line.")
 @click.option("--parent", type=int, hidden=True, help="Stop when this process ends.")
 def serve(config: Path, node: str, log_level: str | None, as_json: bool, parent: int | None) -> int:
-    """Run one node until SIGTERM or Ctrl-C, then serve what is under way and stop.
+    """Run one node until SIGTERM or Ctrl-C, then complete the requests under way and stop.
 
-    Logs go to stderr. SIGHUP makes it read the API keys, its peers' addresses and the certificates again. Exit codes: 0 stopped
-    as asked, 1 configuration, 3 the store failed, 4 a name, an address or the master secret was not there in time.
+    Logs go to stderr. On SIGHUP the node reloads the API keys, its peers' addresses and the certificates. Exit codes: 0 stopped
+    as asked, 1 configuration error, 3 storage failure, 4 a host name, an address or the master secret was not available in time.
     """
     import uvloop
 

@@ -22,7 +22,7 @@ _POLL_SECONDS = 0.1
 
 
 @click.command(
-    short_help="Show how the nodes are.",
+    short_help="Show the state of the nodes.",
     epilog="""\b
 Examples:
   quorumvault status --url https://10.0.0.1:8700 --url https://10.0.0.2:8700 --url https://10.0.0.3:8700
@@ -32,13 +32,13 @@ Examples:
 @click.option(
     "--watch",
     is_flag=True,
-    help="Look every second until Ctrl-C: on a terminal a table that is drawn anew, in a pipe a line for each node that changed.",
+    help="Repeat every second until Ctrl-C: redraw the table on a terminal; in a pipe, print a line for each node that changed.",
 )
 @json_option
 def status(connection: Connection, watch: bool, as_json: bool) -> int:
-    """Show how each node sees itself and its peers, with their warnings.
+    """Show what each node reports about itself and its peers, with warnings.
 
-    Asks the nodes named by --url, and no others. Exit 3 if none of them can serve requests.
+    Asks only the nodes named by --url. Exit 3 if none of them can serve requests.
     """
     with connection.open() as client:
         if watch:
@@ -70,11 +70,13 @@ class _Seconds(click.FloatRange):
 
 @click.command(epilog="\b\nExample:\n  quorumvault wait --timeout 60 --url https://10.0.0.1:8700 --url https://10.0.0.2:8700")
 @connection_options
-@click.option("--ready", is_flag=True, help="Wait until every node named by --url serves requests, which is the default.")
-@click.option("--timeout", type=_Seconds(min=0), default=30.0, show_default=True, metavar="SECONDS", help="Then exit 3.")
+@click.option("--ready", is_flag=True, help="Wait until every node named by --url serves requests. This is the default.")
+@click.option(
+    "--timeout", type=_Seconds(min=0), default=30.0, show_default=True, metavar="SECONDS", help="Exit 3 after this time."
+)
 @json_option
 def wait(connection: Connection, ready: bool, timeout: float, as_json: bool) -> None:
-    """Wait until all the nodes asked are ready."""
+    """Wait until all nodes named by --url are ready."""
     with connection.open() as client:
         answers = wait_until_ready(client.health, timeout, clock=time.monotonic, sleep=time.sleep)
     words = f"ready: {', '.join(answer.url for answer in answers)}"
@@ -99,26 +101,26 @@ def wait_until_ready(
 @connection_options
 @json_option
 def epoch(connection: Connection, as_json: bool) -> None:
-    """Show the epoch that new tokens of the API key's owner are of."""
+    """Show the active epoch of the API key's owner, to which new tokens belong."""
     with connection.open() as client:
         active = client.epoch()
     print_answer({"active_epoch": active}, str(active), as_json=as_json)
 
 
-@click.command(short_help="Leave an epoch behind.", epilog="\b\nExample:\n  quorumvault rotate --from 1")
+@click.command(short_help="Rotate to the next epoch.", epilog="\b\nExample:\n  quorumvault rotate --from 1")
 @connection_options
 @click.option(
     "--from",
     "from_epoch",
     type=click.IntRange(min=1),
     metavar="E",
-    help="The epoch to leave behind. Without it the active one is shown, and a terminal is asked.",
+    help="The epoch to leave. Without --from, show the active epoch and ask for confirmation on the terminal.",
 )
 @json_option
 def rotate(connection: Connection, from_epoch: int | None, as_json: bool) -> None:
-    """Leave epoch E behind: new tokens are of the next epoch, old ones go on to resolve.
+    """Rotate from epoch E to the next: new tokens belong to the next epoch, and old tokens still resolve.
 
-    Saying it twice changes nothing. The API key must be allowed to rotate.
+    Repeating the command for the same epoch changes nothing. The API key must be allowed to rotate.
     """
     with connection.open() as client:
         active = client.rotate(from_epoch or _epoch_to_leave(client.epoch()))

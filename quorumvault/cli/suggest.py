@@ -31,11 +31,11 @@ class Suggestion(msgspec.Struct, frozen=True):
 
 
 @click.command(
-    short_help="Name the columns of a file that look like identifiers.", epilog="\b\nExample:\n  quorumvault suggest patients.csv"
+    short_help="List the columns of a file that look like identifiers.", epilog="\b\nExample:\n  quorumvault suggest patients.csv"
 )
 @click.argument("file", type=click.UNPROCESSED)
 @format_option
-@click.option("--table", metavar="NAME", help="The table of a DuckDB file, which may also be named FILE.duckdb::NAME.")
+@click.option("--table", metavar="NAME", help="Table of a DuckDB file. FILE.duckdb::NAME names it too.")
 @dialect_options
 @json_option
 def suggest(
@@ -47,11 +47,11 @@ def suggest(
     encoding: Encoding | None,
     as_json: bool,
 ) -> None:
-    """Name the columns of FILE that look like identifiers, say why, and print a command that tokenizes them.
+    """List the columns of FILE that look like identifiers, with the reasons, and print a command that tokenizes them.
 
-    It looks at names, at the form of the values in the first 10,000 rows, and at how many of them differ; it prints no value, and
-    asks no node. It is a help, and no judgement: what is in free text it does not see, and it knows no other language's names.
-    The command has --only-listed, so that a column that comes later is not overlooked.
+    Judges by the columns' names, by the form of the values in the first 10,000 rows, and by how many values differ. Prints no
+    value and asks no node. The result is only an aid: it misses identifiers in free text, and column names in other languages.
+    The printed command has --only-listed, so that a column added later is not overlooked.
     """
     dialect = Dialect(delimiter, encoding, quoting == "csv")
     with interruptible():
