@@ -41,22 +41,22 @@ _FAILURES = (
 )
 
 _EXAMPLES = """names:
-  full             about ten minutes: three nodes beside a floor
-  smoke            half a minute; exit code 1 if a ratio to the floor is out of its bound
-  files            half an hour: whole files beside DuckDB alone, 10 and 20 million rows
-  files-smoke      the same with small files; exit code 1 if a look-up is made twice; its times say nothing
-  overload         three times the load that the cluster can take; exit code 1 if it does not hold up
-  notfound         ten minutes: does the time of a "not found" tell why; exit code 1 if it does
-  requests         half a minute: CPU of one small request in the HTTP half of a node, without a socket or a vault
-  revocation       four minutes: how long nodes take a revoked API key; exit code 1 if one does for more than two seconds
-  tls              two minutes: the API over TLS beside plain HTTP; exit code 1 if batches cost a tenth more
-  healing          six minutes: a node is away, loses its disk, has rotten tables, at a million records
-  healing-large    eight minutes: start, memory, idle comparisons, new tokens among ten million records
-  healing-smoke    both on small data; exit code 1 if a node does not heal; its times say nothing
-  postgres         ten minutes: beside the same API over PostgreSQL with quorum commit, at two million records
-  postgres-smoke   half a minute: the same on small data; its times say nothing
-  growth           half an hour: more records, owners, clients, longer values; --only takes one of these
-  growth-smoke     half a minute: the same on small data; its times say nothing
+  full             about ten minutes: three nodes, compared with a floor
+  smoke            half a minute; exit code 1 if a ratio to the floor exceeds its bound
+  files            half an hour: whole files, compared with DuckDB alone, 10 and 20 million rows
+  files-smoke      the same with small files; exit code 1 if a look-up is made twice; its times mean nothing
+  overload         load of three times the cluster's capacity; exit code 1 if the cluster does not withstand it
+  notfound         ten minutes: whether the time of a "not found" reveals its reason; exit code 1 if it does
+  requests         half a minute: CPU of one small request in a node's HTTP half, without a socket or a vault
+  revocation       four minutes: how long nodes accept a revoked API key; exit code 1 if one does for more than two seconds
+  tls              two minutes: the API over TLS, compared with plain HTTP; exit code 1 if batches cost a tenth more
+  healing          six minutes: a node is away, loses its disk, has corrupted tables, at a million records
+  healing-large    eight minutes: start, memory, idle comparisons and new tokens at ten million records
+  healing-smoke    both on small data; exit code 1 if a node does not heal; its times mean nothing
+  postgres         ten minutes: compared with the same API over PostgreSQL with quorum commit, at two million records
+  postgres-smoke   half a minute: the same on small data; its times mean nothing
+  growth           half an hour: more records, owners or clients, or longer values; --only selects one of these
+  growth-smoke     half a minute: the same on small data; its times mean nothing
 """
 
 
@@ -110,30 +110,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="bin/bench",
-        description="Starts three nodes, measures them, and stops them.",
+        description="Start three nodes, measure them, and stop them.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("name", nargs="?", choices=sorted(BENCHES), default=FULL.name, metavar="NAME", help="what is measured (default: full)")
-    add("--json", type=Path, metavar="FILE", help="write the figures there")
-    add("--svg", type=Path, metavar="FILE", help="draw them there")
+    add("name", nargs="?", choices=sorted(BENCHES), default=FULL.name, metavar="NAME", help="what to measure (default: full)")
+    add("--json", type=Path, metavar="FILE", help="write the figures to this file")
+    add("--svg", type=Path, metavar="FILE", help="draw the figures into this file")
     add(
-        "--write", type=Path, metavar="FILE.md", help="put the tables between the marks of that file, figures into bench/results/"
+        "--write", type=Path, metavar="FILE.md", help="put the tables between the marks of this file, figures into bench/results/"
     )
     add("--directory", type=Path, help="where the nodes keep their data (default: the system's temporary directory)")
-    of_plans = parser.add_argument_group("what a plan may have otherwise", argument_default=argparse.SUPPRESS)
+    of_plans = parser.add_argument_group("settings of a plan, where it has them", argument_default=argparse.SUPPRESS)
     add = of_plans.add_argument
-    add("--repetitions", type=_number(1), metavar="N", help="of each measurement")
-    add("--records", type=_number(1_000), metavar="N", help="a node, to begin with")
-    add(
-        "--only", dest="runs", action="append", choices=(*RUNS, *PARTS, *AXES), help="this run of the plan alone; may be repeated"
-    )
-    add("--load", type=_percent, metavar="PERCENT", help="of what the cluster can do, while a node is broken")
+    add("--repetitions", type=_number(1), metavar="N", help="repetitions of each measurement")
+    add("--records", type=_number(1_000), metavar="N", help="records of a node at the start")
+    add("--only", dest="runs", action="append", choices=(*RUNS, *PARTS, *AXES), help="only this run of the plan; repeatable")
+    add("--load", type=_percent, metavar="PERCENT", help="load while a node is broken, in percent of the cluster's capacity")
     add("--inputs", type=_number(10), metavar="N", help="requests of each kind and shape")
-    add("--seed", type=int, metavar="N", help="of the order")
-    add("--times", type=float, metavar="N", help="the overload, as a multiple of capacity")
-    add("--seconds", type=float, metavar="S", help="of each phase")
+    add("--seed", type=int, metavar="N", help="seed of the order")
+    add("--times", type=float, metavar="N", help="overload, as a multiple of capacity")
+    add("--seconds", type=float, metavar="S", help="seconds of each phase")
     return parser
 
 

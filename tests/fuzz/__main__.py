@@ -1,12 +1,12 @@
 """The command line of the fuzzer.
 
 bin/fuzz --list                                 the targets
-bin/fuzz                                        all of them, ten seconds each, another seed each time
-bin/fuzz json csv --seconds 60 --seed 7         two of them, as the seed says
-bin/fuzz json --inputs 5000 --seed 7 --from 5000    and on from there
-bin/fuzz --profile ci                           two minutes, by one seed
+bin/fuzz                                        all targets, ten seconds each, with a new seed each time
+bin/fuzz json csv --seconds 60 --seed 7         two targets, with this seed
+bin/fuzz json --inputs 5000 --seed 7 --from 5000    inputs 5000 to 9999 of this seed
+bin/fuzz --profile ci                           two minutes, always with the same seed
 bin/fuzz --profile long                         a million inputs
-bin/fuzz json --replay FILE …                   inputs that were kept
+bin/fuzz json --replay FILE …                   saved inputs
 """
 
 import argparse
@@ -27,20 +27,20 @@ _SECONDS = 10.0
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """0 if no input failed, 2 if the fuzzer did."""
-    parser = argparse.ArgumentParser(prog="bin/fuzz", description="Feed QuorumVault what nobody in order would send it.")
-    parser.add_argument("targets", nargs="*", metavar="TARGET", help="all by default")
-    parser.add_argument("--list", action="store_true", help="say which targets there are")
-    parser.add_argument("--seed", type=int, help="make the inputs of this seed; of the profiles 1, else a new one by default")
-    parser.add_argument("--from", type=int, default=0, dest="first", metavar="N", help="begin with input N of each target")
-    parser.add_argument("--seconds", type=float, help="feed each target for so long")
-    parser.add_argument("--inputs", type=int, help="feed each target so many")
+    parser = argparse.ArgumentParser(prog="bin/fuzz", description="Feed hostile input to QuorumVault's readers of bytes.")
+    parser.add_argument("targets", nargs="*", metavar="TARGET", help="default: all")
+    parser.add_argument("--list", action="store_true", help="list the targets")
+    parser.add_argument("--seed", type=int, help="seed of the inputs; default: 1 with --profile, otherwise a new one")
+    parser.add_argument("--from", type=int, default=0, dest="first", metavar="N", help="start with input N of each target")
+    parser.add_argument("--seconds", type=float, help="feed each target for this long")
+    parser.add_argument("--inputs", type=int, help="feed each target this many inputs")
     parser.add_argument(
         "--profile", choices=("ci", "long"), help="give each target its share of two minutes, or of a million inputs"
     )
     parser.add_argument(
-        "--findings", type=Path, default=Path(".fuzz"), metavar="DIR", help="keep what fails here; %(default)s by default"
+        "--findings", type=Path, default=Path(".fuzz"), metavar="DIR", help="directory for failing inputs; default: %(default)s"
     )
-    parser.add_argument("--replay", nargs="+", type=Path, metavar="FILE", help="feed the one TARGET these files")
+    parser.add_argument("--replay", nargs="+", type=Path, metavar="FILE", help="feed these files to the one TARGET")
     options = parser.parse_args(arguments)
     unknown = sorted(set(options.targets) - TARGETS.keys())
     if unknown:

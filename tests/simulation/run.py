@@ -25,16 +25,14 @@ from tests.simulation.world import Run
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """0 if all was as it has to be: no seed failed, every mutant was noticed."""
-    parser = argparse.ArgumentParser(prog="bin/simulate", description="Simulate three nodes, their clients and faults by a seed.")
-    parser.add_argument("--seed", type=int, help="run this seed; with --seeds, begin with it")
-    parser.add_argument("--seeds", type=int, help="run so many seeds")
-    parser.add_argument("--play", choices=PLAYS, default=REQUESTS, help="what is played; %(default)s by default")
-    parser.add_argument("--mutants", nargs="*", metavar="NAME", help=f"undo safeties: {', '.join(SIMULATED)}")
-    parser.add_argument(
-        "--jobs", type=int, default=1, metavar="N", help="undo so many safeties at a time; %(default)s by default"
-    )
+    parser = argparse.ArgumentParser(prog="bin/simulate", description="Simulate three nodes, clients and faults from a seed.")
+    parser.add_argument("--seed", type=int, help="run this seed; with --seeds, start with it")
+    parser.add_argument("--seeds", type=int, help="run this many seeds")
+    parser.add_argument("--play", choices=PLAYS, default=REQUESTS, help="play to run; default: %(default)s")
+    parser.add_argument("--mutants", nargs="*", metavar="NAME", help=f"disable safety mechanisms: {', '.join(SIMULATED)}")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="mutants to run at a time; default: %(default)s")
     parser.add_argument("--exhaustive", nargs="*", metavar="SCOPE", help=f"explore small worlds: {', '.join(exhaustive.SCOPES)}")
-    parser.add_argument("--no-shrink", action="store_true", help="show the first run that fails as it is")
+    parser.add_argument("--no-shrink", action="store_true", help="do not shrink the first run that fails")
     options = parser.parse_args(arguments)
     if options.exhaustive is not None:
         return exhaustive.main(options.exhaustive)
