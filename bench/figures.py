@@ -167,11 +167,11 @@ def _checks(report: VaultReport, targets: Targets) -> list[Check]:
     checks = []
     for key, most in targets.ratios.items():
         cell = report.cell(*key)
-        what = f"{cell.where}: times the floor's CPU ({cell.ratio_with_client:.2f} with the client's)"
+        what = f"{cell.where}: CPU relative to the floor's ({cell.ratio_with_client:.2f} with the client's)"
         checks.append(Check.of(what, cell.ratio, "≤", most, ".2f"))
     alone, together = report.cell(Operation.NEW, 1, 1), report.cell(Operation.NEW, 1, 16)
     factor = together.values_per_second / alone.values_per_second
-    what = "single tokenize requests, 16 at once: times as many a second as one at a time"
+    what = "single tokenize requests, 16 at once: requests/s relative to one at a time"
     return [*checks, Check.of(what, factor, "≥", targets.speed_up, ".2f")]
 
 
@@ -182,8 +182,8 @@ def _sentences(report: VaultReport) -> list[str]:
     return [
         f"{report.occasion}: {report.repetitions} repetitions, {report.records:,} records at the end.",
         f"Client: {report.client}.",
-        f"The client was never busy for more than {busiest.client_share:.0%} of one core ({busiest.where}): {verdict}.",
-        f"Noise: the highest ratio of a repetition is {spread:.0%} above the lowest (the median over the cells).",
+        f"The client used at most {busiest.client_share:.0%} of one core ({busiest.where}): {verdict}.",
+        f"Noise: the highest ratio among a cell's repetitions is {spread:.0%} above the lowest (median of all cells).",
     ]
 
 
@@ -211,10 +211,10 @@ def _tables(report: VaultReport) -> list[Table]:
         "CPU": lambda cell: _figure(cell.cpu),
         "CPU of compactions": lambda cell: _figure(cell.compaction_cpu),
     }
-    unit = "(CPU: seconds a million values)"
+    unit = "(CPU: seconds per million values)"
     return [
-        Table.of(f"The vault: three nodes, and the client beside them {unit}", report.cells, vault),
-        Table.of(f"The floor: only what nobody can leave out, in one process {unit}", report.floor, floor),
+        Table.of(f"The vault: three nodes and the client {unit}", report.cells, vault),
+        Table.of(f"The floor: only the indispensable work, in one process {unit}", report.floor, floor),
     ]
 
 

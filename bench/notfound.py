@@ -221,8 +221,8 @@ def _check(pair: Pair) -> Check:
     delta = pair.cliffs_delta
     shape = "requests for one token" if pair.batch == 1 else f"batches of {pair.batch}"
     right = (1 + abs(delta.size)) / 2
-    what = f"{shape}: Cliff's delta, another's − never issued; {right:.1%} of guesses from two times are right"
-    return Check(what, _interval(delta), f"an interval that meets ±{NEGLIGIBLE}", delta.within(NEGLIGIBLE))
+    what = f"{shape}: Cliff's delta, another's − never issued; a guess from two times is right in {right:.1%}"
+    return Check(what, _interval(delta), f"an interval that overlaps ±{NEGLIGIBLE}", delta.within(NEGLIGIBLE))
 
 
 def _tables(report: NotFoundReport) -> list[Table]:
@@ -241,8 +241,8 @@ def _tables(report: NotFoundReport) -> list[Table]:
         "Cliff's delta": lambda pair: _interval(pair.cliffs_delta),
     }
     return [
-        Table.of("Not found: times of a request", report.rows, times),
-        Table.of("Two kinds apart: effect sizes, and their 95 % intervals", report.pairs, effects),
+        Table.of("Not found: response times", report.rows, times),
+        Table.of("Differences between two kinds: effect sizes with 95 % intervals", report.pairs, effects),
     ]
 
 

@@ -198,18 +198,18 @@ def _checks(overload: Overload) -> list[Check]:
     slow = max(NEVER_SLOW * 1e3, MOST_SLOWER * before.p99_ms)
     longest = round(MOST_QUEUE * overload.places / during.goodput * 1e3)
     by_cpu = capacity.cpu_each_ms / during.cpu_each_ms
-    accepted = f"p99 of the requests that were accepted, for {overload.places} places"
+    accepted = f"p99 of the accepted requests, with {overload.places} places"
     return [
         Check(
-            f"{overload.times:g} times the load: answered with 200, of capacity (by the nodes' CPU time {by_cpu:.0%})",
+            f"{overload.times:g} times the load: answers with 200, as a share of capacity ({by_cpu:.0%} by the nodes' CPU time)",
             f"{share:.0%}",
             f"≥ {LEAST_GOODPUT:.0%}",
             share >= LEAST_GOODPUT,
         ),
         Check.of(accepted, during.p99_ms, "≤", longest, ".0f", " ms"),
-        Check.of("memory that a node has more than before", during.most_mib - before.most_mib, "≤", MOST_RISE, ".0f", " MiB"),
+        Check.of("rise of a node's memory", during.most_mib - before.most_mib, "≤", MOST_RISE, ".0f", " MiB"),
         Check(
-            f"p99 from the first request after it on; before it {before.p99_ms:.0f} ms",
+            f"p99 after the overload, from the first request on; before it {before.p99_ms:.0f} ms",
             f"{after.p99_ms:.0f} ms",
             f"≤ {slow:.0f} ms, each answered with 200",
             after.p99_ms <= slow and set(after.statuses) == {"200"},

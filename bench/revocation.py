@@ -87,16 +87,16 @@ class RevocationReport(Report, frozen=True):
             "median": "{0.median_ms:,.0f} ms",
             "p95": "{0.p95_ms:,.0f} ms",
             "longest": "{0.worst_ms:,.0f} ms",
-            "taken once back": "{0.returned}",
+            "accepted once back": "{0.returned}",
         }
         trials = sum(row.trials for row in self.rows)
         checks = [
             Check.of(
-                f"the last refusal, of {trials} trials", max(row.worst_ms for row in self.rows), "≤", _BOUND_MS, ",.0f", " ms"
+                f"the latest refusal in {trials} trials", max(row.worst_ms for row in self.rows), "≤", _BOUND_MS, ",.0f", " ms"
             ),
-            Check.of("taken by a node once it was back", sum(row.returned for row in self.rows), "≤", 0, "d"),
+            Check.of("accepted by a node after its return", sum(row.returned for row in self.rows), "≤", 0, "d"),
         ]
-        sentences = ["From asking one node to revoke a key to the last node's refusal.", self.occasion]
+        sentences = ["Times run from the request to revoke a key until the last node refuses the key.", self.occasion]
         return Account([Table.of("Revoked keys", self.rows, columns)], checks, sentences)
 
 

@@ -63,17 +63,17 @@ class TlsReport(Report, frozen=True):
             "plain": "{0.plain.rate:,.0f}/s",
             "TLS": "{0.tls.rate:,.0f}/s",
             "nodes' µs": "{0.plain.nodes:.1f}",
-            "with TLS": "{0.tls.nodes:.1f}",
-            "times": "{0.times:.2f}",
+            "nodes' µs, TLS": "{0.tls.nodes:.1f}",
+            "ratio": "{0.times:.2f}",
             "client's µs": "{0.plain.client:.2f}",
-            "with it": "{0.tls.client:.2f}",
+            "client's µs, TLS": "{0.tls.client:.2f}",
         }
         checks = [
-            Check.of(f"{row.operation} in batches: nodes' CPU with TLS, times that without", row.times, "≤", _MOST, ".2f")
+            Check.of(f"{row.operation} in batches: nodes' CPU with TLS relative to plain HTTP", row.times, "≤", _MOST, ".2f")
             for row in self.rows
             if row.batch > 1
         ]
-        sentences = ["CPU is for one value.", self.occasion]
+        sentences = ["CPU is per value.", self.occasion]
         return Account([Table.of("TLS of the API", self.rows, columns)], checks, sentences)
 
 

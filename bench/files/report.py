@@ -57,8 +57,8 @@ class FilesReport(Report, frozen=True):
         """Returns the account. The targets of look-ups and memory hold on any machine; the ratio counts only for large files."""
         large = self.plan == FILES.name
         checks = [check for figures in self.copies for check in _checks(figures, large=large)]
-        told = f"{self.occasion}: {self.repetitions} repetitions, of which each copy by DuckDB comes before one by the command."
-        return Account(_tables(self), checks, [told, "The machine ran the nodes too."], asserted=not large)
+        told = f"{self.occasion}: {self.repetitions} repetitions, each with a copy by DuckDB and then one by the command."
+        return Account(_tables(self), checks, [told, "The nodes ran on the same machine."], asserted=not large)
 
 
 def measure(plan: FilesPlan, place: Path, tell: Tell) -> FilesReport:
@@ -121,7 +121,7 @@ def _path(samples: Sequence[PathSample]) -> PathFigures:
 def _checks(figures: CopyFigures, *, large: bool) -> list[Check]:
     what = f"{figures.rows:,} rows, {figures.distinct:,} distinct tokens"
     return [
-        Check.of(f"{what}: times DuckDB alone", figures.ratio, "≤", TARGET_RATIO, ".2f", judged=large),
+        Check.of(f"{what}: time relative to DuckDB alone", figures.ratio, "≤", TARGET_RATIO, ".2f", judged=large),
         Check.of(f"{what}: memory", figures.command_mib, "<", TARGET_MIB, ",.0f", " MiB"),
         Check(f"{what}: look-ups", f"{figures.look_ups:,}", f"{figures.distinct:,}", figures.look_ups == figures.distinct),
     ]
@@ -151,8 +151,8 @@ def _tables(report: FilesReport) -> list[Table]:
         "CPU client": "{0.client_cpu:.2f}",
         "CPU nodes": "{0.nodes_cpu:.1f}",
     }
-    title = "Parquet to Parquet in the order of the rows: the command, and DuckDB alone with the values in a table"
+    title = "Parquet to Parquet in row order: the command, and DuckDB alone with the values in a table"
     return [
         Table.of(title, report.copies, copies),
-        Table.of("Distinct texts through the client (CPU: microseconds a text)", report.paths, paths),
+        Table.of("Distinct texts through the client (CPU: microseconds per text)", report.paths, paths),
     ]

@@ -84,7 +84,7 @@ class Axis(msgspec.Struct, frozen=True):
             CLIENTS: f"{row.at_once} requests at once",
         }
         rest = ", ".join([f"batches of {row.batch:,}", *(words for axis, words in same.items() if axis != self.name)])
-        return Table.of(f"{self.title} ({rest}; CPU: microseconds a value)", self.rows, {self.unit: "{0.x:,}", **_COLUMNS})
+        return Table.of(f"{self.title} ({rest}; CPU: microseconds per value)", self.rows, {self.unit: "{0.x:,}", **_COLUMNS})
 
 
 def median(speeds: Sequence[Speed]) -> Speed:
@@ -135,14 +135,14 @@ class GrowthReport(Report, frozen=True):
         if _MANY in rows and _FEW in rows:
             many, few = rows[_MANY], rows[_FEW]
             shares = [a.values_per_second / b.values_per_second for a, b in zip(many.new, few.new, strict=True)]
-            what = f"{_MANY:,} records: new tokens a second, as a share of those among {_FEW:,} (median of pairs)"
+            what = f"{_MANY:,} records: new tokens per second, as a share of those among {_FEW:,} (median of pairs)"
             yield Check.of(what, statistics.median(shares), "≥", LEAST_SHARE, ".2f")
             own = max(many.kept.own_mib, many.loaded_mib)
-            yield Check.of(f"{_MANY:,} records: memory of its own, of a node", own, "<", MOST_OWN_MIB, ".0f", " MiB")
-            what = f"{_MANY:,} records: from a node's start until it serves"
+            yield Check.of(f"{_MANY:,} records: a node's own memory", own, "<", MOST_OWN_MIB, ".0f", " MiB")
+            what = f"{_MANY:,} records: time from a node's start until it serves"
             yield Check.of(what, many.kept.start_seconds, "<", MOST_START_SECONDS, ".2f", " s")
 
     def _sentences(self) -> Iterator[str]:
         for axis in self.axes:
-            yield f"{axis.title}: measured on {axis.made} on {axis.machine}, {axis.repetitions} times in turn."
-        yield f"Medians, and the lowest and the highest. Plan {self.plan}. All processes and the client shared the machine."
+            yield f"{axis.title}: measured on {axis.made} on {axis.machine}, {axis.repetitions} rounds in turn."
+        yield f"Medians, with the lowest and highest. Plan {self.plan}. All processes and the client shared the machine."

@@ -75,7 +75,7 @@ class Away(msgspec.Struct, frozen=True):
     verified: Verified
 
     def checks(self, *, timed: bool) -> Iterator[Check]:
-        what = f"down for {self.seconds:g} s, {self.missed:,} records missed: nothing owed after"
+        what = f"down for {self.seconds:g} s, {self.missed:,} records missed: all handed off after"
         yield Check.of(what, self.caught_up_seconds, "≤", MOST_CATCH_UP_SECONDS, ".1f", " s", judged=timed)
         yield _identical("down", self.verified)
 
@@ -96,9 +96,9 @@ class Lost(msgspec.Struct, frozen=True):
     verified: Verified
 
     def checks(self, *, timed: bool) -> Iterator[Check]:
-        what = "data directory deleted: whole and voting after"
+        what = "data directory deleted: disk complete and voting after"
         yield Check.of(what, self.whole_seconds, "≤", MOST_WHOLE_SECONDS, ".1f", " s", judged=timed)
-        what = f"p99 meanwhile, {self.meanwhile.p99_ms:.0f} ms, to before, {self.before.p99_ms:.0f} ms"
+        what = f"p99 meanwhile, {self.meanwhile.p99_ms:.0f} ms, relative to before, {self.before.p99_ms:.0f} ms"
         yield Check.of(what, self.meanwhile.p99_ms / self.before.p99_ms, "≤", MOST_SLOWER, ".2f", " times", judged=timed)
         yield _identical("data directory deleted", self.verified)
 
@@ -123,14 +123,14 @@ class Rotten(msgspec.Struct, frozen=True):
     def checks(self, *, timed: bool) -> Iterator[Check]:
         read = self.meanwhile.right + self.meanwhile.wrong + self.meanwhile.not_found
         yield Check(
-            f"{self.bits} bits flipped in {self.tables} tables: “not found” or wrong among {read:,} read until then",
+            f"{self.bits} bits flipped in {self.tables} tables: “not found” and wrong among {read:,} reads until repaired",
             f"{self.meanwhile.not_found:,} and {self.meanwhile.wrong:,}",
             "0 and 0",
             self.meanwhile.not_found == self.meanwhile.wrong == 0,
         )
         after = self.afterwards
         yield Check(
-            f"repaired in {self.repaired_seconds:.1f} s, {self.starts} starts: all read back, not right",
+            f"repaired in {self.repaired_seconds:.1f} s, {self.starts} starts: records not read back correctly",
             f"{after.not_found + after.wrong + after.unavailable:,} of {after.right:,}",
             "0",
             after.not_found == after.wrong == after.unavailable == 0,
@@ -177,15 +177,15 @@ class Size(msgspec.Struct, frozen=True):
     new_many: list[New]
 
     def checks(self, *, timed: bool) -> Iterator[Check]:
-        what = f"{self.records:,} records, {self.disk_mib:,.0f} MiB a store: start to serving, the slowest of three"
+        what = f"{self.records:,} records, {self.disk_mib:,.0f} MiB per store: start to serving, slowest of three nodes"
         yield Check.of(what, max(self.start_seconds), "<", MOST_START_SECONDS, ".2f", " s", judged=timed)
-        what = f"RSS at its peak: {self.peak.own:,.0f} MiB own, {self.peak.mapped:,.0f} MiB mapped pages of tables"
+        what = f"peak RSS: {self.peak.own:,.0f} MiB own, {self.peak.mapped:,.0f} MiB mapped pages of tables"
         yield Check.of(what, self.peak.total, "<", MOST_RSS_MIB, ",.0f", " MiB")
-        what = f"idle comparison with both peers, {self.round_seconds:.1f} s: bytes of all nodes"
+        what = f"idle comparison with both peers, {self.round_seconds:.1f} s: bytes written by all nodes"
         yield Check.of(f"{what}, {self.idle_bytes:,.0f} of them anyway", self.round_bytes, "<", MOST_ROUND_BYTES, ",")
         few, many = _speed(self.new_few), _speed(self.new_many)
         yield Check(
-            f"new tokens a second, {many:,.0f}, to {few:,.0f} among few records (medians of {len(self.new_many)})",
+            f"new tokens per second, {many:,.0f}, relative to {few:,.0f} among few records (medians of {len(self.new_many)})",
             f"{many / few:.0%}",
             f"≥ {LEAST_SHARE:.0%}",
             many / few >= LEAST_SHARE,
@@ -205,7 +205,7 @@ class HealingReport(Report, frozen=True):
         timed = self.plan != HEALING_SMOKE.name
         parts = [part for part in (self.away, self.lost, self.rotten, self.size) if part is not None]
         loads = [load for part in (self.away, self.lost) if part is not None for load in part.loads()]
-        tables = [Table.of("What clients had meanwhile", loads, _LOAD_COLUMNS)] if loads else []
+        tables = [Table.of("What clients observed", loads, _LOAD_COLUMNS)] if loads else []
         return Account(tables, [check for part in parts for check in part.checks(timed=timed)], list(_sentences(self)))
 
 
@@ -221,7 +221,7 @@ def _speed(samples: list[New]) -> float:
 
 def _sentences(report: HealingReport) -> Iterator[str]:
     """Yields sentences with what the tables do not say."""
-    yield f"{report.occasion}. The machine ran nodes and clients."
+    yield f"{report.occasion}. Nodes and clients ran on the same machine."
     for when, broken in (("a node was down", report.away), ("a disk was replaced", report.lost)):
         if broken is not None:
             share = broken.meanwhile.values_per_second / broken.capacity
@@ -230,12 +230,12 @@ def _sentences(report: HealingReport) -> Iterator[str]:
         yield f"The node that was down served {report.away.ready_seconds:.1f} s after its start."
     if report.rotten is not None:
         unanswered = report.rotten.meanwhile.unavailable
-        yield f"While tables were rotten, {unanswered:,} look-ups through that node had no answer yet."
+        yield f"While tables were rotten, {unanswered:,} look-ups through that node had no answer at first."
     if report.size is not None:
         own, mapped = report.size.resting.own, report.size.resting.mapped
         yield (
-            f"Buckets were counted {report.size.counted_seconds:.0f} s after the last start; at rest the node with most then had "
-            f"{own:,.0f} MiB of its own and {mapped:,.0f} MiB of mapped tables, which the kernel takes back if need be."
+            f"All buckets were counted {report.size.counted_seconds:.0f} s after the last start. At rest the largest node had "
+            f"{own:,.0f} MiB of its own and {mapped:,.0f} MiB of mapped tables, which the kernel can take back."
         )
         few, many = (statistics.median(new.cpu for new in samples) for samples in (report.size.new_few, report.size.new_many))
         yield f"A new token took {many:.0f} µs of the nodes' CPU, {few:.0f} µs among few records, compactions included."

@@ -9,8 +9,8 @@ from bench.postgres.plan import POSTGRES, Cell, PostgresPlan, State
 from bench.report import Account, Check, Report, Table, today
 
 _SHOWS_NOT = (
-    "What it does not show: one machine runs all processes of a side, and the client; loopback stands for the network, and one "
-    "disk syncs for all. How either side does on machines of its own, or at other sizes, is not in these figures."
+    "Limits: one machine runs all processes of a side, and the client. The network is loopback, and one disk syncs for all. The "
+    "figures do not show how either side performs on separate machines or at other sizes."
 )
 
 
@@ -88,7 +88,7 @@ class PostgresReport(Report, frozen=True):
             )
             for row in self.rows
         ]
-        title = "The vault, and the same API over PostgreSQL (medians; CPU: microseconds a value, of all processes)"
+        title = "The vault, and the same API over PostgreSQL (medians; CPU: microseconds per value, of all processes)"
         return Account([Table.of(title, self.rows, _COLUMNS)], checks, list(_sentences(self)), asserted=False)
 
 
@@ -119,7 +119,7 @@ def report(plan: PostgresPlan, postgres: str, settling_reads: int, found: Mappin
 def _sentences(report: PostgresReport) -> Iterator[str]:
     """Yields sentences with what the table does not say."""
     pairs = max((len(row.pairs) for row in report.rows), default=0)
-    yield f"{report.occasion}: {report.records:,} records in both at the start, up to {pairs} pairs a cell; {report.postgres}."
+    yield f"{report.occasion}: {report.records:,} records in both at the start, up to {pairs} pairs per cell; {report.postgres}."
     if report.settling_reads:
-        yield f"Settled after {report.settling_reads:,} reads, drawn from all; the last of them made LevelDB compact nothing."
+        yield f"Settled after {report.settling_reads:,} reads, drawn from all; the last of them caused no compaction in LevelDB."
     yield _SHOWS_NOT
