@@ -93,7 +93,7 @@ class Node:
         )
         self.healer = Healer(around, self.commit, self._settings, Timeouts(), self.diary)
         self.diary.missed_by = self.healer.handoff.missed
-        self.diary.leaves = self.healer.anti_entropy.compare_soon
+        self.diary.leaves = self.healer.anti_entropy.left_over
         return self.healer
 
     def records(self) -> dict[bytes, bytes]:

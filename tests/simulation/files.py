@@ -334,7 +334,7 @@ class Files(Rejoining):
         healer = self._healer(node, process)
         self._healers[node.name] = process, healer
         process.observer.missed = healer.handoff.missed
-        process.observer.leaves = healer.anti_entropy.compare_soon
+        process.observer.leaves = healer.anti_entropy.left_over
         for once in (healer.handoff.once, healer.anti_entropy.once, healer.scrub.once):
             self._repeat(process, once)
 

@@ -71,7 +71,7 @@ class Healing:
             healer.handoff.missed(to, disk, request)
 
         process.observer.missed = miss
-        process.observer.leaves = healer.anti_entropy.compare_soon
+        process.observer.leaves = healer.anti_entropy.left_over
         # In every third seed hints have to do alone, until all is calm: a comparison would make up for those that are lost.
         others = (healer.anti_entropy.once, healer.scrub.once) if self._seed % 3 else ()
         for once in (healer.handoff.once, *others):

@@ -57,6 +57,8 @@ ResultT = TypeVar("ResultT")
 _JITTER = 0.25
 #: Most comparisons in a row with each peer, while they still change something: a third node's records may come through this node.
 _REPEATS = 3
+#: After comparisons, the ones that a write round that was not committed causes wait this many times as long as these took.
+_RESTS = 4
 #: Seconds until the next attempt after a failed one: a peer that has just started may still be counting its buckets.
 _AGAIN = 10.0
 
@@ -84,28 +86,38 @@ class AntiEntropy:
     def __post_init__(self) -> None:
         #: When the next comparison with each peer is due, by the event loop's clock.
         self._due = dict.fromkeys(self.peers, 0.0)
+        #: From then on the last comparisons are so long ago that what was left over may cause the next ones.
+        self._rested = 0.0
         self._busy = asyncio.Lock()
         self.counted = False
 
     def link_changed(self) -> None:
         """A link of this node went down or came up: rounds may have been cut off, and gaps can perhaps be filled now."""
-        self.compare_soon()
+        self._compare_by(asyncio.get_running_loop().time() + self.settled_after)
         self.gaps.try_soon()
 
-    def compare_soon(self) -> None:
-        """A round that was not committed may have left records on one disk without a hint, since only commits leave hints. Once
-        all such rounds have ended, this replica is compared with every peer that is up.
+    def left_over(self) -> None:
+        """A write round of this node was not committed: it may have left records on one disk without a hint, since only commits
+        leave hints. Under overload many rounds end like this, so the comparisons take a limited share of the time.
         """
-        soon = asyncio.get_running_loop().time() + self.settled_after
+        self._compare_by(max(asyncio.get_running_loop().time() + self.settled_after, self._rested))
+
+    def _compare_by(self, latest: float) -> None:
+        """Compare this replica with every peer that is up by then, when all rounds that may have left something have ended."""
         for node, due in self._due.items():
-            self._due[node] = min(due, soon)
+            self._due[node] = min(due, latest)
 
     async def once(self) -> None:
         """Count the buckets if that was not done yet, then compare with each peer for which a comparison is due."""
         if not self.counted:
             await self._count()
         await self._fill_gaps(self.gaps.once)
-        await self._compare_with([node for node in self._due if self.replicas.can_ask(node) and self._is_due(node)])
+        due = [node for node in self._due if self.replicas.can_ask(node) and self._is_due(node)]
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        await self._compare_with(due)
+        if due:
+            self._rested = loop.time() + (loop.time() - began) * _RESTS
 
     def _is_due(self, node: str) -> bool:
         return self.handoff.overflowed(node) is not None or asyncio.get_running_loop().time() >= self._due[node]

@@ -35,7 +35,7 @@ class CoordinatorObserver:
 
     def left_over(self) -> None:
         if (healer := self.healer()) is not None:
-            healer.anti_entropy.compare_soon()
+            healer.anti_entropy.left_over()
 
     def hedged(self, hedge: Hedge) -> None:
         self.metrics.hedged(hedge)

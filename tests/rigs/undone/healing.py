@@ -27,7 +27,7 @@ _COMPARING = "tests/unit/server/healing/test_anti_entropy.py::"
 
 MUTANTS = (
     Mutant("stays-behind", ("hinted handoff", "anti-entropy"), "what a node missed waits for the comparison without a cause",
-           ((Handoff, "_hand_off", _forget), (AntiEntropy, "compare_soon", lambda anti_entropy: None)), faults=("partition",)),
+           ((Handoff, "_hand_off", _forget), (AntiEntropy, "_compare_by", lambda *ignored: None)), faults=("partition",)),
     Mutant("hint-forgotten", ("hinted handoff",), "a hint is deleted before it is acknowledged",
            ((Handoff, "_hand_off", _forget),), HEALING_NODES, seed=3),
     Mutant("takes-nothing", ("anti-entropy",), "nothing is taken",

@@ -383,10 +383,33 @@ async def test_what_one_peer_gives_reaches_the_other_at_once(nodes: Cluster) -> 
     lonely = content_of((CLINIC, 1, number, 1) for number in range(3))
     lonely[layout.owner_key(CLINIC.id)] = CLINIC.name.encode()
     await on_storage_thread(n3.commit, lambda replica: replica.merge(list(lonely), list(lonely.values())))
-    n1.healer.anti_entropy.compare_soon()
+    n1.healer.anti_entropy.left_over()
     await pass_round_timeout()
     await n1.healer.anti_entropy.once()
     assert n1.records() == nodes["n2"].records() == n3.records()
+
+
+async def test_what_is_left_over_all_the_time_causes_comparisons_a_limited_part_of_it(nodes: Cluster) -> None:
+    healer, loop = nodes["n1"].healer.anti_entropy, asyncio.get_running_loop()
+    await nodes.compare_all()
+    await healer.repair()
+    compare, before = healer.compare, loop.time
+    late = 0.0
+
+    async def compare_for_ten_seconds(node: str) -> Compared | str:
+        nonlocal late
+        late += 10
+        return await compare(node)
+
+    loop.time = lambda: before() + late  # type: ignore[method-assign]
+    healer.compare = compare_for_ten_seconds  # type: ignore[method-assign]
+    healer.left_over()
+    late += Timeouts().round
+    await healer.once()
+    healer.left_over()
+    assert all(due == pytest.approx(loop.time() + 4 * 20, abs=0.5) for due in healer._due.values())
+    healer.link_changed()
+    assert all(due == pytest.approx(loop.time() + Timeouts().round, abs=0.5) for due in healer._due.values())
 
 
 async def test_one_that_came_to_nothing_is_tried_again_soon(nodes: Cluster) -> None:
