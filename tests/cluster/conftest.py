@@ -1,4 +1,4 @@
-"""A running cluster of three real processes, for tests that only ask it things, and one of their own for those that break it."""
+"""Clusters of three real processes: one shared by tests that only send requests, and one for each test that breaks nodes."""
 
 from collections.abc import Iterator
 
@@ -16,19 +16,19 @@ def _running(made: Cluster) -> Cluster:
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """One for the module. Whoever kills or freezes a node takes ``own_cluster``."""
+    """One cluster for the module. A test that kills or freezes a node uses ``own_cluster`` instead."""
     with Cluster.create(tmp_path_factory.mktemp("vault") / "cluster", OWNERS) as made:
         yield _running(made)
 
 
 @pytest.fixture
 def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """One for this test alone, of which no node was started."""
+    """A cluster for this test alone. None of its nodes has been started."""
     with Cluster.create(tmp_path_factory.mktemp("vault") / "cluster", OWNERS) as made:
         yield made
 
 
 @pytest.fixture
 def own_cluster(made: Cluster) -> Cluster:
-    """One for this test alone."""
+    """A running cluster for this test alone."""
     return _running(made)

@@ -1,4 +1,4 @@
-"""Five tests as a user of QuorumVault writes them, on the fixtures that its plugin brings."""
+"""Five tests as a user of QuorumVault would write them, with the fixtures of its pytest plugin."""
 
 import asyncio
 from collections.abc import Sequence

@@ -1,10 +1,10 @@
-"""A node that speaks the protocol version before this one, as a process: a stand-in for the release before, in rolling upgrades.
+"""A node process that speaks the previous protocol version: a stand-in for the previous release in tests of rolling upgrades.
 
 python -m tests.cluster.older serve --config …       the command ``quorumvault``, as it was on the wire
 
-It says so in its facts, sends nothing that is ``since`` the present version and takes nothing of the kind (whoever sends it
-that is cut off, as by a node that does not know it), and neither says nor hears the fields that the present version has added.
-Its disk is today's: what an older disk looks like is in tests/golden/.
+The node announces the older version in its facts. It sends no message whose ``since`` is the current version; it rejects such
+a message as malformed, as the older release does, and cuts the sender off. It neither sends nor reads the fields that the
+current version added. Its disk has today's format: tests/golden/ has disks of older formats.
 """
 
 import sys
@@ -24,7 +24,7 @@ from quorumvault.server.peers.link import Link
 
 
 class _Wire(NamedTuple):
-    """A version, where it had less than later ones: the fields of messages, by their number, and the facts of a node."""
+    """An older version on the wire: the number of fields of messages that have gained some since, and a node's facts."""
 
     fields: dict[type[messages.Message], int]
     facts: tuple[str, ...]
@@ -32,7 +32,7 @@ class _Wire(NamedTuple):
 
 _WIRES = {2: _Wire({Sums: 4, Copy: 3, NotCopied: 3, ViewIs: 6}, NodeFacts.__struct_fields__)}
 OLDER = PROTOCOL_VERSION - 1
-#: Who raises PROTOCOL_VERSION says above what there was before.
+#: Whoever raises PROTOCOL_VERSION adds an entry above for the version before.
 _WIRE = _WIRES[OLDER]
 
 _encode, _decode_request = messages.encode, messages.decode_request

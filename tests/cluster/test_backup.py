@@ -1,4 +1,4 @@
-"""A backup of a running cluster, and a new cluster out of it, with real processes: from a node that lags, beside a writer."""
+"""Backup of a running cluster and restore into a new one, with real processes: through a lagging node, and under writes."""
 
 import json
 import sys
@@ -13,7 +13,7 @@ from tests.rigs.clusters import OTHER, OWNER, Acknowledged, events, passes, reco
 
 @pytest.fixture
 def unhealing(made: Cluster) -> Cluster:
-    """Three nodes: what one of them misses it goes on to lack."""
+    """Three nodes that do not heal: a node never catches up on the writes that it misses."""
     made.command_line = (sys.executable, "-m", "tests.cluster.unhealing")
     made.bring_up()
     return made
@@ -24,7 +24,7 @@ def backup(cluster: Cluster, via: str, file: Path) -> CompletedProcess[bytes]:
 
 
 def restored(cluster: Cluster, file: Path, into: Path) -> Cluster:
-    """The new cluster, which takes the old one's secret and API keys. It is not started yet."""
+    """The new cluster, with the old cluster's secret and API keys. It is not started yet."""
     given = {
         "--master-secret": cluster.directory / "secrets" / "master-s1.key",
         "--fields": cluster.directory / "fields.yaml",
@@ -47,7 +47,7 @@ def test_a_backup_from_a_node_that_lags_has_everything_and_the_cluster_out_of_it
     acknowledged.tokenize(unhealing, "n2", [f"in the next epoch {number}" for number in range(1000)])
     unhealing.start("n3")
     unhealing.wait_ready("n3")
-    unhealing.kill("n1")  # so that the other disk has to be that of n2
+    unhealing.kill("n1")  # the backup then has to read n2's disk as well
     unhealing.wait_ready("n2", "n3")
 
     done = backup(unhealing, "n3", file)
@@ -58,7 +58,7 @@ def test_a_backup_from_a_node_that_lags_has_everything_and_the_cluster_out_of_it
     assert Path(told["keep"]["master_secret"]).read_text().strip() not in file.read_bytes().hex()
     assert not any(value.encode() in file.read_bytes() for value in acknowledged.tokens)
     unhealing.kill("n2", "n3")
-    assert len(list(records(unhealing, "n3"))) <= 1000  # alone it would have had no more than that
+    assert len(list(records(unhealing, "n3"))) <= 1000  # n3's own disk holds no more than that
 
     with restored(unhealing, file, tmp_path / "new") as new:
         before, after = (list(map(each.identity, NODES)) for each in (unhealing, new))
@@ -73,7 +73,7 @@ def test_a_backup_from_a_node_that_lags_has_everything_and_the_cluster_out_of_it
             assert not any("value" in result for result in others.body["results"])
             assert len(others.body["results"]) == 100
             assert new.api(node, OWNER).get("/epoch").body["active_epoch"] == 2
-        # What has a token already gets it again: keys and epoch are those of before.
+        # A value that already has a token gets the same one: the keys and the epoch are unchanged.
         again = new.api("n1", OWNER).tokenize(["in the next epoch 7", "new"])
         assert again.body["tokens"][0] == acknowledged.tokens["in the next epoch 7"]
 

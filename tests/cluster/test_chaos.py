@@ -1,4 +1,4 @@
-"""The harness as it is used: a short run on nodes that are as they should be, and one on nodes that are not."""
+"""The chaos harness end to end: one short run on correct nodes, and one on faulty nodes."""
 
 import os
 import re
@@ -14,13 +14,13 @@ from chaos.testbed import history
 from chaos.testbed.history import READER, Complete, Convergence, FaultBegan, FaultEnded, Invoke, Outcome
 from tests import ROOT
 
-#: The exit code of a run in which nothing wrong was seen, on a machine with too much other work to judge how long things took.
+#: Exit code of a run that saw no violation, but on a machine too busy with other work to judge how long things took.
 TOO_BUSY = 4
 FAMILIES = ("kill", "pause", "partition", "torn")
 
 
 def chaos(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """What bin/chaos runs, without its set-up."""
+    """Runs what bin/chaos runs, without its set-up."""
     command = [sys.executable, "-P", "-m", "chaos", *arguments]
     variables = os.environ | {"PYTHONPATH": str(ROOT)}
     return subprocess.run(command, env=variables, cwd="/", capture_output=True, text=True, timeout=300, check=False)

@@ -1,4 +1,4 @@
-"""Stores with blocks that cannot be read, on real disks: every node says so, and they mend each other while any disk can."""
+"""Stores with unreadable blocks, on real disks: every node reports them, and the nodes repair each other while any disk can."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,7 @@ from tests.rigs.clusters import (
     through_each_pair,
 )
 
-#: Where in the largest table of each store a bit flips: in one part only one of the two can be read, and the third store.
+#: Where bits flip, as shares of each store's largest table. n1 and n2 share one damaged part, which only n3 can still read.
 FLIPPED = {"n1": (0.3, 0.6), "n2": (0.6, 0.8)}
 
 
@@ -33,11 +33,11 @@ def flip(store: Path, *places: float) -> None:
 
 @pytest.fixture
 def damaged(own_cluster: Cluster) -> tuple[Cluster, Acknowledged]:
-    """Two stores have bad blocks, and no process that has read them runs yet."""
+    """Two stores have damaged blocks, and no running process has read them yet."""
     acknowledged = filled(own_cluster, 6)
     assert wait_for(lambda: identical(own_cluster, 6000), SECONDS)
     own_cluster.stop()
-    own_cluster.bring_up(*NODES)  # what was in the logs is in tables by now
+    own_cluster.bring_up(*NODES)  # by now the logs have been written to tables
     own_cluster.kill()
     for node, places in FLIPPED.items():
         flip(own_cluster.nodes[node].data / "store", *places)
@@ -45,7 +45,7 @@ def damaged(own_cluster: Cluster) -> tuple[Cluster, Acknowledged]:
 
 
 def tells_what_it_knows(cluster: Cluster, node: str, tokens: dict[str, str]) -> None:
-    """Every token stands for its value, or it is unknown what for: where two stores cannot be read, one alone does not do."""
+    """Every token resolves to its value or is "unavailable": where two stores are unreadable, the third alone is not enough."""
     answer = cluster.api(node, OWNER).detokenize(list(tokens.values()))
     assert answer.status == 200, answer
     told = dict(zip(tokens, answer.body["results"], strict=True))
@@ -63,7 +63,7 @@ def gaps(cluster: Cluster) -> dict[str, float]:
 
 
 def test_two_damaged_stores_are_known_everywhere_and_mend_each_other(damaged: tuple[Cluster, Acknowledged]) -> None:
-    """Nobody is told that anything is absent, and what any disk can read is on all three in the end.
+    """No node reports anything as absent, and everything that some disk can read ends up on all three.
 
     Proves: what is not known is not absent.
     """
@@ -76,13 +76,13 @@ def test_two_damaged_stores_are_known_everywhere_and_mend_each_other(damaged: tu
         assert "damaged" in words
         assert health(cluster, node).body["status"] == "degraded"
         tells_what_it_knows(cluster, node, acknowledged.tokens)
-    for node in FLIPPED:  # one after the other: the service manager starts each again
+    for node in FLIPPED:  # one after the other, restarted as by a service manager
         identity = cluster.identity(node)["disk"]
         assert "a block of its store fails its checksum" in exits(cluster, node, 3)
         cluster.start(node)
         becomes_active(cluster, node)
         assert cluster.identity(node)["disk"] == identity
-    # Each is whole but for the part that the other one could not read either. All that is there is on all three.
+    # n1 and n2 each keep one gap: the part that neither of them could read. Every record that a disk has is on all three.
     assert wait_for(lambda: gaps(cluster) == {"n1": 1, "n2": 1, "n3": 0}, SECONDS), gaps(cluster)
     through_each_pair(cluster, lambda node: resolves(cluster, node, acknowledged.tokens))
     for node in NODES:

@@ -1,4 +1,4 @@
-"""bin/demo, as a person runs it: it ends well, it tells the truth, and it leaves nothing behind."""
+"""bin/demo, run as a user runs it: it exits with 0, its output is true, and it leaves nothing behind."""
 
 import io
 import os
@@ -20,7 +20,7 @@ from chaos.testbed.cluster import Cluster
 from chaos.testbed.narration import ClaimFailed, Narrator
 from tests import ROOT
 
-#: What a person's own file may look like: a byte order mark, CRLF, quotes where none are needed, no line end at its end.
+#: What a user's own file may contain: a byte order mark, CRLF, unnecessary quotes, no line end on the last line.
 OWN = (
     '\ufeffMRN,"NAME",NOTE,SSN\r\n'
     '007,"Ödön ""Ed"" Kovács","first, line\r\nsecond line",999-12-3456\r\n'
@@ -31,7 +31,7 @@ OWN = (
 
 @pytest.fixture(autouse=True)
 def _signals() -> Iterator[None]:
-    """main() is written for a process of its own."""
+    """main() sets signal handlers, because it expects a process of its own."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
     yield
     for number, handler in handlers.items():
@@ -39,7 +39,7 @@ def _signals() -> Iterator[None]:
 
 
 def run(*arguments: str | Path, temporary: Path) -> subprocess.CompletedProcess[str]:
-    """A process with nothing on its input, as in a pipe; ``temporary`` is its folder for temporary files."""
+    """Runs the demo with an empty standard input, as in a pipe. ``temporary`` is its folder for temporary files."""
     return subprocess.run(
         [sys.executable, "-m", "chaos.demo.run", *arguments],
         cwd=temporary.parent,
@@ -98,7 +98,7 @@ def test_it_notices_a_vault_that_gives_back_something_else(
 
 
 def lie(directory: Path, monkeypatch: pytest.MonkeyPatch, command: str, instead: str) -> None:
-    """From here on one of the commands does something else; ``{real}`` is what does it well."""
+    """From here on ``instead`` runs in place of one of the commands; ``{real}`` in it is the genuine command."""
     liar, real = directory / "quorumvault", chaos.testbed.cluster.executable()
     script = f'if [ "$1" = {command} ]; then {instead.format(real=real)}; else exec \'{real}\' "$@"; fi'
     liar.write_text(f"#!/bin/sh\n{script}\n")
@@ -123,7 +123,7 @@ def test_it_notices_a_timeline_that_lacks_a_node(cluster: Cluster, tmp_path: Pat
 
 
 class Whole(Partitions):
-    """Links that nothing is done to."""
+    """Links on which no fault acts."""
 
     def __init__(self) -> None: ...
 

@@ -1,4 +1,4 @@
-"""``quorumvault dev`` for real: three nodes come up, one may die, and none is left behind, however it ends."""
+"""``quorumvault dev`` with real processes: three nodes come up, one may die, and none is left behind, however it ends."""
 
 import contextlib
 import json
@@ -20,7 +20,7 @@ from tests.rigs.clusters import SECONDS, runs
 
 @pytest.fixture(params=[()], ids=[""])
 def dev(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[subprocess.Popen[str]]:
-    """The process, once its nodes are being started. Its own process group, as in a terminal. A test may add options."""
+    """The process, which is still starting its nodes. It has its own process group, as at a terminal. A test may add options."""
     place = (str(tmp_path / "dev"), "--base-port", str(free_base_port()))
     command = [sys.executable, "-m", "quorumvault", "dev", *place, "--json", *request.param]
     with subprocess.Popen(
@@ -52,7 +52,7 @@ def test_nodes_serve_one_dies_and_ctrl_c_stops_the_rest(dev: subprocess.Popen[st
         assert dev.stderr is not None
         assert f"n3 (pid {nodes['n3']['pid']}) was killed by SIGKILL; n1, n2 go on" in dev.stderr.readline()
         assert [result.value for result in client.detokenize(tokens)] == ["Ada Lovelace", 42]
-    os.killpg(dev.pid, signal.SIGINT)  # what a terminal does on Ctrl-C
+    os.killpg(dev.pid, signal.SIGINT)  # what a terminal sends on Ctrl-C
     assert dev.wait(SECONDS) == 0
     assert wait_for(lambda: not any(map(runs, pids)), SECONDS)
 

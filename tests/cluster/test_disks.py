@@ -1,4 +1,4 @@
-"""Disks that fill up under running nodes and have room again; logs torn by a power cut; and two disks lost at once."""
+"""Disks that fill up under running nodes and have room again, logs torn by a power cut, and the loss of two disks at once."""
 
 import json
 import os
@@ -23,14 +23,14 @@ FLOOR = 24 * MiB
 
 @pytest.fixture
 def idle_cluster(made: Cluster) -> Cluster:
-    """One that is not started yet, with a floor that a small disk has room for."""
+    """A cluster that is not started yet. Its free-space floor is low enough for a small disk."""
     with (made.directory / "cluster.yaml").open("a") as file:
         file.write(f"\nlimits:\n  free_space_floor: {FLOOR}\n")
     return made
 
 
 class ToldDisk:
-    """A node's disk whose free space is what a file says."""
+    """A node's disk whose free space is read from a file."""
 
     def __init__(self, cluster: Cluster, node: str) -> None:
         self._told = cluster.directory / f"{node}.free"
@@ -46,14 +46,14 @@ class ToldDisk:
         self._tell(1 << 40)
 
     def _tell(self, free: int) -> None:
-        """Whole at any moment, since the node reads it at any moment."""
+        """Replaces the file atomically, because the node may read it at any moment."""
         fresh = self._told.with_suffix(".new")
         fresh.write_text(str(free))
         fresh.replace(self._told)
 
 
 class SmallDisk:
-    """A node's disk that really is small: a file system in memory, with a file in it that takes the room."""
+    """A node's disk that really is small: an in-memory file system, with a file in it that takes up the space."""
 
     SIZE = 80 * MiB
 
@@ -65,7 +65,7 @@ class SmallDisk:
     @classmethod
     @contextmanager
     def mounted(cls, cluster: Cluster, node: str) -> Iterator[None]:
-        """What the node has is on the small disk from here on, until the block ends."""
+        """Moves the node's data onto the small disk until the block ends."""
         place, aside = cluster.directory / node, cluster.directory / f"{node}.aside"
         place.rename(aside)
         place.mkdir(mode=0o700)
@@ -86,7 +86,7 @@ class SmallDisk:
 
 
 def may_mount(place: Path) -> bool:
-    """Root in a container may not."""
+    """Root in a container may not be allowed to mount."""
     if os.geteuid() != 0:
         return False
     if subprocess.run(["mount", "-t", "tmpfs", "none", str(place)], capture_output=True, check=False).returncode != 0:
@@ -96,7 +96,7 @@ def may_mount(place: Path) -> bool:
 
 
 def test_a_full_disk_refuses_and_the_cluster_serves_until_there_is_room_again(idle_cluster: Cluster, tmp_path: Path) -> None:
-    """Where no file system can be mounted, the disk is told to be full."""
+    """Where no file system can be mounted, a file reports the disk to be full."""
     cluster, acknowledged = idle_cluster, clusters.Acknowledged()
     small = may_mount(tmp_path)
     with SmallDisk.mounted(cluster, "n3") if small else nullcontext():
@@ -130,7 +130,7 @@ def test_a_full_disk_refuses_and_the_cluster_serves_until_there_is_room_again(id
 
 
 def tear(cluster: Cluster, node: str, chance: random.Random) -> None:
-    """What a power cut leaves of a write that was under way: the beginning of it, and the rest as the disk had it before."""
+    """Leaves what a power cut leaves of an unfinished write: its beginning, followed by whatever the disk held there before."""
     log = max((cluster.directory / node / "store").glob("*.log"), key=lambda path: int(path.stem))
     with log.open("ab") as file:
         file.write(struct.pack("<IHB", chance.getrandbits(32), 200, 1) + chance.randbytes(200 + chance.randrange(5_000)))
@@ -152,7 +152,7 @@ def test_after_a_power_cut_that_tore_one_log_that_node_rejoins_by_itself(own_clu
 
 
 def test_a_node_whose_data_directory_is_removed_ends_and_is_not_called_healthy(own_cluster: Cluster) -> None:
-    """Nobody writes meanwhile, and its process would keep the removed files open for ever."""
+    """No client writes here: the node has to notice by itself, or its process would keep the removed files open for ever."""
     cluster = own_cluster
     tokens = clusters.filled(cluster, 1).tokens
     shutil.rmtree(cluster.nodes["n2"].data)
@@ -167,7 +167,7 @@ def test_a_node_whose_data_directory_is_removed_ends_and_is_not_called_healthy(o
 def test_after_a_power_cut_that_tore_logs_the_cluster_is_recovered_and_nothing_acknowledged_is_lost(
     own_cluster: Cluster, torn: tuple[str, ...]
 ) -> None:
-    """Too few are left to copy from. The nodes say so, and wait, however often they are started; then their operator comes."""
+    """Too few intact stores remain to copy from. The nodes report this and wait across restarts, until an operator recovers."""
     cluster, acknowledged, chance = own_cluster, clusters.Acknowledged(), random.Random(1)
     with clusters.streaming(cluster, acknowledged) as progress:
         clusters.passes(progress)

@@ -1,4 +1,4 @@
-"""A disk is replaced while another store has bad blocks, with real processes and real damage: the bytes that are left suffice."""
+"""A disk is replaced while another store has damaged blocks, with real processes and real damage: the remaining bytes suffice."""
 
 import shutil
 from collections.abc import Callable
@@ -13,12 +13,12 @@ from tests.rigs.clusters import SECONDS, Acknowledged, becomes_active, filled, h
 
 @pytest.fixture
 def damaged(own_cluster: Cluster) -> tuple[Cluster, Acknowledged]:
-    """n1 and n3 have acknowledged what n2 has never heard of, n1 has blocks that it cannot read, and n3 gets a new disk."""
+    """n1 and n3 have acknowledged records that n2 never received, n1 has unreadable blocks, and n3 has been given a new disk."""
     own_cluster.kill("n2")
     acknowledged = filled(own_cluster, 6)
     own_cluster.kill("n1", "n3")
     own_cluster.start("n1", "n3")
-    own_cluster.wait_ready("n1", "n3")  # what was in the logs is in tables by now
+    own_cluster.wait_ready("n1", "n3")  # by now the logs have been written to tables
     own_cluster.kill("n1", "n3")
     table = max((own_cluster.nodes["n1"].data / "store").glob("*.ldb"), key=lambda path: path.stat().st_size)
     flip_bits(table, [(int(table.stat().st_size * share), 1) for share in (0.3, 0.6)])
@@ -27,13 +27,13 @@ def damaged(own_cluster: Cluster) -> tuple[Cluster, Acknowledged]:
 
 
 def is_whole(cluster: Cluster, node: str) -> bool:
-    """Active, and no longer about to end because of a block that it cannot read."""
+    """Active, and not about to end because of an unreadable block."""
     answer = cluster.health(node)
     return answer is not None and answer.body["state"] == "active" and "damaged" not in answer.body
 
 
 def supervised(cluster: Cluster, done: Callable[[], bool]) -> bool:
-    """Waits, and starts n1 again when it has ended: it gives up its damaged store, and salvages it at its next start."""
+    """Waits, and restarts n1 whenever it has ended: n1 gives up its damaged store, and salvages it on its next start."""
 
     def look() -> bool:
         if not cluster.nodes["n1"].running:

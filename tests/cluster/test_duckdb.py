@@ -21,7 +21,7 @@ VISITS = "select range as id, 'patient-' || (range * 7919 % 400) as patient, ran
 
 
 class Counting:
-    """A client that calls ``then`` when so many requests were sent; small requests, so that there are many."""
+    """A client that calls ``then`` after ``requests`` requests. Its requests are small, so that there are many."""
 
     def __init__(self, vault: qv.Client, requests: int, then: Any) -> None:
         self._vault = vault

@@ -1,4 +1,4 @@
-"""The examples in every command's --help, run as they stand, by a shell, in a directory that has what they speak of."""
+"""The examples in every command's --help, run verbatim by a shell in a directory that has the files they name."""
 
 import json
 import os
@@ -22,22 +22,22 @@ from chaos.testbed.cluster import NODES, Cluster, environment, executable, free_
 from quorumvault.cli import main
 
 SECONDS = 60
-#: The id in the example of `keys revoke`: a key with it would have to be found by trying.
+#: The key id in the example of `keys revoke`. Key ids are random, so a test types the id of a key that it has made.
 SOME_KEY = "3fq7tzd2"
-#: What has to be there before, for those that work on a cluster of which no node runs: an empty directory, or a new cluster.
+#: Commands that work on a cluster whose nodes are stopped: some need an empty directory, the others a new cluster.
 IN_AN_EMPTY_DIRECTORY = {"init", "dev"}
 WITH_A_NEW_CLUSTER = {"serve", "pack", "recover", "certs"}
 
 
 class Example(NamedTuple):
-    """``command``: without the program's name. ``line``: as it stands in the help."""
+    """``command``: without the program's name. ``line``: the line as printed in the help."""
 
     command: tuple[str, ...]
     line: str
 
     @property
     def goes_on(self) -> bool:
-        """Whether it runs until it is told to stop."""
+        """Whether the command runs until it is interrupted."""
         return self.command[0] in ("serve", "dev") or "--follow" in self.line or "--watch" in self.line
 
 
@@ -53,13 +53,13 @@ def _examples(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[Exampl
                 yield from _examples(command, (*path, name))
 
 
-#: A group may give one of its commands' as its own.
+#: A group's help may repeat an example of one of its commands.
 EXAMPLES = list({example.line: example for example in _examples(main)}.values())
 
 
 @pytest.fixture(scope="module")
 def vault(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """A cluster whose only owner is the one in the examples, with an event of each kind that they ask for."""
+    """A cluster whose only owner is the one in the examples. Its event log has an event of each kind that they ask for."""
     with Cluster.create(tmp_path_factory.mktemp("examples") / "vault", ("clinic-a",)) as cluster:
         cluster.bring_up()
         clinic = cluster.api("n1", "clinic-a")
@@ -78,13 +78,13 @@ def _quorumvault(*arguments: str, cwd: Path, variables: dict[str, str]) -> bytes
 
 @pytest.fixture
 def variables(vault: Cluster) -> dict[str, str]:
-    """The environment of somebody who has set up a client."""
+    """The environment of a user who has set up a client."""
     urls = ",".join(vault.url(node) for node in NODES)
     return _variables(QUORUMVAULT_URL=urls, QUORUMVAULT_API_KEY=vault.api_key("clinic-a"))
 
 
 def _furnish(place: Path, example: Example, vault: Cluster, variables: dict[str, str]) -> None:
-    """What the example takes for granted."""
+    """Prepares the files and the state that the example takes for granted."""
     replaces = "--replace" in example.line
     if example.command[0] in IN_AN_EMPTY_DIRECTORY and not replaces:
         return
@@ -109,7 +109,7 @@ def _furnish(place: Path, example: Example, vault: Cluster, variables: dict[str,
 
 
 def _make_tables(place: Path, example: Example, vault: Cluster) -> None:
-    """Parquet and DuckDB: values for who tokenizes, and else tokens."""
+    """Makes Parquet files and a DuckDB table: with values for an example that tokenizes, otherwise with tokens."""
     values: list[str] = [f"999-17-{number}" for number in range(5017, 5020)]
     tokens = vault.api("n1", "clinic-a").tokenize(values).body["tokens"]
     columns = {"patient": values if example.command[0] == "tokenize" else tokens, "zip": [2139, 2140, 2141], "ssn": tokens}
@@ -126,7 +126,7 @@ def _make_tables(place: Path, example: Example, vault: Cluster) -> None:
 
 
 def _adapted(example: Example, vault: Cluster, place: Path, variables: dict[str, str]) -> str:
-    """The line with addresses that exist on this machine."""
+    """The line, with addresses that exist on this machine."""
     line = re.sub(r"https://10\.0\.0\.([123]):8700", lambda match: vault.url(f"n{match[1]}"), example.line)
     line = re.sub(r"ssh 10\.0\.0\.[123]", "sh -c", line)
     if SOME_KEY in line:
@@ -153,7 +153,7 @@ def test_an_example_works(example: Example, vault: Cluster, tmp_path: Path, vari
 
 
 def _run_until_stopped(line: str, place: Path, variables: dict[str, str]) -> None:
-    """Ctrl-C as soon as it has said something; it has to end well then."""
+    """Presses Ctrl-C as soon as the command prints something; it has to exit well then."""
     pipe = subprocess.PIPE
     with subprocess.Popen(
         ["bash", "-c", f"exec {line}"], cwd=place, env=variables, stdout=pipe, stderr=subprocess.STDOUT, start_new_session=True

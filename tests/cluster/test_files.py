@@ -1,4 +1,4 @@
-"""Runs over files and three real nodes: one of them is killed in the middle, or the client is, and what comes out is the same."""
+"""Runs over files against three real nodes: a node or the client is killed in the middle, and the output is the same."""
 
 import json
 import subprocess
@@ -16,7 +16,7 @@ from quorumvault.files.sources import expand
 from tests.rigs import tables
 
 FILES, ROWS, PATIENTS = 4, 5000, 3000
-#: A client that kills itself, and cleans nothing up, when so many rows are done.
+#: A client that kills itself after so many rows, without any cleanup.
 KILLED = f"""
 import os, signal, sys
 import quorumvault as qv
@@ -43,7 +43,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def furnish(form: str) -> None:
-    """Visits, Hive-partitioned: the same patients in each file, and some of its own."""
+    """Writes visits, Hive-partitioned: each file has patients that are in every file, and some of its own."""
     for number in range(FILES):
         folder = Path(f"visits/year={number}")
         folder.mkdir(parents=True)
