@@ -1,4 +1,4 @@
-"""docs/files.md, done: its examples as they are typed, in their order; and a lake of Parquet through two rotations."""
+"""docs/files.md in practice: its examples, typed in order, and a lake of Parquet files taken through two rotations."""
 
 import csv
 import gzip
@@ -25,7 +25,7 @@ from tests import ROOT
 from tests.rigs import tables
 
 EXAMPLES, PAGE = (ROOT / "docs" / "files.md").read_text().split("\n## After a rotation\n")
-#: Examples that need more than a vault and a folder, and are run by other tests.
+#: Examples that need more than a vault and a folder. Other tests run them.
 ELSEWHERE = {"Object stores"}
 ROTATE, CENSUS, MIGRATE, PROVE = [line.split() for line in re.findall(r"```\n(.*?)```", PAGE, re.DOTALL)[0].splitlines()]
 JOIN, COMPOSE = re.findall(r"```sql\n(.*?)```", PAGE, re.DOTALL)
@@ -38,7 +38,7 @@ VARIABLES = dict[str, str]
 
 @pytest.fixture
 def variables(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> VARIABLES:
-    """Those that tell who asks; the process stands in a folder of its own, as the page's commands do."""
+    """The variables that identify the client. The process runs in a folder of its own, as the page's commands do."""
     monkeypatch.chdir(tmp_path)
     urls = ",".join(cluster.url(name) for name in NODES)
     return {"QUORUMVAULT_URL": urls, "QUORUMVAULT_API_KEY": cluster.make_key("clinic", *PERMISSIONS)}
@@ -51,7 +51,7 @@ def vault(variables: VARIABLES) -> Iterator[qv.Client]:
 
 
 def run(variables: VARIABLES, command: list[str], expected: int = 0) -> str:
-    """As a shell would, but for the quotes around globs; standard error."""
+    """Runs a command as a shell would, but only strips the quotes around globs. Returns its standard error."""
     arguments = [executable(), *(argument.strip("'") for argument in command[1:])]
     done = subprocess.run(arguments, env=environment(**variables), capture_output=True, text=True, timeout=120)
     assert done.returncode == expected, done.stderr
@@ -72,7 +72,7 @@ def epochs(path: str) -> set[str]:
 
 
 def examples() -> Iterator[tuple[str, str, str]]:
-    """The blocks of the page up to the rotation: the heading, the language (none for a shell's), the text."""
+    """The page's blocks up to the section on rotation: heading, language (empty for a shell), text."""
     for section in EXAMPLES.split("\n## "):
         heading = section.partition("\n")[0]
         if heading not in ELSEWHERE:
@@ -80,7 +80,7 @@ def examples() -> Iterator[tuple[str, str, str]]:
 
 
 def typed(variables: VARIABLES, language: str, block: str) -> str:
-    """What a block prints. Raises if a line of it fails."""
+    """What a block prints. Raises if one of its lines fails."""
     command = ["bash", "-euo", "pipefail", "-c", block] if language == "" else [sys.executable, "-c", block]
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     done = subprocess.run(command, env=environment(PATH=path, **variables), capture_output=True, text=True, timeout=120)
@@ -132,7 +132,7 @@ def test_a_lake_through_two_rotations(variables: VARIABLES, vault: qv.Client) ->
     )
     assert rows(JOIN) == wanted
 
-    # Between two rotations come visits of a patient that nobody had seen before.
+    # Between two rotations, a patient who was not seen before has visits.
     write("lake/year=2024/visits.parquet", {"patient": vault.tokenize(["new"]), "cost": [0]})
     run(variables, [part.replace("1", "2") for part in ROTATE])
     run(variables, [part.replace("1-to-2", "2-to-3") for part in MIGRATE])
@@ -177,7 +177,7 @@ def test_a_node_killed_in_the_middle_changes_nothing(
 
 
 def test_crosswalks_of_runs_that_overlap_make_one_row_a_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first run saw a and b; the second met a as it was in epoch 1, b moved, and c, which is of epoch 2."""
+    """The first run saw a and b. The second met a as of epoch 1, b as already moved to epoch 2, and c, first seen in epoch 2."""
     monkeypatch.chdir(tmp_path)
     names = ("old_token", "new_token", "old_epoch", "new_epoch")
     first = [("a1", "a2", 1, 2), ("b1", "b2", 1, 2), ("d1", "d2", 1, 2)]
@@ -190,5 +190,5 @@ def test_crosswalks_of_runs_that_overlap_make_one_row_a_token(tmp_path: Path, mo
         ("b1", "b3", 1, 3),
         ("b2", "b3", 2, 3),
         ("c2", "c3", 2, 3),
-        ("d1", "d2", 1, 2),  # nowhere in the second run
+        ("d1", "d2", 1, 2),  # not in the second run
     ]

@@ -1,4 +1,4 @@
-"""Data directories that earlier versions wrote (tests/golden/): this one reads them, heals them, and goes on with them."""
+"""Data directories that earlier versions wrote (tests/golden/): this version reads, heals and goes on writing to them."""
 
 import json
 import shutil
@@ -23,7 +23,7 @@ GOLDEN = sorted(path.parent for path in (ROOT / "tests" / "golden").glob(f"*/{EX
 
 @dataclass(frozen=True)
 class Golden:
-    """A cluster of which no node was started yet, and what is known to be in it. ``deriving``: an API key for that, by owner."""
+    """A cluster with no node started yet, and its known content. ``deriving``: by owner, an API key that may derive tokens."""
 
     cluster: Cluster
     records: int
@@ -36,12 +36,12 @@ class Golden:
 def golden(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Golden]:
     directory = tmp_path / "vault"
     shutil.copytree(request.param, directory)
-    # Of modes git keeps one bit.
+    # Git keeps only one bit of a file's mode.
     for path in (directory / "secrets", *(directory / node for node in NODES)):
         path.chmod(0o700)
     for path in (directory / "secrets").iterdir():
         path.chmod(0o600)
-    if not (directory / "secrets" / "ca.pem").exists():  # version 0.1 had none
+    if not (directory / "secrets" / "ca.pem").exists():  # version 0.1 had no CA
         check_command("certs", "issue", str(directory))
     expected = json.loads((directory / EXPECTED_FILE).read_text())
     keys = {owner: contents["api_key"] for owner, contents in expected["owners"].items()}
@@ -51,7 +51,7 @@ def golden(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Golden]:
 
 
 def _moved(file: Path) -> dict[str, str]:
-    """Gives the nodes ports that are free here; where their APIs are, by node."""
+    """Gives the nodes ports that are free on this machine. Returns the addresses of their APIs, by node."""
     text, port = file.read_text(), free_base_port()
     old = yaml.safe_load(text)["nodes"]
     places = [*(old[node]["api"] for node in NODES), *(old[node]["peer"] for node in NODES)]
@@ -64,9 +64,9 @@ def _moved(file: Path) -> dict[str, str]:
 
 
 def check(golden: Golden, node: str, *, met: str = "collision") -> None:
-    """Every token means what it meant, epochs are what they were, and a value gets the tokens that it had.
+    """Every token has its old meaning, epochs are unchanged, and a value gets the tokens that it had.
 
-    ``met``: what is said of a token in which two values met; that they did takes three replicas to tell.
+    ``met``: the status of a token in which two values collide. Three replicas are needed to tell that they do.
     """
     for owner, contents in golden.owners.items():
         api, epoch = golden.cluster.api(node, owner), contents["epoch"]
@@ -89,7 +89,7 @@ def check(golden: Golden, node: str, *, met: str = "collision") -> None:
 def test_what_an_earlier_version_wrote_is_read_healed_and_gone_on_with(golden: Golden) -> None:
     cluster = golden.cluster
     cluster.bring_up()
-    # The hints of the process before: n3 gets what it had missed, before anybody reads.
+    # n1 still has the hints of the earlier process: n3 gets what it had missed before anybody reads.
     assert sample_becomes(cluster, "n1", 'quorumvault_handoff_records_total{peer="n3"}', golden.owed)
     assert wait_for(lambda: cluster.owed("n1", "n3") == 0, SECONDS)
     assert wait_for(lambda: identical(cluster, golden.records), SECONDS)

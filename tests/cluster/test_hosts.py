@@ -1,4 +1,4 @@
-"""A cluster on three hosts, which are addresses of this machine: each node is packed, unpacked in its own place, run there."""
+"""A cluster on three hosts (addresses of this machine): each node is packed, unpacked in its own directory, and run there."""
 
 import json
 import re
@@ -94,7 +94,7 @@ def test_the_status_of_a_node_in_depth(cluster: Cluster) -> None:
     disks = {name: status.facts.disk for name, status in found.items()}
     for name, status in found.items():
         assert (status.node, status.pid) == (name, cluster.pid(name))
-        assert status.sequence  # not the same at each: two acks answer a write, and the third replica may still be at it
+        assert status.sequence  # differs between nodes: two acks complete a write, and the third replica may still apply it
         assert status.facts.established
         assert status.facts.view == ViewStatus(1, None, disks)
         assert msgspec.to_builtins(status.health) == cluster.api(name).get("/health").body
@@ -147,7 +147,7 @@ def test_key_files_that_differ_are_shown_until_all_hosts_have_the_same(cluster: 
 
 
 def copy_of_n1(cluster: Cluster, place: Path) -> list[str]:
-    """The command that serves a copy of n1's directory, at another address of this machine."""
+    """Copies n1's directory, at another address of this machine. Returns the command that serves the copy."""
     shutil.copytree(cluster.nodes["n1"].directory, place, ignore=shutil.ignore_patterns("admin.sock"))
     settings = yaml.safe_load((place / "cluster.yaml").read_text())
     n1 = settings["nodes"]["n1"]

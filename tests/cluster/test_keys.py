@@ -1,4 +1,4 @@
-"""A revoked key in a running cluster: dead on every node, also where nobody told of it, and for ever."""
+"""A revoked key in a running cluster: every node rejects it for ever, even a node that missed the revocation."""
 
 from chaos.testbed.api import Api
 from chaos.testbed.cluster import NODES, Cluster, check, wait_for
@@ -6,7 +6,7 @@ from tests.rigs.clusters import OWNER, SECONDS
 
 
 def test_a_key_revoked_through_one_node_is_dead_on_all_also_on_one_that_was_down(own_cluster: Cluster) -> None:
-    """Proves: a revoked key stays revoked. The key file, which all three share here, does not say so any more."""
+    """Proves: a revoked key stays revoked. The key file, which all three nodes share here, no longer records the revocation."""
     cluster, config = own_cluster, ("--config", str(own_cluster.directory / "cluster.yaml"))
     key, file = cluster.make_key(OWNER, "detokenize"), cluster.directory / "api_keys.yaml"
     key_id, before = key.split("_")[1], file.read_bytes()
@@ -30,9 +30,9 @@ def test_a_key_revoked_through_one_node_is_dead_on_all_also_on_one_that_was_down
         return answer("n3", cluster.api_key(OWNER)) == 200
 
     assert wait_for(serves, SECONDS)
-    assert statuses <= {401, 503}  # it may come to know between the two requests of one turn
+    assert statuses <= {401, 503}  # n3 may learn of it between the two requests of one turn
     assert answer("n3") == 401
-    cluster.kill("n2")  # and nobody is left to ask
+    cluster.kill("n2")  # and n3 has no peer left to ask
     assert wait_for(lambda: answer("n3", cluster.api_key(OWNER)) == 503, SECONDS)
     assert answer("n3") == 401
     cluster.kill("n3")

@@ -1,4 +1,4 @@
-"""What operators rely on, with real processes: /metrics that follows what happens, SIGHUP, and the exit codes of ``serve``."""
+"""What operators rely on, with real processes: /metrics follows events, SIGHUP reloads, and ``serve`` exits with its codes."""
 
 import signal
 import socket
@@ -34,7 +34,7 @@ def test_metrics_tell_what_happened(own_cluster: Cluster) -> None:
     assert before["quorumvault_in_flight"] == 0
     assert before["quorumvault_disk_free_bytes"] > 0
     assert before['quorumvault_peer_owed_records{peer="n3"}'] == 0
-    assert wait_for(lambda: identical(own_cluster, 2), SECONDS)  # two acks answer a write: n3 may have had it later
+    assert wait_for(lambda: identical(own_cluster, 2), SECONDS)  # two acks complete a write: n3 may store it later
     own_cluster.kill("n3")
     assert sample_becomes(own_cluster, "n1", 'quorumvault_peer_up{peer="n3"}', 0)
     missed = clinic.tokenize(["c", "d", "e"]).body["tokens"]
@@ -82,7 +82,7 @@ def test_a_peer_that_moved_is_found_after_sighup(own_cluster: Cluster) -> None:
     assert sample_becomes(own_cluster, "n1", "quorumvault_reload_failed", 0)
     assert warning not in own_cluster.api("n1").get("/health").body["warnings"]
     assert sample_becomes(own_cluster, "n1", 'quorumvault_peer_up{peer="n2"}', 1)
-    assert metrics(own_cluster, "n3")['quorumvault_peer_up{peer="n2"}'] == 0  # nobody told it
+    assert metrics(own_cluster, "n3")['quorumvault_peer_up{peer="n2"}'] == 0  # n3 was not told of the new address
     own_cluster.nodes["n3"].require_process().send_signal(signal.SIGHUP)
     own_cluster.wait_ready(reachable=3)
 
@@ -141,7 +141,7 @@ def test_serve_ends_at_once_with_words_and_an_exit_code(
 
 
 def test_a_node_runs_without_any_standard_stream(made: Cluster) -> None:
-    """A closed one's number would go to a file of the store, and the log would be written into that."""
+    """Otherwise a file of the store could get the number of a closed stream, and the log would be written into that file."""
     command = f"exec {executable()} serve --config {made.directory / 'cluster.yaml'} --node n1 --log-level debug <&- >&- 2>&-"
     with subprocess.Popen(["bash", "-c", command], env=environment()) as process:
         try:

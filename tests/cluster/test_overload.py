@@ -1,4 +1,4 @@
-"""More than the nodes can take: what they answer is right, what they refuse is refused as agreed, and then all is as before."""
+"""More load than the nodes can take: answers are right, refusals are as documented, and afterwards all is as before."""
 
 import socket
 import threading
@@ -35,7 +35,7 @@ def test_the_overload_benchmark_runs_through_and_nothing_is_left_of_the_load(clu
 
 
 def test_an_owner_whose_bodies_come_slowly_shuts_no_other_out(cluster: Cluster) -> None:
-    """It takes all the places that an owner may have, and holds them; its own further requests are refused, and nobody else's."""
+    """The owner takes and holds all the places that an owner may have. Only its own further requests are refused."""
     request = encode("/tokenize", cluster.api_key(OWNER), b'{"values":["slow"]}')
     with ExitStack() as stack:
         connections = [stack.enter_context(raw_connection(cluster)) for _ in range(48)]
@@ -70,11 +70,11 @@ def test_a_stranger_s_requests_leave_a_line_a_second_in_the_event_log(cluster: C
     assert len(lines()) <= 2 + time.monotonic() - begun
 
 
-# The clients that make the load, against nodes and against a server that does what a test says.
+# The load generator's clients, against nodes and against a server with scripted answers.
 
 
 def test_a_connection_that_was_idle_is_not_used_again(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nodes close those. Here none is kept at all, so that each request has to find a new one."""
+    """Nodes close idle connections. Here the client keeps none at all, so that every request has to open a new one."""
     monkeypatch.setattr("bench.http._KEPT_SECONDS", 0.0)
     connect, opened = bench.http._connect, []
     monkeypatch.setattr("bench.http._connect", lambda *to: opened.append(to) or connect(*to))
@@ -94,7 +94,7 @@ def test_it_stops_at_an_answer_that_is_none(cluster: Cluster) -> None:
 
 
 class Server:
-    """Answers each request on a connection with the next of its answers; None ends the connection."""
+    """Answers each request with the next of ``answers``; None closes the connection."""
 
     def __init__(self, *answers: bytes | None) -> None:
         self._answers = iter(answers)
@@ -144,7 +144,7 @@ def test_every_request_has_its_answer_and_connections_are_kept() -> None:
 
 
 def test_requests_are_sent_when_they_are_due_and_not_when_there_is_an_answer() -> None:
-    """Nobody answers: all of them are sent all the same, each over a connection of its own, and counted when that ends."""
+    """Nobody answers. All requests are sent all the same, each over its own connection, and counted when that connection ends."""
     with closing(Server()) as server, closing(OpenLoop([server.address, server.address])) as loop:
         run = loop.run([b"request"] * 20, rate=1_000)
         assert (run.answered, run.unsent, run.broken) == ([], 0, 20)
@@ -178,7 +178,7 @@ def phase(name: str, **changed: object) -> Phase:
 
 
 def verdicts(before: Phase, during: Phase, after: Phase) -> list[bool]:
-    younger, older = Capacity(goodput=110, cpu_each_ms=3), Capacity(goodput=90, cpu_each_ms=4)  # 100, as the store was between
+    younger, older = Capacity(goodput=110, cpu_each_ms=3), Capacity(goodput=90, cpu_each_ms=4)  # 100 at the age in between
     overload = Overload("2026-01-01", "some machine", "overload", BATCH, 3.0, younger, older, 192, [before, during, after])
     return [check.held for check in overload.account().checks]
 

@@ -1,4 +1,4 @@
-"""Faults on two disks, on real processes: a cell of the table that ``bin/chaos pairs`` makes of all of them."""
+"""Faults on two disks, with real processes: one cell of the table in which ``bin/chaos pairs`` combines all faults."""
 
 import os
 import subprocess
@@ -7,7 +7,7 @@ import pytest
 
 from tests import ROOT
 
-#: The second store is salvaged while the first node is still coming back. Two rotten ones are in test_damage.py.
+#: The second store is salvaged while the first node is still rejoining. test_damage.py has two rotten stores.
 CELLS = ("torn, rotten, then",)
 
 

@@ -1,4 +1,4 @@
-"""chaos.testbed.cluster itself: what the other tests of this folder stand on."""
+"""Tests of chaos.testbed.cluster itself, which the other tests of this folder build on."""
 
 import signal
 import subprocess

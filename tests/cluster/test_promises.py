@@ -1,4 +1,4 @@
-"""What the vault promises, with real processes that are killed, frozen, wiped and restarted while clients go on."""
+"""What the vault promises, with real processes that are killed, frozen, wiped and restarted under load."""
 
 import itertools
 import random
@@ -59,10 +59,10 @@ def test_thirty_two_clients_with_the_same_values_get_one_token_a_value_and_make_
 
 
 class Race:
-    """Clients that rotate and clients that tokenize, through nodes taken by chance, until told to stop."""
+    """Clients that rotate and clients that tokenize, each through a random node, until told to stop."""
 
     def __init__(self, cluster: Cluster) -> None:
-        #: The largest epoch that any answered rotate has shown. Rises before a client can begin after it.
+        #: The largest epoch that any answered rotate has shown. It is raised before a client can start its next request.
         self.shown = 1
         #: Tokenize requests answered so far.
         self.done = 0
@@ -72,7 +72,7 @@ class Race:
         self._cluster = cluster
 
     def _ask(self, chance: random.Random, path: str, body: object) -> Any:
-        """None if nobody answered. A frozen node is asked now and then, and not each third time: that would be a second lost."""
+        """None if nobody answered. A frozen node costs a second, so it is asked now and then rather than every third time."""
         node = chance.choice(NODES)
         if node == self.frozen and chance.random() < 0.9:
             node = NODES[NODES.index(node) - 1]
@@ -148,7 +148,7 @@ def test_a_wiped_node_beside_a_stale_one_is_no_quorum_and_never_not_found(own_cl
 
 
 def test_a_disk_that_cannot_be_written_ends_the_node_with_exit_code_3(own_cluster: Cluster) -> None:
-    """A limit on file sizes makes the next append of the log fail half-way, as a full disk does.
+    """A limit on file sizes makes the next append to the log fail half-way, as on a full disk.
 
     Proves: a distrusted store stops.
     """

@@ -1,4 +1,4 @@
-"""The README's first five minutes, typed as it says: its commands are read from it, and so are those that ``dev`` prints.
+"""The README's first five minutes, typed as written. The commands come from the README and from the output of ``dev``.
 
 ``bin/demo`` has a test of its own (test_demo.py), and ``bin/test`` runs this one.
 """
@@ -31,7 +31,7 @@ def commands(block: str) -> list[str]:
 
 @pytest.fixture
 def dev(tmp_path: Path) -> Iterator[list[str]]:
-    """The first terminal: what it printed until it was ready."""
+    """The first terminal: what it printed up to the point where the cluster was ready."""
     setup, activate, command = commands(FIRST)
     assert (setup, activate) == ("bin/setup", "source .venv/bin/activate")  # the environment that this test runs in
     with subprocess.Popen(
