@@ -1,4 +1,4 @@
-"""Lost disks, with real processes: a node whose disk is gone gets a new one, under load, and is a replica like any other then."""
+"""Lost disks, with real processes: a node without its disk gets a new one, under load, and becomes a full replica again."""
 
 import os
 import shutil
@@ -10,7 +10,7 @@ import pytest
 from chaos.testbed.cluster import Cluster, check, wait_for
 from tests.rigs.clusters import OWNER, SECONDS, becomes_active, events, exits, filled, passes, resolves, streaming, without
 
-#: Of a node on one host with others: its peer port is so far above that of its API.
+#: On a single host, a node's peer port is its API port plus this.
 PEER_OFFSET = 10
 
 
@@ -64,7 +64,7 @@ def test_both_survivors_and_the_joining_node_are_killed_in_the_middle(own_cluste
     own_cluster.replace_disk("n2")
     own_cluster.start("n2")
     assert wait_for(lambda: "n2" in str(own_cluster.health("n2")), SECONDS)
-    # At different instants, none of which has to be met: whatever was under way, it goes on from there.
+    # At different instants. None has to be hit exactly: the join goes on from whatever was under way.
     wait_for(lambda: own_cluster.state("n2") == "active", instant)
     own_cluster.kill()
     own_cluster.start()

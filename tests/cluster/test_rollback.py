@@ -1,4 +1,4 @@
-"""A disk that is put back from an older copy, with real processes: it never votes, and its node rejoins."""
+"""A disk restored from an older copy, with real processes: the node never votes with it, and rejoins."""
 
 import shutil
 from pathlib import Path
@@ -8,7 +8,7 @@ from tests.rigs.clusters import Acknowledged, becomes_active, exits, filled, pas
 
 
 def copy_of(cluster: Cluster, node: str) -> Path:
-    """Its data directory as it is now; the node is down."""
+    """A copy of the node's data directory, made while the node is down."""
     copy = cluster.directory / f"copy-of-{node}"
     shutil.copytree(cluster.directory / node, copy, ignore=shutil.ignore_patterns("admin.sock"))
     return copy
@@ -20,7 +20,7 @@ def put_back(cluster: Cluster, node: str, copy: Path) -> None:
 
 
 def withdraws(cluster: Cluster, node: str, peer: str) -> None:
-    """Until the process has ended: it never says that it can serve, and neither side says that its disk is active."""
+    """Watches until the process ends: the node never reports that it can serve, and neither node reports its disk as active."""
     process, said = cluster.nodes[node].require_process(), list[tuple[int, str]]()
     while process.poll() is None:
         own, others = cluster.health(node), cluster.health(peer)
@@ -34,7 +34,7 @@ def withdraws(cluster: Cluster, node: str, peer: str) -> None:
 
 
 def write_without_n1(cluster: Cluster, acknowledged: Acknowledged) -> None:
-    """So that n3 counts on what n2 acknowledges: of what nobody counted nothing is lost."""
+    """Makes n3 rely on n2's acknowledgements. A rollback loses nothing that no other node has relied on."""
     with without(cluster, "n1"):
         acknowledged.tokenize(cluster, "n3", [f"seen by n2 and n3 {number}" for number in range(50)])
 
@@ -62,7 +62,7 @@ def test_a_disk_put_back_while_the_others_run_is_found_out_and_replaced(own_clus
 
 
 def test_it_is_found_out_by_nodes_that_were_stopped_meanwhile_and_by_one_alone(own_cluster: Cluster) -> None:
-    """What n1 remembers is on its disk. n3 is away: the lie would be told to whoever asks n1 and n2."""
+    """n1 keeps its rollback marks on disk. n3 is down, so an undetected rollback would give wrong answers through n1 and n2."""
     acknowledged = Acknowledged()
     own_cluster.stop("n2")
     copy = copy_of(own_cluster, "n2")

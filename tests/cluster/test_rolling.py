@@ -1,4 +1,4 @@
-"""Rolling restarts and upgrades, as docs/operations.md has them: one node after the other, and nobody is refused."""
+"""Rolling restarts and upgrades as docs/operations.md describes them: one node at a time, and no request is refused."""
 
 import itertools
 import json
@@ -15,15 +15,15 @@ import quorumvault as qv
 from chaos.testbed.cluster import NODES, Cluster, check, executable, run, wait_for
 from tests.rigs.clusters import OWNER, SECONDS, identical, metrics, resolves
 
-#: Seconds; many times what it takes.
+#: Seconds; many times what is needed.
 _PATIENCE = 20.0
-#: So that a slow machine makes slow answers and no refusals. A node that stops ends its connections; that takes no time-out.
+#: On a slow machine these give slow answers, not refusals. A stopping node closes its connections, so none has to time out.
 _DEADLINES = "\ntimeouts:\n  request: 60.0\n  round: 30.0\n  silence: 30.0\n"
 
 
 @pytest.fixture
 def patient(made: Cluster) -> Cluster:
-    """A cluster of which no node was started, with deadlines that are not to be met."""
+    """A cluster with generous deadlines. None of its nodes has been started."""
     with (made.directory / "cluster.yaml").open("a") as file:
         file.write(_DEADLINES)
     return made
@@ -37,7 +37,7 @@ def patient_cluster(patient: Cluster) -> Cluster:
 
 @pytest.fixture
 def older_cluster(patient: Cluster) -> Cluster:
-    """Three nodes of the release before, as far as the wire shows it."""
+    """Three nodes of the previous release, as far as the wire shows."""
     patient.command_line = (sys.executable, "-m", "tests.cluster.older")
     patient.bring_up()
     return patient
@@ -45,7 +45,7 @@ def older_cluster(patient: Cluster) -> Cluster:
 
 @dataclass
 class Asked:
-    """What clients were told: token by value, and how many calls have ended."""
+    """What clients were told: the token of each value, and the number of finished calls."""
 
     tokens: dict[str, str] = field(default_factory=dict)
     calls: int = 0
@@ -53,9 +53,9 @@ class Asked:
 
 @contextmanager
 def asking(cluster: Cluster, nodes: Sequence[str], asked: Asked, numbers: Iterator[int]) -> Iterator[None]:
-    """A client at each of these nodes, and an SDK's that knows all three, tokenize and detokenize until the block ends.
+    """One client at each of ``nodes``, and one SDK client that knows all three, tokenize and detokenize until the block ends.
 
-    Every call has to succeed: at once at a single node, where nothing is tried again.
+    Every call has to succeed. A client at a single node does not retry, so its calls have to succeed at once.
     """
     stop = threading.Event()
 
@@ -99,7 +99,7 @@ def goes_on(asked: Asked, calls: int = 20) -> bool:
 
 
 def wait_ready(cluster: Cluster) -> None:
-    """As an operator does."""
+    """Waits as an operator does."""
     urls = [part for node in NODES for part in ("--url", cluster.url(node))]
     check("wait", "--ready", *urls)
 
@@ -120,7 +120,7 @@ def test_a_rolling_restart_fails_no_request_through_the_other_nodes(patient_clus
 
 
 def serves_through_each(cluster: Cluster, tokens: dict[str, str], stage: str) -> None:
-    """Every node tokenizes, rotates, and reads what each of the others has written, in whatever epoch."""
+    """Through every node: tokenizes, rotates, and reads what each of the other nodes has written, in every epoch."""
     for node in NODES:
         api = cluster.api(node, OWNER)
         values = [f"{stage}, through {node}, {number}" for number in range(20)]
@@ -140,7 +140,7 @@ def compared(cluster: Cluster, via: str) -> set[str]:
 
 
 def tells_alone(cluster: Cluster, via: str, tokens: dict[str, str]) -> bool:
-    """Reads all of them through a node. Returns whether it knew each to be settled."""
+    """Reads all tokens through one node. Returns whether that node knew each to be settled."""
     sample = 'quorumvault_lookups_total{by="one"}'
     before = metrics(cluster, via)[sample]
     resolves(cluster, via, tokens)
@@ -161,8 +161,8 @@ def test_a_rolling_upgrade_serves_all_through_every_node_at_every_stage(older_cl
         serves_through_each(older_cluster, tokens, f"{stage} upgraded")
         assert wait_for(lambda: compared(older_cluster, NODES[0]) == {*NODES[1:]}, SECONDS)
         assert wait_for(lambda: tells_alone(older_cluster, NODES[0], tokens), SECONDS)
-    # Not by their number: a batch that met the fence may have left records of the epoch before.
+    # Counts are not compared: a batch that the fence refused may have left records of the previous epoch.
     assert wait_for(lambda: all(list(each) == ["records"] for each in older_cluster.verify("n1").values()), SECONDS)
     for node in NODES:
-        # No connection ended for what was said on it.
+        # No message made this node close a connection.
         assert "a message that cannot be read" not in older_cluster.nodes[node].log.read_text()

@@ -1,10 +1,10 @@
-"""Runbooks of docs/operations.md and docs/security.md, typed as they stand, against a cluster of three hosts.
-The others of them are typed in test_three_hosts.py.
+"""Runbooks of docs/operations.md and docs/security.md, typed as written, against a cluster of three hosts.
+test_three_hosts.py types the other runbooks.
 
-Its nodes get the master secret from a command, which stands for a KMS.
+The nodes get the master secret from a command, which stands in for a KMS.
 
-A host is a folder and an address of this machine. ``ssh`` and ``scp`` are stand-ins that go to those folders, without the
-network and with an empty environment. All else is what the pages print.
+A host is a folder and an address of this machine. ``ssh`` and ``scp`` are stand-ins that work on these folders, without the
+network and with an empty environment. Everything else is typed as the pages print it.
 """
 
 import os
@@ -27,7 +27,7 @@ from tests.rigs.typed import blocks
 
 OWNER = "clinic-a"
 HOSTS = ("127.0.0.14", "127.0.0.15", "127.0.0.16")
-#: The id in docs/security.md.
+#: The key id in docs/security.md.
 SOME_KEY = "3fq7tzd2"
 
 _SSH = """\
@@ -44,14 +44,14 @@ exec cp "$(place "$1")" "$(place "$2")"
 
 @dataclass
 class Desk:
-    """Where an operator types: the directory with ``vault/``, and beside it the hosts."""
+    """Where an operator types: a directory with ``vault/`` and the hosts' folders."""
 
     cluster: Cluster
     place: Path
     cacert: Path
 
     def trust(self, cacert: Path) -> None:
-        """Clients trust these CAs from now on."""
+        """From now on clients trust these CAs."""
         self.cacert = self.cluster.cacert = cacert
         trusting.cache_clear()
 
@@ -63,7 +63,7 @@ class Desk:
         return self.place / "hosts" / node
 
     def type(self, block: str, **instead: str) -> str:
-        """Types one block of a page. Returns what it printed. Raises if a line of it fails."""
+        """Types one block of a page. Returns what it printed. Raises if one of its lines fails."""
         for shown, real in instead.items():
             assert shown in block
             block = block.replace(shown, real)
@@ -90,7 +90,7 @@ class Desk:
         return Api(self.cluster.nodes[node].address, key, self.cacert)
 
     def recovers(self, tokens: list[str]) -> bool:
-        """All nodes serve, and give back what was stored before."""
+        """Whether all nodes serve, and return what was stored before."""
         key = self.cluster.api_key(OWNER)
         answers = [self.api(node, key).detokenize(tokens) for node in NODES]
         return all([result["value"] for result in answer.body["results"]] == ["before"] for answer in answers)
@@ -98,7 +98,7 @@ class Desk:
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
-    """One cluster for all: each runbook leaves it as good as it was."""
+    """One cluster for all tests: each runbook leaves it as it found it."""
     place = tmp_path_factory.mktemp("desk")
     (place / "bin").mkdir()
     for name, script in (("ssh", _SSH), ("scp", _SCP)):
@@ -117,7 +117,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
 
 
 def _ask_a_kms(desk: Desk) -> None:
-    """The secret is in no file of the vault any more: ``kms`` prints it."""
+    """Moves the secret out of the vault's files: from here on ``kms`` prints it."""
     (desk.vault / "secrets" / "master-s1.key").rename(desk.place / "kept")
     kms, file = desk.place / "bin" / "kms", desk.vault / "cluster.yaml"
     kms.write_text(f"#!/bin/sh\necho decrypting >&2\nexec cat '{desk.place / 'kept'}'\n")
@@ -127,20 +127,20 @@ def _ask_a_kms(desk: Desk) -> None:
 
 @pytest.fixture
 def tokens(desk: Desk) -> list[str]:
-    """Of the value "before"."""
+    """Tokens of the value "before"."""
     answer = desk.api("n1", desk.cluster.api_key(OWNER)).tokenize(["before"])
     assert answer.status == 200, answer
     return list(answer.body["tokens"])
 
 
 def test_a_secret_that_a_kms_gives_shows_nowhere(desk: Desk, tokens: list[str]) -> None:
-    """Not in a process listing or an environment, not in what nodes write, and not on a host's disk."""
+    """The secret is in no process listing or environment, in nothing that nodes write, and on no host's disk."""
     secret = bytes.fromhex((desk.place / "kept").read_text())
     assert desk.recovers(tokens)
     for node in NODES:
         process = Path("/proc", str(desk.cluster.pid(node)))
         seen = [(process / "cmdline").read_bytes()]
-        with suppress(PermissionError):  # which is as good, and so for all but root
+        with suppress(PermissionError):  # just as good: then only root can read it
             seen.append((process / "environ").read_bytes())
         seen += [path.read_bytes() for path in desk.host(node).rglob("*") if path.is_file()]
         seen.append(desk.cluster.nodes[node].log.read_bytes())
@@ -179,7 +179,7 @@ def test_expired_certificates(desk: Desk, tokens: list[str]) -> None:
 
 
 def _refuses(desk: Desk, node: str, began: int) -> bool:
-    """The node has written that it refuses a peer whose certificate has expired."""
+    """Whether the node has logged that it refuses a peer whose certificate has expired."""
     told = [event["detail"] for event in events(desk.cluster, node)[began:] if event["event"] == "peer_refused"]
     return any("has expired: renew it, or set the clocks right" in detail for detail in told)
 
@@ -190,7 +190,7 @@ def test_a_changed_ca(desk: Desk, tokens: list[str]) -> None:
     desk.type(make)
     desk.trust(desk.place / "old" / "ca.pem")
     desk.type(both)
-    assert desk.recovers(tokens)  # clients may have the old one still
+    assert desk.recovers(tokens)  # clients may still trust the old CA alone
     desk.trust(desk.place / "both-ca.pem")
     desk.type(new)
     assert desk.recovers(tokens)
@@ -201,6 +201,6 @@ def test_a_changed_ca(desk: Desk, tokens: list[str]) -> None:
     assert desk.recovers(tokens)
     for node in NODES:
         assert (desk.host(node) / "vault" / "secrets" / "ca.pem").read_bytes() == desk.cacert.read_bytes()
-    # The old one's certificates are nobody's: n3 with one of them does not start.
+    # No node accepts the old CA's certificates: n3 would not start with one.
     desk.cluster.restart("n3")
     desk.cluster.wait_ready(reachable=3, seconds=SECONDS)

@@ -1,4 +1,4 @@
-"""The asyncio client against a cluster whose nodes are killed, frozen and restarted: its callers notice nothing but the time."""
+"""The asyncio client against a cluster whose nodes are killed, frozen and restarted: callers notice only longer waits."""
 
 import asyncio
 import random
@@ -13,13 +13,13 @@ from quorumvault.client import AsyncClient, ClientPolicy, wire
 
 OWNER = "clinic"
 CALLS, TASKS, VALUES = 6_000, 32, 2_500
-#: Calls between one change of the cluster and the next.
+#: Calls between two changes of the cluster.
 CALM = 300
 PATIENCE = 60.0
 
 
 class Watched(httpx2.AsyncHTTPTransport):
-    """The real transport, which counts what goes wrong: by node's port, and by kind of error."""
+    """The real transport, which also counts failures by the node's port and the kind of error."""
 
     def __init__(self, policy: ClientPolicy) -> None:
         super().__init__(limits=wire.limits(policy))
@@ -28,25 +28,25 @@ class Watched(httpx2.AsyncHTTPTransport):
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         try:
             return await super().handle_async_request(request)
-        except (httpx2.HTTPError, asyncio.CancelledError) as error:  # cancelled: its time is over
+        except (httpx2.HTTPError, asyncio.CancelledError) as error:  # cancelled: out of time
             self.failed[request.url.port, type(error)] += 1
             raise
 
 
 @dataclass
 class Calls:
-    """Tasks that tokenize, detokenize and retokenize; what they were told has to agree for ever."""
+    """Tasks that tokenize, detokenize and retokenize. Their answers have to agree for ever."""
 
     vault: AsyncClient
     tokens: dict[str, str] = field(default_factory=dict)
     done: int = 0
     failures: list[Exception] = field(default_factory=list)
     faults_over: bool = False
-    #: Set by each call that has ended.
+    #: Set by every call that ends.
     progress: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self) -> None:
-        """Until there were enough calls, and no more faults will come."""
+        """Runs until there were enough calls and no more faults will come."""
         async with asyncio.TaskGroup() as group:
             for number in range(TASKS):
                 group.create_task(self._one_after_the_other(random.Random(number)))
@@ -77,7 +77,7 @@ class Calls:
 
 @dataclass
 class Nemesis:
-    """One fault after the other, never two at once; each lasts until a call has run into it."""
+    """Injects one fault after the other, never two at once. Each lasts until a call has run into it."""
 
     cluster: Cluster
     calls: Calls

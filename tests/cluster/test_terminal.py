@@ -1,4 +1,4 @@
-"""Commands at a terminal: what is drawn there and what is not, and that Ctrl-C ends what goes on until then, with exit code 0."""
+"""Commands at a terminal: what they draw and what they do not, and that Ctrl-C ends open-ended commands with exit code 0."""
 
 import os
 import pty
@@ -17,9 +17,9 @@ import pytest
 from chaos.testbed.cluster import NODES, Cluster, environment, executable, wait_for
 
 DEADLINE = 30.0
-#: What moves the cursor, colours and erases.
+#: Sequences that move the cursor, colour or erase.
 CONTROL = re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]")
-#: Makes standard input the terminal that this process is controlled from, then becomes the command.
+#: Makes standard input the controlling terminal of this process, then becomes the command.
 _ATTACH = """
 import fcntl, os, sys, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
@@ -28,7 +28,7 @@ os.execv(sys.argv[1], sys.argv[1:])
 
 
 class Terminal:
-    """One command at a pseudo-terminal of 120 columns; its standard output may go elsewhere."""
+    """One command at a pseudo-terminal of 120 columns. Its standard output may go elsewhere."""
 
     def __init__(self, arguments: tuple[str, ...], variables: dict[str, str], stdout: int | None) -> None:
         self._keyboard, screen = pty.openpty()
@@ -46,7 +46,7 @@ class Terminal:
 
     @property
     def text(self) -> str:
-        """All that was written, without what only moves and colours it."""
+        """All that was written, without the sequences that only move the cursor and colour the text."""
         return CONTROL.sub(b"", self._written).decode()
 
     def wait_for(self, words: str) -> None:
@@ -59,14 +59,14 @@ class Terminal:
         os.write(self._keyboard, key)
 
     def end(self) -> int:
-        """Its exit code, once it has ended by itself."""
+        """The command's exit code, once it has ended by itself."""
         end = time.monotonic() + DEADLINE
         while self._read():
             assert time.monotonic() < end, self.text
         return self._process.wait(DEADLINE)
 
     def has_open(self, directory: Path) -> bool:
-        """Whether it has a file open there, one without a name too."""
+        """Whether the command has a file open in this directory, including one without a name."""
         for descriptor in Path(f"/proc/{self._process.pid}/fd").iterdir():
             with suppress(FileNotFoundError):
                 if str(descriptor.readlink()).startswith(f"{directory}/"):
@@ -79,7 +79,7 @@ class Terminal:
         os.close(self._keyboard)
 
     def _read(self) -> bool:
-        """Whether the command still has the terminal open; waits a little for something to be written."""
+        """Waits briefly for output. Returns whether the command still has the terminal open."""
         if select.select([self._keyboard], [], [], 0.1)[0]:
             try:
                 self._written += os.read(self._keyboard, 65536)
@@ -94,7 +94,7 @@ CTRL_C = b"\x03"
 
 @pytest.fixture
 def run(cluster: Cluster) -> Iterator[Run]:
-    """Runs a command at a terminal of its own, as the clinic."""
+    """Runs a command as the clinic, at a terminal of its own."""
     variables = {"QUORUMVAULT_URL": ",".join(map(cluster.url, NODES)), "QUORUMVAULT_API_KEY": cluster.api_key("clinic")}
     with ExitStack() as stack:
 
@@ -165,7 +165,7 @@ def test_rows_on_a_terminal_are_not_mixed_with_progress(run: Run, tmp_path: Path
 def test_an_interrupted_command_says_so_and_leaves_nothing(run: Run, tmp_path: Path) -> None:
     output = tmp_path / "out.csv"
     waiting = run("tokenize", "-", "--format", "csv", "--column", "name", "-o", str(output))
-    assert wait_for(lambda: waiting.has_open(tmp_path), DEADLINE)  # the file that is to become the output: it reads
+    assert wait_for(lambda: waiting.has_open(tmp_path), DEADLINE)  # the future output is open, so the command reads its input
     waiting.press(b"id,name\n1,Ada\n")
     waiting.press(CTRL_C)
     assert waiting.end() == 130

@@ -1,4 +1,4 @@
-"""A user's project: five tests on the fixtures of the plugin, which pytest finds by itself."""
+"""A user's project: five tests with the fixtures of the plugin, which pytest finds by itself."""
 
 import os
 import select
@@ -10,7 +10,7 @@ from quorumvault.testing.cluster import VaultCluster, end, joined
 from tests.rigs.clusters import SECONDS, runs
 
 FIVE = Path(__file__).with_name("five.py")
-#: Which cluster a test of the project has.
+#: Notes which cluster each test of the project was given.
 CONFTEST = """
 import os, pathlib
 import pytest

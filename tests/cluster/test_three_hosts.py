@@ -1,10 +1,10 @@
-"""Three hosts and the machine they are run from, set up and operated by what docs/install.md and docs/operations.md print.
+"""Three hosts and the desk that runs them, set up and operated with the commands in docs/install.md and docs/operations.md.
 
-Each is a machine of its own in namespaces of this one (tests/rigs/machines.py), at the addresses that the pages have. Root types
-what the pages say that root types; all else is typed by a user of the desk who is not root, and nodes run as the user that the
-page makes. ssh, scp and systemctl are stand-ins. The index that pip asks is a folder of wheels.
+Each is a machine of its own, made of namespaces of this one (tests/rigs/machines.py), at the addresses in the pages. Root types
+what the pages tell root to type. A user of the desk who is not root types everything else, and nodes run as the user that the
+page creates. ssh, scp and systemctl are stand-ins. pip's index is a folder of wheels.
 
-Each test is a chapter: it leaves a cluster that is as good as it was.
+Each test is a chapter: it leaves the cluster as it found it.
 """
 
 import json
@@ -34,7 +34,7 @@ _STEPS = (
     "5. Does it serve",
 )
 _PIP = f"[global]\nno-index = true\nfind-links = {GIVEN}\ndisable-pip-version-check = true\n"
-#: Counts calls until it is told to stop; none may fail.
+#: Counts calls until it is told to stop. None may fail.
 _CLIENT = """
 import sys, threading
 import quorumvault as qv
@@ -56,32 +56,32 @@ def _step(heading: str) -> list[str]:
 
 @dataclass
 class Site:
-    """``desk`` is where the cluster was made, and ``hosts`` are where its nodes run."""
+    """``desk`` is where the cluster was created. Its nodes run on ``hosts``."""
 
     machines: Machines
     desk: Machine
     hosts: dict[str, Machine]
 
     def type(self, block: str, **instead: str) -> str:
-        """Types a block at the desk. ``instead``: what stands in it, and what is typed in its place."""
+        """Types a block at the desk. ``instead`` maps text in the block to what is typed in its place."""
         for shown, real in instead.items():
             assert shown in block, shown
             block = block.replace(shown, real)
         return self.desk.type(block, OPERATOR, home=HOME)
 
     def sets_up(self, node: str) -> None:
-        """Types what a host gets once the program is there."""
+        """Types what a host needs once the program is installed."""
         (part,), (service,) = map(_step, _STEPS[2:4])
         self.hosts[node].type(part.replace("n1", node))
         self.hosts[node].type(service)
 
     def leads_to(self, addresses: dict[str, str]) -> None:
-        """``ssh n1`` goes there."""
+        """Makes ``ssh n1`` reach these addresses."""
         lines = "".join(f"{address} {node}\\n" for node, address in addresses.items())
         self.desk.type(f"printf '127.0.0.1 localhost\\n{lines}' > /etc/hosts")
 
     def all_ok(self) -> bool:
-        """All nodes are active, and see each other so."""
+        """Whether all nodes are active, and see each other as active."""
         shown = json.loads(self.desk.type("quorumvault status --json || true", OPERATOR, home=HOME))
         reports = [node["health"] for node in shown["nodes"]]
         return all(each and each["status"] == "ok" and each["state"] == "active" for each in reports)
@@ -90,21 +90,21 @@ class Site:
         assert wait_for(self.all_ok, SECONDS), self.type("quorumvault status || true")
 
     def tokenizes(self, value: str) -> str:
-        """Returns its token."""
+        """Returns the token of ``value``."""
         return self._asks(f"print(*qv.Client().tokenize([{value!r}]))").strip()
 
     def recovers(self, token: str, value: str) -> bool:
-        """Through each of the nodes."""
+        """Whether each of the nodes returns ``value`` for ``token``."""
         urls = "os.environ['QUORUMVAULT_URL'].split(',')"
         return self._asks(f"print([qv.Client(url).detokenize([{token!r}])[0].value for url in {urls}])") == f"{[value] * 3}\n"
 
     def asks_alone(self, node: str) -> str:
-        """Returns what a client of one node is told that has new values for it and little patience."""
+        """Returns the error of a client that knows one node only, has a new value, and waits for a second."""
         url = f"https://{ADDRESSES[node]}:8700"
         return self._asks(f"qv.Client({url!r}).tokenize(['x'], deadline=1)", "2>&1 || true")
 
     def refused(self) -> bool:
-        """The API key that the desk has is taken nowhere."""
+        """Whether the desk's API key is rejected."""
         return "Unauthenticated" in self._asks("qv.Client().epoch()", "2>&1 || true")
 
     def _asks(self, line: str, more: str = "") -> str:
@@ -113,7 +113,7 @@ class Site:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """A cluster as docs/install.md sets it up, step by step."""
+    """A cluster set up step by step as docs/install.md says."""
     if (why := machines.missing()) is not None:
         pytest.skip(why)
     place = tmp_path_factory.mktemp("three-hosts")
@@ -143,7 +143,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 @pytest.fixture(scope="module")
 def token(site: Site) -> str:
-    """Of "before"."""
+    """The token of "before"."""
     return site.tokenizes("before")
 
 
@@ -192,7 +192,7 @@ def test_a_leaked_key(site: Site, token: str) -> None:
 
 
 def test_a_leaked_node(site: Site, token: str) -> None:
-    """Whoever has the old host has a node that its peers take no more, whatever it does; and a new one is there."""
+    """Whoever holds the old host has a node that its peers reject, whatever it does. A new host takes its place."""
     revoke, again, ready = blocks("security.md", "### A leaked node")
     assert "certificate is revoked" in site.type(revoke)
     assert wait_for(lambda: "NoQuorum" in site.asks_alone("n3"), SECONDS)

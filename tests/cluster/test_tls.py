@@ -1,4 +1,4 @@
-"""Certificates of a running cluster: renewed under load, revoked, expired, foreign; and what the wire shows."""
+"""Certificates of a running cluster, renewed under load, revoked, expired and foreign; and attempts to connect without TLS."""
 
 import contextlib
 import json
@@ -24,7 +24,7 @@ from tests.rigs.clusters import OWNER, SECONDS
 
 
 class Secured(Cluster):
-    """Its API speaks TLS too. Knows what has happened since the test began."""
+    """A cluster with TLS on its API. It remembers where the event logs were when the test began."""
 
     def begin(self) -> None:
         self.wait_ready(reachable=3)
@@ -38,11 +38,11 @@ class Secured(Cluster):
         return [event for event in happened if event["event"] == name]
 
     def refused(self, node: str, words: str) -> bool:
-        """The node refuses somebody for this reason, sooner or later, and says so in its event log."""
+        """Whether the node soon writes to its event log that it refused somebody for this reason."""
         return wait_for(lambda: any(words in event["detail"] for event in self.events(node, "peer_refused")), SECONDS)
 
     def reload(self, *nodes: str) -> None:
-        """SIGHUP, as an operator sends it, and waits until it was read."""
+        """Sends SIGHUP, as an operator does, and waits until the nodes have reloaded."""
         for node in nodes or NODES:
             before = len(self.events(node, "reload"))
             self.nodes[node].require_process().send_signal(signal.SIGHUP)
@@ -59,7 +59,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
 
 @pytest.fixture
 def secured(running: Secured) -> Secured:
-    """A cluster whose nodes are in touch. Tests leave it so, by whatever certificates."""
+    """A cluster whose nodes are in touch. Each test leaves it in touch, with whatever certificates."""
     running.begin()
     return running
 
@@ -75,7 +75,7 @@ def own(cluster: Cluster, node: str) -> Path:
 
 @contextmanager
 def asking(cluster: Cluster) -> Iterator[Callable[[], int]]:
-    """A client that asks all the time, and never retries. Yields what counts its requests; raises if one of them failed."""
+    """A client that sends requests without a pause and never retries. Yields their count; raises if one of them failed."""
     stop, failed, count = threading.Event(), list[BaseException](), 0
 
     def ask() -> None:
@@ -98,7 +98,7 @@ def asking(cluster: Cluster) -> Iterator[Callable[[], int]]:
     finally:
         stop.set()
         thread.join()
-        if failed:  # whatever the block says: this is why
+        if failed:  # this is the cause, whatever the block raised
             raise failed[0]
 
 
@@ -125,7 +125,7 @@ def test_all_certificates_are_renewed_under_load_and_no_request_fails(secured: S
 
 
 def test_a_changed_ca_under_load_and_no_request_fails(secured: Secured) -> None:
-    """As docs/operations.md says: first both CAs everywhere, then the new certificates, then the new CA alone."""
+    """Follows docs/operations.md: first both CAs everywhere, then the new certificates, then the new CA alone."""
     secrets = secured.directory / "secrets"
     old = {name: (secrets / name).read_bytes() for name in ("ca.pem", "revoked.pem", "n1.pem", "n2.pem", "n3.pem")}
     for name in ("ca.key", "ca.pem", "issued.pem", "revoked.pem"):
@@ -140,7 +140,7 @@ def test_a_changed_ca_under_load_and_no_request_fails(secured: Secured) -> None:
             draft = secrets / f"{name}.new"
             draft.write_bytes(content)
             draft.chmod(0o600)
-            draft.rename(secrets / name)  # the client reads it at any time
+            draft.rename(secrets / name)  # the client may read it at any time
         trusting.cache_clear()
 
     def take(files: dict[str, bytes]) -> None:
@@ -163,7 +163,7 @@ def test_a_changed_ca_under_load_and_no_request_fails(secured: Secured) -> None:
 
 
 def stranger(cluster: Cluster, pem: bytes | None, file: Path) -> None:
-    """Connects to the peer port of n1 with this certificate, or without TLS, and waits until it is shown the door."""
+    """Connects to n1's peer port with this certificate, or without TLS, and waits until n1 closes the connection."""
     peer = load_cluster(cluster.directory / "cluster.yaml").nodes["n1"].peer
     with contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.suppress(OSError))
@@ -181,7 +181,7 @@ def stranger(cluster: Cluster, pem: bytes | None, file: Path) -> None:
 
 
 def test_a_leaked_node_is_cut_off_and_comes_back_with_another_certificate_and_disk(secured: Secured, tmp_path: Path) -> None:
-    """Who has the old host's files is no node any more, whatever the names and the disk.
+    """Whoever has the old host's files is no node any more, whatever names and disk these files hold.
 
     Proves: a node is whom its certificate names.
     """

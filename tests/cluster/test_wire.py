@@ -1,4 +1,4 @@
-"""What crosses the network: all bytes between nodes, and between clients and nodes, taken down on their way by proxies."""
+"""What crosses the network: proxies record every byte between nodes, and between clients and nodes."""
 
 import asyncio
 import contextlib
@@ -19,17 +19,17 @@ from quorumvault.config.cluster import load_cluster
 from quorumvault.crypto.tokens import parse_token
 from tests.rigs.clusters import OWNER
 
-#: Said in clear, to see that it would be seen.
+#: Sent in clear, to prove that the proxies would record it.
 SAID = b"said in clear\r\n\r\n" * 10
 VALUES = [f"planted-value-{number:04d}" for number in range(300)]
 
-#: By the proxies that they passed: each stream of each connection.
+#: Every stream of every connection, by the proxies that it passed.
 Streams = dict[Links, list[bytearray]]
 
 
 @contextmanager
 def taken_down() -> Iterator[Streams]:
-    """All proxies that are made keep what passes them."""
+    """Every proxy made in this block keeps what passes it."""
     streams: Streams = defaultdict(list)
 
     async def pump(self: Links, wire: Any, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -46,7 +46,7 @@ def taken_down() -> Iterator[Streams]:
 
 @contextmanager
 def before_the_apis(cluster: Cluster) -> Iterator[list[str]]:
-    """Yields the URLs of proxies before the APIs of all nodes."""
+    """Yields the URLs of proxies in front of the APIs of all nodes."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
@@ -68,7 +68,7 @@ def before_the_apis(cluster: Cluster) -> Iterator[list[str]]:
 
 
 def secrets_of(cluster: Cluster, tokens: list[str]) -> dict[str, list[bytes]]:
-    """What nobody who listens in may see, in every form in which it could be seen."""
+    """What no eavesdropper may see, in every form in which it could appear."""
     key = cluster.api_key(OWNER)
     master = bytes.fromhex((cluster.directory / "secrets" / "master-s1.key").read_text())
     parsed = [parsed for parsed in map(parse_token, tokens) if parsed is not None]
@@ -83,10 +83,10 @@ def secrets_of(cluster: Cluster, tokens: list[str]) -> dict[str, list[bytes]]:
 
 
 def ports_of(pid: int) -> set[int]:
-    """Those at which a process can be reached over the network."""
+    """The ports at which a process can be reached over the network."""
     sockets = set[str]()
     for file in Path(f"/proc/{pid}/fd").iterdir():
-        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+        with contextlib.suppress(FileNotFoundError):  # closed in the meantime
             sockets.add(str(file.readlink()))
     lists = (Path(f"/proc/{pid}/net/{kind}").read_text() for kind in ("tcp", "tcp6", "udp", "udp6"))
     rows = [line.split() for text in lists for line in text.splitlines()[1:]]
@@ -103,7 +103,7 @@ def say_in_clear(address: str) -> None:
 
 
 def test_nothing_secret_is_seen_by_who_listens_in(tmp_path: Path) -> None:
-    """Tokenize, detokenize, a node that rejoins, and a backup. What is said in clear at the same ports is seen."""
+    """Tokenize, detokenize, a node that rejoins, and a backup. Bytes sent in clear to the same ports do show."""
     with ExitStack() as stack:
         streams = stack.enter_context(taken_down())
         cluster = stack.enter_context(Cluster.create(tmp_path / "vault", (OWNER,), tls=True))
@@ -123,7 +123,7 @@ def test_nothing_secret_is_seen_by_who_listens_in(tmp_path: Path) -> None:
         for links in tuple(streams):
             say_in_clear(links.address("n1", "n2"))
         cluster.kill()
-    assert len(streams) == 2  # those between the nodes, and those before the APIs
+    assert len(streams) == 2  # the proxies between the nodes, and those in front of the APIs
     for taken in streams.values():
         assert sum(map(len, taken)) > 20 * len(VALUES)
         assert any(SAID in stream for stream in taken)

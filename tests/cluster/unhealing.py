@@ -1,6 +1,6 @@
-"""Nodes that do not heal, as processes: python -m tests.cluster.unhealing serve --config …
+"""Node processes that do not heal: python -m tests.cluster.unhealing serve --config …
 
-What one of them has missed it goes on to lack, but for what a read writes back to it: for tests in which a node has to lag.
+A node never catches up on the writes that it misses, except through read repair: for tests that need a node that lags.
 """
 
 from quorumvault.cli import main as quorumvault
