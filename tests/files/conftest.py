@@ -1,6 +1,6 @@
-"""The command over files: in a directory of its own, against the real API over sockets. A module gives the ``rig``.
+"""For tests of commands on files: a directory of its own, and the real API over sockets. Each module provides the ``rig``.
 
-And runs without the command: ``desk`` is one for all tests of a module, and a few rows make several parts.
+For tests of runs without the command: all tests of a module share one ``desk``, and a few rows already make several parts.
 """
 
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""Values that would leave beside the column which becomes tokens: none of them does, or the run says so."""
+"""Values that would leave beside the tokenized column, in metadata or in columns made of it: each is removed or refused."""
 
 import base64
 import gzip

@@ -1,4 +1,4 @@
-"""Types come back: what --cast made text is noted in the output, and --restore-types makes it that again."""
+"""Types are restored: the output notes each type that --cast turned into text, and --restore-types turns it back."""
 
 import json
 from pathlib import Path
@@ -69,7 +69,7 @@ def test_each_type_comes_back(source: str, between: str, output: str, desk: Desk
     work(desk, "retokenize", between, moved)
     work(desk, "detokenize", moved, output, restore_types=True)
     types, cells = content(source)
-    if output.endswith("parquet"):  # which has no timestamps of seconds, and DuckDB makes others of them
+    if output.endswith("parquet"):  # Parquet has no timestamps of seconds, and DuckDB turns them into others
         types = [(name, "TIMESTAMP" if kind == "TIMESTAMP_S" else kind) for name, kind in types]
     assert content(output) == (types, cells)
     assert notes(output) == {}
@@ -128,7 +128,7 @@ def test_a_table_in_a_file_that_is_there_keeps_its_notes(desk: Desk) -> None:
 @pytest.mark.parametrize("form", ["{}.parquet", "{}.duckdb::t"])
 @pytest.mark.parametrize("text", ["plain", "1980-2-29", "1980-02-29 23:59:59"])
 def test_what_does_not_fit_its_type_ends_the_run(form: str, text: str, desk: Desk) -> None:
-    """Nor does what DuckDB would read as a value of the type, and write otherwise."""
+    """Text that DuckDB would read as a value of the type, but write differently, does not fit either."""
     make(form.format("in"))
     work(desk, "tokenize", form.format("in"), form.format("tok"), ("date",), cast=("date",))
     (token, *_) = desk.client.tokenize([text])
@@ -197,7 +197,7 @@ def test_pandas_reads_what_was_cast_and_what_came_back(kind: str, desk: Desk) ->
     found = pd.read_parquet("out.parquet")
     assert [is_token(text) for text in found["name"].dropna()] == [True] * frame["name"].count()
     assert found["other"].dtype == frame["other"].dtype
-    if kind == "period[M]":  # a type that Arrow knows where pandas is imported
+    if kind == "period[M]":  # a type that Arrow knows only where pandas is imported
         return
     work(desk, "detokenize", "out.parquet", "back.parquet", ("name",), restore_types=True)
     pd.testing.assert_frame_equal(pd.read_parquet("back.parquet"), frame)

@@ -1,4 +1,4 @@
-"""``tokenize`` and ``detokenize``: files through the command, over sockets, to the real API."""
+"""``tokenize`` and ``detokenize`` on files, through the command and over sockets, against the real API."""
 
 import csv
 import io
@@ -129,7 +129,7 @@ TOKEN = format_token(1, bytes(20)).encode()
 @pytest.mark.parametrize(
     ("command", "stdin", "code", "stdout", "words"),
     [
-        # Columns that are not there are a mistake before anything happens.
+        # A missing column is an error before anything else happens.
         (("tokenize", *CSV, "--column", "SSN"), PATIENTS, 2, b"", f"no column 'SSN'; its columns: {NAMES}"),
         (("tokenize", *CSV), b"a,b\n1,2\n", 2, b"", "none of the configured fields"),
         (("tokenize", *CSV, "--column", "ssn"), b"ssn,ssn\n1,2\n", 2, b"", "more than one column 'ssn'"),
@@ -137,11 +137,11 @@ TOKEN = format_token(1, bytes(20)).encode()
         (("tokenize", *JSONL, "--column", "b"), b'{"a": 1}\n', 2, b"", "no record of standard input has b"),
         (("tokenize", *JSONL), b'{"a": 1}\n', 2, b"", "has any of the configured fields"),
         (("tokenize",), PATIENTS, 2, b"", "--format csv or --format jsonl"),
-        # A table without rows is done.
+        # A table without rows is a success.
         (("tokenize", *CSV), b"ssn\n", 0, b"ssn\n", "0 rows; "),
         (("tokenize", *JSONL), b"", 0, b"", "0 rows; "),
         (("tokenize", *JSONL), b"\n\n", 0, b"\n\n", "0 rows; "),
-        # What is no token is kept and never sent.
+        # Text that is no token is kept and never sent.
         (("detokenize", *CSV), f'ssn\n123-45-6789\n{MISTYPED}\n""\n'.encode(), 0, None, "3 cells without a token"),
     ],
 )
@@ -203,12 +203,12 @@ def test_what_the_vault_refuses_is_named_by_line_and_column(
         (("-", "--format", "parquet"), "standard input: Parquet goes from a file to a file"),
         (("a.parquet", "-o", "c.csv"), "the output of a.parquet is a .parquet file: c.csv is none"),
         (("a.duckdb", "-o", "c.duckdb"), "say which table"),
-        # The input is never the output, and no output another one, whatever is forced. A device is not replaced by a file.
+        # An output is never the input or another output, even with --force. A device is not replaced by a file.
         (("a.csv", "-o", "a.csv", "--force"), "the output is the input"),
         (("a.csv", "-o", "./a.csv", "--force"), "the output is the input"),
         (("a.csv", "-o", "link.csv", "--force"), "the output is the input"),
         (("a.csv", "-o", "pipe", "--force"), "no regular file"),
-        # A slip of the pen makes no folder.
+        # A mistyped path creates no folder.
         (("a.csv", "-o", "no/such/c.csv"), "there is no folder"),
         (("a.csv", "-o", "c.csv", "--rejects", "no/bad.csv"), "there is no folder"),
         (("a.csv", "b.csv", "-o", "no/such"), "there is no folder"),
@@ -376,7 +376,7 @@ def test_a_vault_without_a_quorum_is_exit_3_and_no_file(rig: Rig, run: Run, monk
 
 
 def test_a_run_that_finds_nothing_to_resume_says_so_and_begins(run: Run) -> None:
-    """A scheduler gives --resume each time; a person who expected finished parts has to hear that there are none."""
+    """A scheduler passes --resume every time; a person who expected finished parts has to be told that there are none."""
     Path("a.csv").write_bytes(b"ssn\nx\n")
     begun = run("tokenize", "a.csv", "-o", "b.csv", "--resume")
     first, _ = begun.stderr.splitlines()

@@ -1,4 +1,4 @@
-"""The command with streams, pipes and names as a job runner hands them on: real processes, one vault for all of them."""
+"""The command with streams, pipes and names as a job runner passes them: real processes, which share one vault."""
 
 import os
 import subprocess
@@ -58,7 +58,7 @@ def test_a_stream_that_cannot_be_used_is_one_line(script: str, words: bytes, pla
 
 @pytest.mark.parametrize("closed", ["<&- >&- 2>&-", ">/dev/full 2>/dev/full"])
 def test_work_that_needs_no_stream_is_done_without(closed: str, place: Path, variables: dict[str, str]) -> None:
-    """Proves too that no word goes into a file that got the number of a closed stream."""
+    """It also proves that no message is written to a file that got the number of a closed stream."""
     assert shell(place, variables, f"{TOKENIZE} -o out.csv {closed}")[0] == 0
     assert (place / "out.csv").read_text().startswith("id,ssn\n1,qv_1_")
     assert (place / "out.csv").read_text().count("\n") == 2
@@ -76,8 +76,8 @@ def test_what_can_be_read_is_read(given: str, place: Path, variables: dict[str, 
     code, err, out = shell(
         place, variables, f"exec >all; echo first; {given} -o /dev/stdout --force; code=$?; echo last; exit $code"
     )
-    assert (code, len(err), out) == (0, 2, b"")  # what was done, and what was left as it is
-    lines = (place / "all").read_text().splitlines()  # it was not replaced behind whoever else writes to it
+    assert (code, len(err), out) == (0, 2, b"")  # what was done, and which columns are left as they are
+    lines = (place / "all").read_text().splitlines()  # the file was not replaced while others write to it
     assert [lines[0], lines[1], lines[2][:7], lines[3]] == ["first", "id,ssn", "1,qv_1_", "last"]
 
 
@@ -106,7 +106,7 @@ def test_what_cannot_be_meant_leaves_nothing(script: str, words: bytes, place: P
     code, err, _ = shell(place, variables, script)
     assert code == 2
     assert words in err[0]
-    assert len(err) == 2  # the second says where help is
+    assert len(err) == 2  # the second line says where to find help
     assert not [path for path in place.iterdir() if path.name.startswith(("out", ".out")) and path.stat().st_size]
     assert (place / "in.csv").read_text() == ROWS
 

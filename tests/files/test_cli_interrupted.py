@@ -1,4 +1,4 @@
-"""Real client processes that are cut off in the middle of a run, and what --resume makes of what they left."""
+"""Real client processes that are interrupted in the middle of a run, and what --resume makes of what they left."""
 
 import asyncio
 import contextlib
@@ -27,7 +27,7 @@ SECONDS = 60
 
 
 class Turnstile:
-    """Lets so many requests about values through; whoever comes then waits until it is opened."""
+    """Lets so many requests about values through; later requests wait until it is opened."""
 
     def __init__(self, rig: Rig) -> None:
         self.left = -1
@@ -83,14 +83,14 @@ def start(place: Path, variables: dict[str, str], *more: str, limit: Callable[[]
 
 
 def ended(process: subprocess.Popen[str], code: int = 0) -> tuple[str, str]:
-    """Standard output and standard error of a process that ends with this code."""
+    """Asserts that the process ends with this code. Returns its standard output and standard error."""
     out, err = process.communicate(timeout=SECONDS)
     assert process.returncode == code, err
     return out, err
 
 
 def resumed(place: Path, variables: dict[str, str], form: str, kept: int) -> None:
-    """Goes on, and checks that what comes out is what an undisturbed run makes."""
+    """Resumes the run, and checks that its output equals that of an uninterrupted run."""
     out, _ = ended(start(place, variables, "--resume", "--json"))
     report = json.loads(out)
     assert (report["parts_kept"], report["parts_done"], report["look_ups"]) == (kept, FILES - kept, 50 * (FILES - kept))
@@ -109,7 +109,7 @@ def test_asked_to_end(form: str, number: int, turnstile: Turnstile, variables: d
     process = start(tmp_path, variables)
     assert turnstile.reached.wait(SECONDS)
     process.send_signal(number)
-    _, err = ended(process, 128 + number)  # although no answer comes
+    _, err = ended(process, 128 + number)  # although no answer arrives
     turnstile.open.set()
     kept = "Finished parts are kept in {}/.out.quorumvault (1 part, 50 rows): the same command with --resume goes on"
     assert kept.format(tmp_path) in err
@@ -131,7 +131,7 @@ def test_asked_to_end_before_anything_was_finished(turnstile: Turnstile, variabl
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 
-#: The command, at work in a library when its outputs are put together: no step of Python's follows for minutes.
+#: The command, inside a library call while its outputs are assembled: Python runs no bytecode for minutes.
 _AT_WORK = """
 import hashlib, sys
 from quorumvault.cli import interrupts, main
@@ -149,7 +149,7 @@ main(sys.argv[1:])
 def test_asked_to_end_while_a_library_is_at_work(
     grace: float, is_impatient: bool, variables: dict[str, str], tmp_path: Path
 ) -> None:
-    """After a while the process ends all the same, and at the second Ctrl-C at once. It leaves no values."""
+    """The process ends after a grace period all the same, and at the second Ctrl-C at once. It leaves no values."""
     furnish(tmp_path, "csv")
     command = [sys.executable, "-c", _AT_WORK, str(grace), *COMMAND]
     process = subprocess.Popen(command, cwd=tmp_path, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -157,7 +157,7 @@ def test_asked_to_end_while_a_library_is_at_work(
     assert process.stdout.readline() == "at work\n"
     assert list((tmp_path / ".out.quorumvault").glob("*spill*"))
     process.send_signal(signal.SIGINT)
-    while is_impatient and process.poll() is None:  # two that come together are one
+    while is_impatient and process.poll() is None:  # two signals that arrive together count as one
         process.send_signal(signal.SIGINT)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(0.1)
@@ -170,7 +170,7 @@ def test_asked_to_end_while_a_library_is_at_work(
 
 @pytest.mark.parametrize("form", ["csv", "parquet"])
 def test_a_disk_that_is_full(form: str, variables: dict[str, str], tmp_path: Path) -> None:
-    """Stood for by a limit on how long a file of the process may get."""
+    """A limit on the size of the process's files stands in for a full disk."""
     furnish(tmp_path, form)
     write(tmp_path / "in" / f"9.{form}", [(f"name {row % 50}", random.Random(row).randbytes(400).hex()) for row in range(2000)])
 

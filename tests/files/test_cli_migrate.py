@@ -1,4 +1,4 @@
-"""``quorumvault census`` and ``migrate``: files through the commands, over sockets, to the real API."""
+"""``quorumvault census`` and ``migrate`` on files, through the commands and over sockets, against the real API."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def rotate(rig: Rig, from_epoch: int) -> None:
 
 @pytest.fixture
 def lake(rig: Rig, run: Run) -> None:
-    """Tables of different columns, in folders, with tokens of epoch 1; the active one is 2."""
+    """Tables with different columns, in folders, with tokens of epoch 1. The active epoch is 2."""
     people, visits = rig.tokens(PEOPLE), rig.tokens(VISITS)
     write("lake/people.parquet", {"ssn": people, "city": ["Here", None, *"ABCDE"]})
     write("lake/visits/year=2023/a.parquet", {"person": visits[:12], "cost": list(range(12))})
@@ -127,7 +127,7 @@ def test_a_column_that_no_file_has_is_a_mistake(done: Run, lake: None, command: 
 
 
 def test_all_files_move_in_place_each_in_the_columns_that_have_tokens(done: Run, rig: Rig, lake: None) -> None:
-    """No value is asked for, each token once; a second time nothing is left to move."""
+    """The run sends each token once, and no values. The second run finds nothing to move."""
     untouched = Path("lake/codes.parquet").stat().st_mtime_ns
     people = read("lake/people.parquet")["ssn"]
     rig.vault.asked.clear()
@@ -158,7 +158,7 @@ def test_all_files_move_in_place_each_in_the_columns_that_have_tokens(done: Run,
 
 @pytest.mark.parametrize("form", ["csv", "jsonl", "parquet", "duckdb"])
 def test_a_file_that_has_nothing_to_move_is_left_alone(done: Run, rig: Rig, form: str) -> None:
-    """Of two files one has tokens of before a rotation. The other one stays the same file, also when all are moved once more."""
+    """Of two files, one has tokens from before a rotation. The other is not rewritten, not even by a migration of its own."""
     rows = tables.names
     Path("lake").mkdir()
     old, table = rig.tokens(["a", "b"]), "::t" if form == "duckdb" else ""
@@ -270,7 +270,7 @@ def test_what_cannot_be_begun_changes_nothing(run: Run, rig: Rig, lake: None, ar
     assert before == {path: path.read_bytes() for path in Path("lake").rglob("*.parquet")}
 
 
-#: Ends this process as SIGKILL does, in place of the giving of a name after so many: to the crosswalk, then to files of the lake.
+#: SIGKILLs this process after it has given so many names: first the crosswalk's, then those of the lake's files.
 _KILLED = """
 import os, signal, sys
 left = int(sys.argv.pop(1))
@@ -290,7 +290,7 @@ main(sys.argv[1:])
 
 
 def kill(environment: dict[str, str], named: int, *command: str) -> None:
-    """Runs the command, and ends it when so many names are given."""
+    """Runs the command, and kills it once so many names have been given."""
     script = [sys.executable, "-c", _KILLED, str(named), *command]
     assert subprocess.run(script, env=os.environ | environment, timeout=60).returncode == -9
 
@@ -321,7 +321,7 @@ def test_a_kill_while_files_get_their_names_is_made_good(
 def test_what_was_begun_is_finished_whatever_the_files_look_like_by_then(
     done: Run, rig: Rig, environment: dict[str, str], named: int
 ) -> None:
-    """The first file has no tokens any more once it has its new content, and a new file has come meanwhile."""
+    """The first file has no tokens left once it has its new content, and a new file has appeared in the meantime."""
     write("lake/a.parquet", {"ssn": [NEVER_ISSUED]})
     write("lake/b.parquet", {"ssn": rig.tokens(["x"])})
     rotate(rig, 1)

@@ -1,4 +1,4 @@
-"""Outputs of ``tokenize`` and ``detokenize``: each appears whole, over nothing, or not at all, also from standard input."""
+"""Outputs of ``tokenize`` and ``detokenize``: each appears whole, replacing nothing, or not at all, even from a stream."""
 
 import os
 import signal
@@ -49,7 +49,7 @@ def test_what_has_appeared_meanwhile_stays(taken: str, run: Run, monkeypatch: py
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGKILL])
 def test_no_value_stays_of_a_stream_that_is_cut_off(number: int, environment: dict[str, str], tmp_path: Path) -> None:
-    """A closed terminal, and an end that nothing can be done about."""
+    """When its terminal closes, and when it is killed."""
     command = [executable(), "detokenize", "--format", "csv", "--column", "ssn", "-o", "v.csv"]
     (tmp_path / "empty").mkdir()
     process = subprocess.Popen(
@@ -61,7 +61,7 @@ def test_no_value_stays_of_a_stream_that_is_cut_off(number: int, environment: di
         preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
     )
     assert process.stdin is not None
-    process.stdin.write(b"ssn\n" + b"123-45-6789\n" * 40_000)  # what is no token is not asked about
+    process.stdin.write(b"ssn\n" + b"123-45-6789\n" * 40_000)  # text that is no token is not sent
     process.stdin.flush()
     assert wait_for(lambda: _written(process.pid, tmp_path / "empty") > 0, 60)
     process.send_signal(number)
@@ -71,13 +71,13 @@ def test_no_value_stays_of_a_stream_that_is_cut_off(number: int, environment: di
 
 
 def _written(process: int, folder: Path) -> int:
-    """The bytes that a process has in open files of a folder."""
+    """The number of bytes in a process's open files in this folder."""
     sizes = 0
     for each in Path(f"/proc/{process}/fd").iterdir():
         try:
             if os.readlink(each).startswith(f"{folder}/"):
                 sizes += each.stat().st_size
-        except FileNotFoundError:  # closed meanwhile
+        except FileNotFoundError:  # closed in the meantime
             continue
     return sizes
 

@@ -1,4 +1,4 @@
-"""Parquet and DuckDB tables through runs: what stays as it is, what is asked about, and what is refused."""
+"""Runs over Parquet files and DuckDB tables: what stays unchanged, what is sent to the vault, and what is refused."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +24,7 @@ from tests.rigs.vault import CLINIC, FaultyVault
 
 NEVER_ISSUED = format_token(1, bytes(20))
 both = pytest.mark.parametrize("form", ["{}.parquet", "{}.duckdb::t"])
-#: One column of each type that both formats keep.
+#: One column of each type that both formats preserve.
 WIDE = """
     select range::integer as id, 'name ' || range % 3 as name, if(range % 4 = 1, null, 'note ' || range) as note,
         2139 + range % 2 as zip, date '1980-01-01' + range::integer as born, 1.10::decimal(9, 2) as cost,
@@ -80,7 +80,7 @@ def test_everything_else_stays_as_it_is(form: str, desk: Desk) -> None:
     done = work(desk, source, tokens, columns=("note", "name"))
     assert (done.values, done.rows, done.look_ups, done.epochs) == ({"note": 7, "name": 10}, 10, 10, [1])
     assert types(tokens) == types(source)
-    others = '* exclude (name, note) replace (cast("at" as varchar) as "at")'  # Python would need pytz
+    others = '* exclude (name, note) replace (cast("at" as varchar) as "at")'  # without the cast Python would need pytz
     assert rows(tokens, others) == rows(source, others)
     assert all(note is None or is_token(note) for (note,) in rows(tokens, "note"))
     assert work(desk, tokens, back, "detokenize", columns=("note", "name")).look_ups == 10
@@ -124,7 +124,7 @@ def test_texts_that_no_row_has_are_not_asked_about(desk: Desk) -> None:
 
 @pytest.fixture
 def untold(desk: Desk) -> Iterator[tuple[str, str]]:
-    """A token whose value cannot be told, and one in which two values met."""
+    """One token whose value is unavailable, and one in which two values collide."""
     lost, met = map(str, desk.client.tokenize(["lost", "met"]))
     desk.rig.vault.unavailable, desk.rig.vault.collided = {lost}, {met}
     yield lost, met
@@ -132,7 +132,7 @@ def untold(desk: Desk) -> Iterator[tuple[str, str]]:
 
 
 def mixed(desk: Desk, form: str, *more: str) -> str:
-    """Names: two tokens that are known, one that is not, plain text, an empty one, a null, and more."""
+    """Names: two known tokens, an unknown one, plain text, an empty text, a null, and more."""
     tokens = desk.client.tokenize(["Ann", 42])
     desk.asked()
     listed = ", ".join("null" if name is None else f"'{name}'" for name in (*tokens, NEVER_ISSUED, "plain", "", None, *more))
@@ -352,7 +352,7 @@ def test_two_columns_of_one_name_are_refused(name: str, desk: Desk) -> None:
 
 @pytest.mark.parametrize("operation", ["tokenize", "detokenize", "retokenize"])
 def test_a_column_without_any_value_stays_null(operation: str, desk: Desk) -> None:
-    """As pandas writes it."""
+    """As pandas writes such a column."""
     pq.write_table(pa.table({"name": pa.nulls(5), "id": range(5)}), "in.parquet", row_group_size=2)
     report = work(desk, "in.parquet", "out.parquet", operation, status=operation != "tokenize")
     assert report.values == {"name": 0}
@@ -381,7 +381,7 @@ def test_views_and_names_that_are_quoted(desk: Desk) -> None:
 
 
 def test_names_that_differ_in_case_alone_are_refused(desk: Desk) -> None:
-    """DuckDB calls the second ``name_1``: the configured field would pass for one that the file has not."""
+    """DuckDB names the second ``name_1``, so a configured field of this name would match a column that the file does not have."""
     texts = pa.array(["a", "b"])
     pq.write_table(pa.table({"NAME": texts, "name": texts, "other": texts}), "in.parquet")
     for columns in ((), ("name",), ("NAME", "other"), ("name_1",)):
@@ -409,7 +409,7 @@ def test_dictionaries_with_any_kind_of_index(kind: Any, desk: Desk) -> None:
 
 @pytest.mark.parametrize("ahead", [0, 1 << 20])
 def test_a_row_group_of_many_long_values_is_written_in_pieces(ahead: int, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    """34,000 rows of one value of 64 KiB are more than a column of Arrow's utf8 can have at once."""
+    """34,000 rows of one 64 KiB value are more than one column of Arrow's utf8 type can hold."""
     monkeypatch.setattr(part_rows, "_TEXT_BYTES", 1000)
     monkeypatch.setattr(parquet, "_AHEAD_BYTES", ahead)
     values = [None if number % 7 == 0 else "long" * 75 if number % 3 else "short" for number in range(40)]
@@ -428,7 +428,7 @@ def test_a_row_group_of_many_long_values_is_written_in_pieces(ahead: int, desk: 
 
 
 def test_bytes_of_columns_are_those_of_their_own() -> None:
-    """A name may have a dot in it, which is how a path leads to the members of another."""
+    """A column's name may contain a dot, which in a path separates a struct from its members."""
     texts = pa.array(["x" * 1000, "y" * 1000])
     table = {
         "a": pa.array([{"b": "s", "c": [1]}] * 2),

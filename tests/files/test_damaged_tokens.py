@@ -1,4 +1,4 @@
-"""Text that begins like a token and is none: it comes through unchanged, and is told."""
+"""Text that begins like a token but is none passes through unchanged, and is reported."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Delta tables: read at a version, written as one commit; no value is in the new table's log, and none is committed over."""
+"""Delta tables: read at a version, written as one commit. No value gets into the new table's log. No commit is overwritten."""
 
 import json
 import os
@@ -57,7 +57,7 @@ def content(table: str, version: int | None = None) -> list[dict[str, Any]]:
 
 
 def first_commit(*features: str) -> list[dict[str, Any]]:
-    """The lines of the first commit of ``lake``, whose readers need these features, if there are any."""
+    """The lines of the first commit of ``lake``. If there are ``features``, its readers need them."""
     lines: list[dict[str, Any]] = [json.loads(line) for line in FIRST.read_text().splitlines()]
     for line in lines:
         if features and "protocol" in line:
@@ -125,7 +125,7 @@ _Z85 = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?
 
 
 def deletion_vector(row: int) -> dict[str, Any]:
-    """As Spark writes one into the log: a roaring bitmap of one row, in Z85 (PROTOCOL.md of Delta, Deletion Vector Format)."""
+    """As Spark writes it to the log: a roaring bitmap of one row, in Z85 (Delta's PROTOCOL.md, Deletion Vector Format)."""
     bitmap = struct.pack("<iqi", 1681511377, 1, 0) + struct.pack("<IIHHIH", 12346, 1, 0, 0, 16, row)
     text = ""
     for place in range(0, len(bitmap), 4):
