@@ -1,4 +1,4 @@
-"""Text as others write it: delimiters, quotes, compressions, encodings, nulls. What is not replaced stays to the byte."""
+"""Text as other programs write it: delimiters, quotes, compression, encodings, nulls. The rest stays byte for byte."""
 
 import gzip
 from collections.abc import Callable

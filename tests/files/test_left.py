@@ -1,4 +1,4 @@
-"""A column that nobody named is said to have stayed in clear, and with --only-listed ends the run."""
+"""A column that nobody named is reported as left in clear; with --only-listed it ends the run."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Runs from and to object stores: a local S3 server, and a web server. All or nothing, resumable, and no secret is told."""
+"""Runs from and to object stores, on a local S3 server and a web server: all or nothing, resumable, no secret in any output."""
 
 import gc
 import gzip
@@ -39,13 +39,13 @@ ROWS: list[Row] = [(None if number % 5 == 3 else f"name {number % 7}", f"row {nu
 def one_store() -> Iterator[Store]:
     with stores.store() as made:
         yield made
-        # Finalizers of the stores' clients close connections. Later they might do so in a test whose event loop is simulated.
+        # Finalizers of the stores' clients close connections. Later they could run in a test whose event loop is simulated.
         gc.collect()
 
 
 @pytest.fixture
 def store(one_store: Store) -> Iterator[Store]:
-    """With nothing in it. At the end there is no upload that nobody completes."""
+    """An empty store. At the end of the test no upload may be left incomplete."""
     one_store.clear()
     yield one_store
     assert one_store.uploads() == []
@@ -57,7 +57,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Cut(BaseException):
-    """In the place of a kill: nothing is there to catch it."""
+    """Stands in for a kill: nothing catches it."""
 
 
 def quorumvault(desk: Desk, *arguments: str, stdin: bytes = b"") -> Result:
@@ -119,7 +119,7 @@ def test_between_the_disk_and_the_store_in_every_spelling(desk: Desk, store: Sto
 
 
 def test_folders_and_globs_keep_their_relative_names(desk: Desk, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """More objects than a page of a listing has."""
+    """There are more objects than one page of a listing holds."""
     monkeypatch.setenv("MOTO_S3_DEFAULT_MAX_KEYS", "2")
     keys = [f"raw/day={number}/part.csv" for number in range(5)]
     for key in [*keys, "raw/_SUCCESS", "raw/.hidden.csv", "raw/_spark/x.csv", "raw/notes.txt", "rawer/other.csv"]:
@@ -184,13 +184,13 @@ def test_what_appears_meanwhile_stays(desk: Desk, store: Store, monkeypatch: pyt
 
 @pytest.fixture
 def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As small as S3 lets the parts of an upload be."""
+    """Blocks as small as S3 allows the parts of an upload to be."""
     monkeypatch.setattr(new_object, "BLOCK_BYTES", 5 << 20)
 
 
 @pytest.fixture
 def large(store: Store) -> list[str]:
-    """Two tables whose tokens take several parts of an upload each, and a small one."""
+    """Two tables whose tokens take several parts of an upload each, and a small table."""
     for name in ("a", "b"):
         store.put(f"big/{name}.csv", table("csv", [("someone", f"{name} {'.' * 125_000}") for _ in range(100)]))
     store.put("big/c.csv", table("csv"))
@@ -202,7 +202,7 @@ def large(store: Store) -> list[str]:
 def test_a_run_that_is_killed_at_any_instant_of_an_upload_goes_on(
     instant: int, large: list[str], desk: Desk, one_store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before anything is complete nothing is seen; then the rest appears. What was under way is discarded."""
+    """Before the first upload is completed, no output is visible. --resume makes all of them appear and discards the rest."""
     store = one_store
     cuts = [(NewObject, "write", 2), (WorkFolder, "sync_staged", 0), (NewObject, "complete", 1), (Uploads, "discard", 0)]
     owner, method, calls = cuts[instant]
@@ -282,7 +282,7 @@ def test_streams_to_and_from_the_store(desk: Desk, store: Store) -> None:
 
 
 def test_tables_of_every_format_and_place_join_as_the_originals_did(desk: Desk, store: Store) -> None:
-    """Each is tokenized where it is. Text comes back byte for byte."""
+    """Each table is tokenized where it is. Text comes back byte for byte."""
     people: list[Row] = [(f"person {number}", f"city {number % 3}") for number in range(9)]
     visits: list[Row] = [(f"person {number * 5 % 12}" if number % 7 else None, f"visit {number}") for number in range(40)]
     joined, known = 0, {name for name, _ in people}
@@ -381,7 +381,7 @@ def test_without_the_extra_one_line_says_so(desk: Desk, monkeypatch: pytest.Monk
 
 
 def test_https_is_read_with_its_signature_which_nobody_is_told(desk: Desk, store: Store, tmp_path: Path) -> None:
-    """In a process of its own, which is to say nothing at its end."""
+    """In a process of its own, which must print nothing more as it exits."""
     (tmp_path / "served").mkdir()
     Path("served/in.csv.gz").write_bytes(gzip.compress(table("csv")))
     trusted = certificates.certificate(tmp_path / "ca.pem")
@@ -414,7 +414,7 @@ def test_https_is_read_with_its_signature_which_nobody_is_told(desk: Desk, store
     assert missing.exit_code in (1, 2)
     assert missing.stderr.startswith(f"quorumvault: {address}/none.csv: ")
     assert "hush" not in done.stdout + done.stderr + missing.output + Path("r.csv").read_text()
-    assert "none.csv: the server cannot be reached: ClientConnectorCertificateError" in missing.stderr  # it is not trusted here
+    assert "none.csv: the server cannot be reached: ClientConnectorCertificateError" in missing.stderr  # not trusted here
 
 
 def test_a_web_server_that_is_away_is_no_file_that_is_not_there(desk: Desk, nobody: str) -> None:
@@ -441,7 +441,7 @@ def test_tables_of_lakes_are_no_folders_of_parquet(mark: str, desk: Desk, store:
 
 
 def test_the_examples_of_the_page(desk: Desk, store: Store) -> None:
-    """Of docs/files.md, those that need S3 alone: as they are typed, in their order."""
+    """The examples of docs/files.md that need nothing but S3, typed as written, in their order."""
     section = (ROOT / "docs" / "files.md").read_text().partition("\n## Object stores\n")[2]
     examples = re.findall(r"^quorumvault (.*s3://.*)$", section.partition("\n## ")[0], re.MULTILINE)
     assert len(examples) == 3

@@ -1,6 +1,6 @@
-"""Files as other programs write them, and as they are damaged: each comes back as it was, or is refused with what to do.
+"""Files as other programs write them, and damaged files: each comes back unchanged, or is refused with advice on what to do.
 
-A vault knows nothing of formats, so all of them go there and back by the command, one after the other.
+A vault knows nothing of formats, so the command takes each file there and back, one after the other.
 """
 
 import gzip
@@ -181,7 +181,7 @@ def test_parquet_comes_back_with_its_types(kind: str, desk: Desk) -> None:
 
 
 def kinds(name: str) -> list[str]:
-    """The types of a file's leaves, which Arrow's may hide."""
+    """The physical types of a file's columns, which Arrow's types may hide."""
     schema = pq.ParquetFile(name).schema
     return [str(schema.column(place).physical_type) for place in range(len(schema.names))]
 
@@ -207,7 +207,7 @@ def test_row_groups_without_rows(desk: Desk) -> None:
     assert pq.read_table("back.none.parquet").equals(table.slice(0, 0))
 
 
-#: A table, and what makes it.
+#: For each case, a table and the statements that create it.
 DUCKDB: dict[str, tuple[str, ...]] = {
     "types of its own": (
         "t",

@@ -1,4 +1,4 @@
-"""What a Parquet file has beside its rows: kept, made anew of what is in the output, or named in the report."""
+"""What a Parquet file has beside its rows: it is kept, built anew for the output, or named in the report."""
 
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,7 @@ def chunks(name: str, what: str) -> list[tuple[Any, ...]]:
 
 
 def may_have(name: str, column: str, text: str) -> bool:
-    """Returns whether a bloom filter says that a row group may have this text."""
+    """Returns whether some bloom filter allows that a row group has this text."""
     found = duckdb.execute("select bool_or(not bloom_filter_excludes) from parquet_bloom_probe(?, ?, ?)", [name, column, text])
     return bool(found.fetchall()[0][0])
 
@@ -66,7 +66,7 @@ def test_filters_and_page_indexes_are_made_of_the_tokens(desk: Desk) -> None:
 
 
 def test_filters_are_about_as_large(desk: Desk) -> None:
-    """As others make them: DuckDB's know their distinct values."""
+    """Even where another program made the filters: DuckDB sizes them by the number of distinct values."""
     with duckdb.connect() as con:
         con.execute("create table t as select 'name ' || range % 300 as name, range % 4 as zip from range(9000)")
         con.execute("copy t to 'in.parquet' (format parquet)")
@@ -96,7 +96,7 @@ def test_a_column_has_a_dictionary_as_in_the_source(desk: Desk) -> None:
     before = with_dictionary("in.parquet")
     assert before == {"id": False, "name": False, "s.x": False, "s.y": True, "l.list.element": True, "zip": False, "flag": False}
     work(desk, columns=("name",), status=True)
-    # The columns of a struct are one column. Few statuses are many times there.
+    # A struct counts as one column. Statuses get a dictionary: few distinct texts repeat many times.
     assert with_dictionary("out.parquet") == before | {"s.x": True, "name_status": True}
     work(desk, "detokenize", "out.parquet", "back.parquet", columns=("name",))
     assert with_dictionary("back.parquet") == before | {"s.x": True, "name_status": True}
@@ -105,7 +105,7 @@ def test_a_column_has_a_dictionary_as_in_the_source(desk: Desk) -> None:
 
 
 def test_texts_that_are_there_many_times_have_a_dictionary_whatever_the_source_has(desk: Desk) -> None:
-    """A value of any length is in a file once then, and not once for each row."""
+    """The file then holds a value of any length once, and not once for each row."""
     pq.write_table(TABLE, "in.parquet", use_dictionary=False)
     work(desk, columns=("name",))
     assert [name for name, coded in with_dictionary("out.parquet").items() if coded] == ["name"]

@@ -1,6 +1,6 @@
-"""Files that runs leave, and those that they work in: nobody else reads values, and nobody is led elsewhere by a link.
+"""Files that runs leave and files that they work in: nobody else can read values, and no link can redirect a run.
 
-On every umask, since the mode of a file that holds values is no matter of taste.
+Each is tested under every umask, because a file of values has to be private whatever the user's umask is.
 """
 
 import os
@@ -31,7 +31,7 @@ THEM = 12345 if IS_ROOT else os.geteuid()
 
 @pytest.fixture
 def precious(tmp_path: Path) -> Iterator[Path]:
-    """A folder with a file, to which links lead: it is left as it is."""
+    """A folder with a file, to which links point. The file has to stay unchanged."""
     write(tmp_path / "in.csv", ROWS)
     (tmp_path / "precious").mkdir()
     (tmp_path / "precious" / "file").write_text("precious")
@@ -51,7 +51,7 @@ def mode(path: Path) -> int:
 
 
 def tokens(desk: Desk, path: Path, file_mode: int = 0o644) -> Path:
-    """A file of tokens with this mode."""
+    """Makes a file of tokens with this mode."""
     values = path.with_name(f"made-of-{path.name}")
     write(values, ROWS)
     desk.run(job(values, path))
@@ -70,7 +70,7 @@ def test_values_are_for_nobody_else(form: str, desk: Desk, tmp_path: Path, any_u
     source, output = tokens(desk, tmp_path / f"in.{form}"), tmp_path / "new" / f"in.{form}"
     desk.run(job(source, output.parent, "detokenize", rejects=tmp_path / "bad.csv"))
     assert names(output) == [name for name, _ in ROWS]
-    # A folder is for no more people than the input's, which pytest makes for its user alone.
+    # The output's folder is open to no more people than the input's folder, which pytest makes for its user alone.
     assert [mode(path) for path in (output, tmp_path / "bad.csv", output.parent)] == [0o600, 0o600, 0o700]
 
 
@@ -149,7 +149,7 @@ def test_standard_input_and_output(desk: Desk, tmp_path: Path, any_umask: int, m
 
 @pytest.mark.parametrize("force", [False, True])
 def test_a_link_in_the_place_of_the_work_folder_is_left_alone(force: bool, desk: Desk, tmp_path: Path, precious: Path) -> None:
-    """What it led to was removed."""
+    """Earlier, a run removed what the link pointed to."""
     asked = job(tmp_path / "in.csv", tmp_path / "out.csv", force=force)
     work_path(asked).symlink_to("precious")
     desk.refused(RunRefused, "is no folder of yours, and nothing is done with it", asked)
@@ -189,7 +189,7 @@ def test_links_in_a_work_folder_are_removed_and_not_what_they_lead_to(desk: Desk
 
 
 def test_a_work_folder_that_is_swapped_meanwhile(desk: Desk, tmp_path: Path) -> None:
-    """Where others may rename what is not theirs."""
+    """Other users may be able to rename the work folder, in a folder that lets them."""
     write(tmp_path / "in.csv", ROWS)
     asked = job(tmp_path / "in.csv", tmp_path / "out.csv")
     planted = work_path(asked)
@@ -210,7 +210,7 @@ def test_a_work_folder_that_is_swapped_meanwhile(desk: Desk, tmp_path: Path) -> 
 def test_a_spill_folder_that_has_become_somebody_else_s_stays(
     replaced: bool, desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A killed run has noted it; it has been tidied away, and its name was taken."""
+    """A killed run has noted its spill folder. The folder was then tidied away, and somebody else took its name."""
     write(tmp_path / "in.csv", ROWS)
     asked = job(tmp_path / "in.csv", tmp_path / "out.csv", force=True)
     left = tmp_path / "quorumvault-spill-abc"

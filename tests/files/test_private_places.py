@@ -1,6 +1,6 @@
-"""Where outputs go, and whose they are then: folders, groups, access lists, DuckDB files, and what somebody else moves meanwhile.
+"""Where outputs go and who owns them then: folders, groups, access lists, DuckDB files, and paths that others move during a run.
 
-As root, files are given to another user; another user cannot, and is shown what nothing changes of.
+As root, the tests give files to another user. Other users cannot, so for them these tests check that nothing changes.
 """
 
 import os
@@ -23,7 +23,7 @@ from tests.rigs.tables import Desk, job, names, write
 ROWS = [(f"name {number}", "here") for number in range(10)]
 IS_ROOT = os.geteuid() == 0
 THEM = 12345 if IS_ROOT else os.geteuid()
-#: What acl(5) calls the entries of a list.
+#: acl(5)'s names for the entries of a list.
 USER_OBJ, USER, GROUP_OBJ, MASK, OTHER, NOBODY = 0x01, 0x02, 0x04, 0x10, 0x20, 0xFFFFFFFF
 
 
@@ -41,14 +41,14 @@ def mode(path: Path | str) -> int:
 
 
 def share(path: Path, *, default: bool = False) -> None:
-    """Gives a file, or what will be made in a folder, a list: user 1234 may read, the group may not."""
+    """Sets an access list on a file, or a folder's default for new files: user 1234 may read, the group may not."""
     entries = [(USER_OBJ, 6, NOBODY), (USER, 4, 1234), (GROUP_OBJ, 0, NOBODY), (MASK, 4, NOBODY), (OTHER, 0, NOBODY)]
     content = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
     os.setxattr(path, f"system.posix_acl_{'default' if default else 'access'}", content)
 
 
 def entries(path: Path) -> dict[int, int]:
-    """The permissions of each kind of entry in a file's list."""
+    """The permissions of each kind of entry in a file's access list."""
     try:
         content = os.getxattr(path, "system.posix_acl_access")[4:]
     except OSError:
@@ -57,7 +57,7 @@ def entries(path: Path) -> dict[int, int]:
 
 
 def made(desk: Desk, name: str, file_mode: int = 0o644) -> Path:
-    """A file of tokens."""
+    """Makes a file of tokens."""
     write(Path(f"values-{name}"), ROWS)
     desk.run(job(f"values-{name}", Path(name)))
     Path(name).chmod(file_mode)
@@ -78,7 +78,7 @@ def test_folders_are_made_as_the_input_s_are(operation: str, desk: Desk, tmp_pat
 
 @pytest.mark.parametrize("group", [THEM if IS_ROOT else os.getegid(), os.getegid()], ids=["another", "own"])
 def test_a_folder_gives_its_group(group: int, desk: Desk, tmp_path: Path) -> None:
-    """As it does to what is made in it; and the group gets nothing, unless it is the input's."""
+    """As to all files made in it. The group gets no permissions unless it is the input's group."""
     Path("lake/new").mkdir(parents=True)
     for name in ("a.csv", "new/b.csv"):
         write(Path("lake", name), ROWS)
@@ -93,7 +93,7 @@ def test_a_folder_gives_its_group(group: int, desk: Desk, tmp_path: Path) -> Non
 
 
 def test_an_access_list_is_no_right_of_the_group(desk: Desk, tmp_path: Path) -> None:
-    """The bits that its mode shows for the group are the most that anybody in the list has."""
+    """The group bits of the mode are only the maximum that any entry of the access list grants."""
     write(Path("in.csv"), ROWS)
     Path("in.csv").chmod(0o600)
     share(Path("in.csv"))
@@ -199,7 +199,7 @@ def test_a_link_in_the_middle_of_a_path_that_is_put_there_meanwhile(
 def test_links_in_a_folder_that_takes_the_place_of_the_run_s_are_not_followed(
     form: str, desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As root in somebody's folder, who may rename what root has made there."""
+    """For instance root works in the folder of a user, who may rename what root has made there."""
     source = made(desk, f"in.{form}")
     asked: Job = job(source, tmp_path / f"out.{form}", "detokenize")
     Path("precious").write_text("precious")
@@ -221,7 +221,7 @@ def test_links_in_a_folder_that_takes_the_place_of_the_run_s_are_not_followed(
 
 
 def test_root_keeps_what_it_makes_in_somebody_s_folder_to_itself(desk: Desk, tmp_path: Path) -> None:
-    """Values are for whom they were made: a folder's owner is perhaps not meant to have them."""
+    """Values belong to the user who made them: the folder's owner may not be meant to have them."""
     source = made(desk, "in.csv")
     Path("home").mkdir()
     if IS_ROOT:

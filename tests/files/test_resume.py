@@ -1,4 +1,4 @@
-"""A run that is cut off: after any part, while names are given, by a rotation; and what it refuses to go on with."""
+"""A run that is cut off after any part, while outputs get their names, or by a rotation; and what it refuses to resume."""
 
 import dataclasses
 import errno
@@ -35,7 +35,7 @@ ROWS: list[tables.Row] = [(None if number % 5 == 3 else f"name {number % 7}", f"
 
 
 class Cut(BaseException):
-    """In the place of a kill: nothing is there to catch it."""
+    """Stands in for a kill: nothing catches it."""
 
 
 def cut(*given: object) -> None:
@@ -43,7 +43,7 @@ def cut(*given: object) -> None:
 
 
 class Place:
-    """A folder with tables, runs over them, and cuts at any instant of a run. A slash joins paths, as with a Path."""
+    """A folder with tables, runs over them, and cuts at any point of a run. ``/`` joins paths, as with a Path."""
 
     def __init__(self, desk: Desk, path: Path) -> None:
         self.desk = desk
@@ -62,14 +62,14 @@ class Place:
         return job(self / source, None if output is None else self / output, *arguments, **options)
 
     def cut_off(self, asked: Job, owner: type, method: str, instant: int, then: Callable[[], object] = cut) -> None:
-        """Runs until ``method`` is called for this time, counted from 0: there ``then`` cuts it."""
+        """Runs until just before call number ``instant`` of ``method``, counted from 0. There ``then`` cuts the run."""
         with pytest.MonkeyPatch.context() as patch:
             before_call(patch, owner, method, instant, then)
             with pytest.raises(Cut):
                 self.run(asked)
 
     def unfinished(self, form: str = "csv") -> Job:
-        """A job of which two parts are finished."""
+        """A job with two finished parts."""
         self.write(f"in.{form}")
         asked = self.job(f"in.{form}", f"out.{form}")
         self.cut_off(asked, work_folder.WorkFolder, "part_files", 2)
@@ -77,7 +77,7 @@ class Place:
         return asked
 
     def cut_while_naming(self, source: str, names_given: int = 0) -> Job:
-        """A job whose outputs have so many of their names."""
+        """A job in which so many outputs have been given their names."""
         asked = self.job(source, source.replace("in", "out", 1))
         self.cut_off(asked, Outputs, "_give", names_given)
         return asked
@@ -108,7 +108,7 @@ def before_call(patch: pytest.MonkeyPatch, owner: Any, method: str, instant: int
 
 
 def after_part(patch: pytest.MonkeyPatch, then: Callable[[int], object]) -> None:
-    """Calls ``then`` with how many parts are finished, each time that there is one more."""
+    """Calls ``then`` with the number of finished parts, each time there is one more."""
     original = Manifest.add
 
     def add(manifest: Manifest, part: Any) -> None:
@@ -132,11 +132,11 @@ table_rows = st.lists(
 @settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=table_rows)
 def test_a_kill_after_any_part_costs_no_finished_part(form: str, rows: list[tables.Row], desk: Desk, tmp_path: Path) -> None:
-    """What is on disk at that instant is put back, with all that the process had there, and the run is resumed."""
+    """After each part the test keeps a copy of the work folder. It then puts each copy back and resumes the run."""
     at = Place(desk, Path(tempfile.mkdtemp(dir=tmp_path)))
     output, kept = at / f"out.{form}", at / "kept"
     if form == "csv":
-        rows = [(name or None, place) for name, place in rows]  # one cell is how the csv module reads both
+        rows = [(name or None, place) for name, place in rows]  # the csv module reads both as one cell
     at.write(f"in.{form}", rows=rows)
     asked = at.job(f"in.{form}", f"out.{form}")
     work = work_path(asked)
@@ -159,7 +159,7 @@ def test_a_kill_after_any_part_costs_no_finished_part(form: str, rows: list[tabl
 
 @pytest.mark.parametrize("form", ["csv", "parquet"])
 def test_progress_goes_on_where_it_was_cut_off(form: str, at: Place) -> None:
-    """What was there counts at once, as kept; all ends at what the source has, also if a part has to be made again."""
+    """Finished parts count at once, as kept. The final count is the size of the source, even if a part is made again."""
     told: list[Done] = []
     asked = at.unfinished(form)
     runs.run(dataclasses.replace(asked, resume=True), at.desk.client, told.append)
@@ -192,7 +192,7 @@ def test_a_kill_while_names_are_given_ends_with_all_names(in_place: bool, at: Pl
         shutil.rmtree(at / "tok")
         shutil.copytree(at / "before", at / "tok")
         at.cut_off(dataclasses.replace(asked, force=True), Outputs, "_give", count)
-        assert crosswalk.exists()  # the one thing that knows what is being replaced
+        assert crosswalk.exists()  # the only record of what is being replaced
         if in_place:
             at.refused(UnfinishedRun, "only --resume", asked, force=True)
         resumed = at.run(asked, resume=True)
@@ -214,7 +214,7 @@ def test_a_rotation_after_any_part_leaves_one_epoch(
         at.run(at.job("in", "tok", of_tables=of_tables))
     before_call(monkeypatch, Manifest, "add", parts - 1, at.desk.rotate)
     report = at.run(at.job("tok" if operation == "retokenize" else "in", "out", operation, of_tables=of_tables))
-    # Names come again in later parts, whose answers are remembered: those parts are of the older epoch too.
+    # Later parts repeat names, whose answers are remembered. Those parts then have the older epoch too.
     assert (report.epochs, report.parts_done) == ([at.epoch], 20)
     assert [epochs(path) for path in (at / "out").iterdir()] == [{at.epoch}] * 2
     at.run(at.job("out", "back", "detokenize", of_tables=of_tables))
@@ -244,7 +244,7 @@ def test_an_unfinished_run_is_gone_on_with_or_thrown_away_but_not_passed_over(at
     asked = at.unfinished()
     at.refused(UnfinishedRun, "2 finished parts: --resume goes on, --force begins again", asked)
     ways: tuple[dict[str, Any], ...] = ({"force": True}, {"resume": True})
-    for how in ways:  # there is nothing to resume the second time
+    for how in ways:  # the second time there is nothing to resume
         begun = at.run(asked, **how)
         assert (begun.parts_kept, begun.parts_done) == (0, 5)
         at.refused(OutputExists, "out.csv exists", asked, resume=True)
@@ -366,7 +366,7 @@ def test_a_folder_that_is_removed_while_it_is_waited_for_is_made_anew(at: Place,
     at.write("in.csv")
     asked = at.job("in.csv", "out.csv")
     locked: list[object] = []
-    before_call(monkeypatch, fcntl, "flock", 0, lambda: shutil.rmtree(work_path(asked)))  # by the process that had it
+    before_call(monkeypatch, fcntl, "flock", 0, lambda: shutil.rmtree(work_path(asked)))  # by the process that held it
     before_call(monkeypatch, fcntl, "flock", 1, lambda: locked.append("again"))
     assert at.run(asked).rows == len(ROWS)
     assert locked
@@ -401,7 +401,7 @@ def test_a_file_in_place_that_is_a_link_to_another_file_system_is_refused(at: Pl
 
 
 def apart(monkeypatch: pytest.MonkeyPatch, mount: Path) -> None:
-    """What is in this folder is on another file system than all else."""
+    """Makes this folder look like a file system of its own."""
 
     def checked(call: Callable[..., None]) -> Callable[..., None]:
         def give(source: Path | str, target: Path | str, **options: Any) -> None:
@@ -443,7 +443,7 @@ def test_a_table_is_its_own_source_whatever_its_case(at: Place) -> None:
 
 
 def commit_to_the_log(path: Path) -> None:
-    """A change that stays in the log beside the file."""
+    """Commits a change that stays in the log beside the file."""
     before = path.read_bytes()
     with duckdb.connect(str(path)) as con:
         con.execute("pragma disable_checkpoint_on_shutdown")
@@ -468,7 +468,7 @@ def test_a_run_that_gives_names_is_not_ended_by_another_command(change: dict[str
     asked = at.cut_while_naming("in.csv")
     at.refused(ManifestMismatch, "does not fit", asked, resume=True, **change or {"sources": at.job("other.csv").sources})
     assert not (at / "out.csv").exists()
-    at.write("in.csv", rows=ROWS[:1])  # what was read of it is whole
+    at.write("in.csv", rows=ROWS[:1])  # everything that the run needs from it has been read
     assert at.run(asked, resume=True).rows == len(ROWS)
     assert len(read(at / "out.csv")) == len(ROWS)
 
@@ -497,7 +497,7 @@ def test_what_was_made_and_is_lost_is_an_error(at: Place) -> None:
 @pytest.mark.parametrize("form", ["csv", "duckdb"])
 @pytest.mark.parametrize("late", [False, True])
 def test_what_appears_meanwhile_stays(form: str, late: bool, at: Place) -> None:
-    """While parts are made, or in the last instant: once all checks are over."""
+    """The file appears while parts are made, or at the last moment, once all checks are over."""
     output = f"out.{form}"
     at.write(f"in.{form}")
     asked = at.job(f"in.{form}", output)
@@ -517,7 +517,7 @@ def test_a_table_that_has_its_name_already_is_known_again(at: Place) -> None:
     with duckdb.connect(str(at / "out.duckdb")) as con:
         con.execute("create table other as select 1 as one")
     asked = at.job("in.duckdb", "out.duckdb")
-    at.cut_off(asked, Manifest, "discard", 1)  # at the end, once all names are given
+    at.cut_off(asked, Manifest, "discard", 1)  # at the end, once all outputs have their names
     at.run(asked, resume=True)
     assert len(read(at / "out.duckdb")) == len(ROWS)
     with duckdb.connect(str(at / "out.duckdb")) as con:
@@ -534,14 +534,14 @@ def test_two_runs_to_tables_of_one_new_file_both_have_theirs(at: Place, monkeypa
 
 
 def test_a_table_gets_into_its_file_within_the_bounds_of_a_run(at: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """DuckDB's own are most of the memory, and a folder where the process happens to be."""
+    """DuckDB's own defaults are most of the memory, and a folder in the process's working directory."""
     at.write("in.duckdb")
     asked = at.job("in.duckdb")
     settings: list[tuple[bool, str]] = []
     connected = duckdb.connect
 
     def connect(*place: Any, config: Any) -> duckdb.DuckDBPyConnection:
-        folder = Path(config["temp_directory"]).resolve()  # as long as the run holds it open
+        folder = Path(config["temp_directory"]).resolve()  # resolved now, while the run holds it open
         settings.append((folder.is_relative_to(work_path(asked)), config["memory_limit"]))
         return connected(**dict(zip(("database",), place, strict=False)), config=config)
 

@@ -1,4 +1,4 @@
-"""An id has one token wherever it is read, so that tables of all kinds join; and what would not join is refused."""
+"""An id has one token wherever it is read, so that tables of all kinds join; what would not join is refused."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -89,7 +89,7 @@ def test_a_number_in_json_lines_is_text_or_typed_as_was_asked(
 
 
 def test_minus_zero_is_0_or_refused(run: Run, vault: qv.Client) -> None:
-    """Parquet and DuckDB write 0 for it, and the API takes it for 0."""
+    """Parquet and DuckDB write 0 for it, and the API treats it as 0."""
     row = b'{"id": -0}'
     typed = run("tokenize", "--format", "jsonl", "--typed", stdin=row)
     assert typed.stdout == f'{{"id": "{vault.tokenize([0])[0]}"}}'

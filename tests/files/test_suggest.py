@@ -1,4 +1,4 @@
-"""Columns that look like identifiers are named with the reason, without a value, and the command that is printed runs."""
+"""Columns that look like identifiers are suggested with a reason, without a value. The suggested command runs as printed."""
 
 import json
 import shlex
