@@ -1,4 +1,4 @@
-"""An application over a vault in memory, with the limits that the test's module names in LIMITS, or those by default."""
+"""An application over an in-memory vault, with the limits that the test module sets as LIMITS, or the default ones."""
 
 import pytest
 

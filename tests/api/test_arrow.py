@@ -1,4 +1,4 @@
-"""Bulk in Arrow: one column of text in, columns in the same order and type out; errors are problems in JSON all the same."""
+"""Bulk requests in Arrow: one column of text in, columns in the same order and type out. Errors are still problems in JSON."""
 
 import subprocess
 import sys
@@ -26,7 +26,7 @@ def read(answer: Any) -> Any:
 
 
 def logical(kind: Any) -> Any:
-    """Its type of text: a dictionary in an answer has entries of the same type, and indices of 32 bits."""
+    """The type of its text. A dictionary in an answer has entries of the same type, and 32-bit indices."""
     return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
@@ -147,7 +147,7 @@ _TEXT = st.one_of(st.none(), st.sampled_from(["a", "", "007", "é\U0001f600", "x
 
 @st.composite
 def columns(draw: st.DrawFn) -> list[Any]:
-    """Chunks of one column: slices, of some type, each dictionary with entries that repeat, are null, or that no row has."""
+    """Chunks of one column: slices of one type. A dictionary may have entries that repeat, are null, or are in no row."""
     chunks, kind = [], draw(st.sampled_from(TEXT_TYPES))
     for _ in range(draw(st.integers(1, 3))):
         rows = draw(st.lists(_TEXT, max_size=12))

@@ -1,4 +1,4 @@
-"""What strangers may do to the HTTP server over raw sockets, on both event loops: what it holds, begins and answers of it."""
+"""What strangers may do to the HTTP server over raw sockets, on both event loops: what it holds, starts and answers."""
 
 import asyncio
 import contextlib
@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("run", "tls")]
 
 PATIENCE = 20
 PIECE = b"x" * 256 * 1024
-#: Of PIECE, in an answer that no socket's buffers have room for.
+#: The number of PIECEs in an answer too large for any socket's buffers.
 PIECES = 64
 GET = b"GET %s HTTP/1.1\r\nHost: x\r\n\r\n"
 CHUNKED = b"POST %s HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -37,19 +37,19 @@ SIZED = b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
 
 @pytest.fixture(params=[False, True], ids=["plain", "tls"])
 def tls(request: pytest.FixtureRequest) -> Iterator[None]:
-    """All of it without TLS, and with it: nothing here may differ."""
+    """Runs every test without TLS and with it: nothing here may differ."""
     Site.tls = request.param
     yield
     Site.tls = False
 
 
 class App:
-    """``/early`` answers unread, ``/gate`` when the gate opens, ``/large`` in PIECES, all else with what it was asked."""
+    """``/early`` does not read its body, ``/gate`` waits for the gate, ``/large`` answers in PIECES; others echo the request."""
 
     def __init__(self) -> None:
         self.gate = asyncio.Event()
         self.begun: list[str] = []
-        #: Whether all of the request was here when the application had it, and when it had read the body.
+        #: Whether all of the request had arrived when the application got it, and when it had read the body.
         self.received: dict[str, list[bool]] = {}
         self.headers: dict[str, list[tuple[bytes, bytes]]] = {}
         self.pieces = 0
@@ -105,11 +105,11 @@ class Client:
     writer: asyncio.StreamWriter
 
     async def answer(self) -> bytes:
-        """Of a path but ``/large``."""
+        """The next answer. It must not be that of ``/large``."""
         return await self.reader.readuntil(b";")
 
     async def has(self, *answers: bytes) -> None:
-        """These come next: each path, and the body that came to it."""
+        """Asserts that these answers come next: each has the path, and the body that the path received."""
         for wanted in answers:
             assert (await self.answer()).endswith(b"\r\n\r\n" + wanted)
 
@@ -118,7 +118,7 @@ class Client:
         await self.reader.readexactly(PIECES * len(PIECE))
 
     async def rest(self) -> bytes:
-        """All up to the other side's end."""
+        """All bytes until the other side closes."""
         received = b""
         with contextlib.suppress(ConnectionResetError):
             while data := await self.reader.read(1 << 20):
@@ -128,7 +128,7 @@ class Client:
 
 @dataclass
 class Site:
-    """A server, and what it counted."""
+    """A server, and the refusals that it counted."""
 
     server: HttpServer
     port: int
@@ -138,7 +138,7 @@ class Site:
     tls: ClassVar = False
 
     async def sent(self, data: bytes, receive_buffer: int | None = None) -> Client:
-        """Connects, and sends this. Returns the connection."""
+        """Connects and sends ``data``. Returns the connection."""
         connection = socket.socket()
         if receive_buffer is not None:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
@@ -150,7 +150,7 @@ class Site:
         return self.clients[-1]
 
     async def stuck(self) -> Any:
-        """Until ``/large`` waits for its client to read. Returns the connection's other end."""
+        """Waits until ``/large`` waits for its client to read. Returns the server's end of the connection."""
         await eventually(lambda: self.app.pieces)
         await settled(lambda: self.app.pieces)
         (connection,) = self.connections()
@@ -160,24 +160,24 @@ class Site:
         return [requests._around for requests in self.server._server.server_state.connections]  # type: ignore[union-attr]
 
     def pass_time(self, seconds: float) -> None:
-        """Ends the connections that would be late then."""
+        """Closes the connections that would be late after so many seconds."""
         for connection in self.connections():
             connection.check(asyncio.get_running_loop().time() + seconds)
 
     def held(self) -> int:
-        """Bytes that were read and not parsed."""
+        """The number of bytes that were read but not parsed."""
         return sum(len(connection._held) for connection in self.connections())
 
     def close(self) -> None:
         for client in self.clients:
             if self.tls:
-                client.writer.transport.abort()  # it would first wait for the other side to end TLS
+                client.writer.transport.abort()  # close() would first wait for the other side to end TLS
             else:
                 client.writer.close()
 
 
 async def settled(value: Callable[[], object]) -> None:
-    """Until the value has not changed for many turns of the loop."""
+    """Waits until the value has stayed the same for many turns of the loop."""
     last, same = value(), 0
     while same < 50:
         await asyncio.sleep(0.001)
@@ -232,7 +232,7 @@ async def test_the_application_is_told_whether_all_of_a_request_is_here(first: b
         assert site.app.received["/a"] == [at_once, True]
 
 
-# What a chunked body is made of.
+# The parts of a chunked body.
 
 
 async def test_trailers_are_not_headers() -> None:
@@ -285,11 +285,11 @@ async def test_however_the_bytes_are_cut_the_answers_are_the_same() -> None:
         assert not site.counted
 
 
-# Requests that come before the answer to the one before.
+# Requests that arrive before the previous one is answered.
 
 
 async def test_a_turn_takes_few_parts_however_short_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A client of TLS may send each byte of a body in a record of its own, and each comes by itself."""
+    """A TLS client may send each byte of a body in a record of its own, and each then arrives separately."""
     parts, most, begin, feed = 0, 0, Turnstile._begin_turn, protocol.Connection._feed
 
     def counted(connection: protocol.Connection, part: memoryview) -> None:
@@ -402,7 +402,7 @@ async def test_a_connection_that_closes_under_an_answer_is_no_stack_trace(caplog
     assert not [record for record in caplog.records if record.exc_info or record.levelno >= logging.ERROR]
 
 
-# What comes late.
+# Late requests.
 
 
 @pytest.mark.parametrize("begun", [b"", b"GET / HT"])
@@ -421,13 +421,13 @@ async def test_an_idle_connection_may_wait_between_requests() -> None:
         other = await site.sent(b"")
         await eventually(lambda: len(site.connections()) == 2)
         site.pass_time(Timeouts().head + 1)
-        assert await other.rest() == b""  # a stranger of the same age
+        assert await other.rest() == b""  # a connection of the same age that never sent a request
         client.writer.write(GET % b"/b")
         await client.has(b"/b:;")
 
 
 async def test_a_connection_is_idle_after_the_rest_of_a_body_that_nobody_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A request that was refused at its head leaves such a rest."""
+    """A request that is refused at its head leaves the rest of its body unread."""
     monkeypatch.setattr("quorumvault.server.http.server._KEEP_ALIVE", 0.2)
 
     async with serving() as site:
@@ -437,7 +437,7 @@ async def test_a_connection_is_idle_after_the_rest_of_a_body_that_nobody_read(mo
         assert await client.rest() == b""
 
 
-# What comes after an answer.
+# What follows an answer.
 
 
 async def test_the_rest_of_a_body_is_thrown_away_and_the_connection_goes_on() -> None:
@@ -479,7 +479,7 @@ async def test_a_request_that_does_not_end_ends_its_connection(begun: bytes) -> 
         assert site.counted == {Refusal.LATE: 1}
 
 
-# What is not HTTP/1.1, or not all of it.
+# What is not HTTP/1.1, or only part of it.
 
 
 @pytest.mark.parametrize(

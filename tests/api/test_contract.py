@@ -1,6 +1,6 @@
-"""Each row of the contract's error table, provoked: one table in the contract's order, and one runner.
+"""Each row of the contract's error table, provoked: a table in the contract's order, and one test that runs every row.
 
-A request of the table asks the vault nothing unless its row says so; an error is a problem of RFC 9457, as /openapi.json says.
+A request in the table must not reach the vault unless its row says so. An error is an RFC 9457 problem, as /openapi.json says.
 """
 
 import itertools
@@ -27,7 +27,7 @@ UNKNOWN_TOKEN = format_token(1, bytes(20))
 
 @dataclass(frozen=True)
 class Row:
-    """One request and its error. ``says`` is in the detail, and ``more`` are further members of the problem."""
+    """One request and its error. The problem's detail contains ``says``, and ``more`` are its further members."""
 
     status: int
     code: str
@@ -48,12 +48,12 @@ class Row:
 
 
 def each(status: int, code: str, path: str, *requests: Any, **options: Any) -> list[Row]:
-    """Rows that differ by their bodies."""
+    """Rows that differ only in their bodies."""
     return [Row(status, code, path, body, **options) for body in requests]
 
 
 def only(*allow: Any) -> Callable[[Rig], None]:
-    """The lab's only key has these permissions."""
+    """Gives the lab's only key these permissions."""
 
     def before(rig: Rig) -> None:
         rig.keys = KeyTable([LAB], [api_key("writer", LAB, allow)])
@@ -232,7 +232,7 @@ TABLE = [
 
 
 def problem(answer: Any, status: int, code: str) -> dict[str, Any]:
-    """The problem, after a look at what all of them have."""
+    """Returns the problem, after checking the members that all problems have."""
     told: dict[str, Any] = answer.json()
     assert (answer.status_code, told["status"], told["code"]) == (status, status, code), told
     assert answer.headers["content-type"] == "application/problem+json"
@@ -260,7 +260,7 @@ def test_an_error_is_as_the_contract_says(row: Row) -> None:
     if row.method.lower() in served()["paths"].get(row.path, {}):
         conforms(row.method, row.path, answer)
     if row.code == "invalid" and row.method == "POST" and not isinstance(row.body, bytes):
-        # JSON Schema cannot tell 1.0 apart from 1: that is said in words.
+        # JSON Schema cannot tell 1.0 from 1; the description of the field covers this.
         assert not allows(row.path, row.body) or content == b'{"from_epoch": 1.0}'
     if row.code == "method-not-allowed":
         assert answer.headers["allow"] == ("POST" if row.path in POSTS else "GET, HEAD")

@@ -1,4 +1,4 @@
-"""POST /detokenize: values with their types, one answer for everything that is not found, and the truth about what is unsure."""
+"""POST /detokenize: values with their types, one answer for all that is not found, and honest statuses for uncertain tokens."""
 
 from typing import Any
 
@@ -38,7 +38,7 @@ def test_nothing_to_look_up(rig: Rig, body: Any) -> None:
 
 
 def absent_tokens(rig: Rig) -> list[str]:
-    """Of every kind that the contract names, and what people send by mistake."""
+    """One of every kind that the contract names, and what people send by mistake."""
     (mine,) = rig.tokens(["a"])
     (theirs,) = rig.tokens(["a"], key="lab")
     rig.vault.asked.clear()

@@ -1,4 +1,4 @@
-"""What is beside the contract's error table (test_contract.py): one answer for all bad keys, and the bounds of what is taken."""
+"""Errors beside the contract's error table (test_contract.py): one answer for all bad keys, and limits on what is accepted."""
 
 import logging
 from contextlib import closing
@@ -112,7 +112,7 @@ def test_500_for_what_nobody_foresaw_shows_nothing_of_it(rig: Rig, caplog: pytes
     assert "123-45-6789" not in answer.text
     assert "123-45-6789" not in caplog.text
     assert "request mine: unforeseen KeyError" in caplog.text
-    assert "vault.py" in caplog.text  # the place
+    assert "vault.py" in caplog.text  # where the error was raised
 
 
 @pytest.mark.usefixtures("run")

@@ -1,4 +1,4 @@
-"""One line in the event log for each request with a key, whatever becomes of it, and before its answer leaves."""
+"""Every request with a key has one line in the event log, whatever its outcome, written before its answer is sent."""
 
 import asyncio
 from contextlib import closing
@@ -24,7 +24,7 @@ def only_event(rig: Rig) -> dict[str, Any]:
 
 
 def told(event: str, key: str = "clinic", **members: int) -> dict[str, Any]:
-    """The line of a request of the clinic's that had LABELS and went through."""
+    """The log line of a successful request by the clinic with LABELS."""
     labelled = {"request_id": "mine", "purpose": "audit-7", "owner": "clinic", "key_id": key}
     return {"event": event, **labelled, "outcome": "ok", "duration_ms": 0.0, **members}
 

@@ -1,4 +1,4 @@
-"""Keys that end, as clients meet it: one that has ended or was revoked is unknown, and a node that cannot tell takes none."""
+"""Keys that end, as clients see it: an expired or revoked key is unknown, and a node that cannot tell accepts no key."""
 
 import asyncio
 from collections.abc import Callable
@@ -50,7 +50,7 @@ def test_a_node_that_does_not_know_what_is_revoked_takes_no_key(rig: Rig, method
     assert (response.status_code, response.json()["code"], response.json().get("outcome")) == (503, "no-quorum", outcome)
     assert "which API keys are revoked" in response.json()["detail"]
     assert refusal(rig, "nobody")[0] == 401
-    if method == "POST":  # what is wrong with the request itself is said first, as the contract has it
+    if method == "POST":  # errors in the request itself come first, in the contract's order
         assert rig.client.post(path, json={"a": 1}).status_code == 422
         assert rig.client.post(path, content=b"{", headers={"Content-Type": "application/json"}).status_code == 400
         assert rig.client.post(path, content=b"{", headers={"Content-Type": "text/csv"}).status_code == 415
@@ -59,7 +59,7 @@ def test_a_node_that_does_not_know_what_is_revoked_takes_no_key(rig: Rig, method
 
 
 class _Slow:
-    """A body that comes in two pieces. Between them something happens."""
+    """A body that arrives in two pieces. ``happens`` is called between them."""
 
     def __init__(self, happens: Any) -> None:
         self._happens = happens
@@ -132,7 +132,7 @@ async def test_nor_is_one_that_is_gone_once_its_turn_at_the_vault_comes(
 
 
 class _Wire:
-    """A connection over which all of a request has come."""
+    """A connection over which all of a request has arrived."""
 
     received = True
     ended = False

@@ -1,4 +1,4 @@
-"""GET /openapi.json says what the contract says, and real answers are as it says."""
+"""GET /openapi.json agrees with the contract, and real answers agree with it."""
 
 import copy
 import functools
@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 from tests.rigs.vault import Rig
 
-#: The contract's error table, spread over its paths: what each may answer.
+#: The contract's error table by path: the errors that each path may answer.
 OF_ANY = "422 invalid"
 OF_A_KEY = f"401 unauthenticated, {OF_ANY}, 429 busy, 429 rate-limited, 503 draining"
 OF_A_BODY = f"{OF_A_KEY}, 400 malformed, 403 not-permitted, 413 too-large, 415 unsupported-media-type, 503 no-quorum"
@@ -28,7 +28,7 @@ CONTRACT = {
     **{("GET", path): OF_ANY for path in ("/health", "/livez", "/readyz", "/limits", "/openapi.json", "/metrics")},
 }
 POSTS = ("/tokenize", "/detokenize", "/retokenize", "/tokens", "/rotate-epoch")
-#: What any path answers to a method that it does not take, and any other path.
+#: What every path answers to a method that it does not serve, and the answer of any other path.
 EVERYWHERE = {(404, "not-found"), (405, "method-not-allowed")}
 PERMISSION = dict(zip(POSTS, ("tokenize", "detokenize", "tokenize", "derive", "rotate"), strict=True))
 NEED_A_KEY = {*PERMISSION, "/epoch", "/fields"}
@@ -56,7 +56,7 @@ def served() -> dict[str, Any]:
 
 
 def resolved(part: dict[str, Any]) -> dict[str, Any]:
-    """What a reference leads to; anything else is itself."""
+    """The target of a reference; any other part is returned as it is."""
     if set(part) != {"$ref"}:
         return part
     found: Any = served()
@@ -97,7 +97,7 @@ def test_its_errors_are_those_of_the_contract(method: str, path: str) -> None:
             properties = content["application/problem+json"]["schema"]["properties"]
             assert properties["status"]["const"] == int(status)
             documented |= {Row(method, path, int(status), code) for code in properties["code"]["enum"]}
-    # The contract has no row for a fault of the program; it may happen anywhere.
+    # The contract has no row for a bug in the program, which may occur anywhere.
     assert documented == {*rows(method, path), Row(method, path, 500, "internal")}
 
 
@@ -137,12 +137,12 @@ def test_every_struct_has_words_and_every_operation_an_example() -> None:
             assert content.get("examples") or path == "/openapi.json"
 
 
-# Answers, held against it
+# Answers, checked against the document
 
 
 @functools.cache
 def strict() -> dict[str, Any]:
-    """The components, with no member allowed that is not documented."""
+    """The components, made to reject undocumented members."""
     components: dict[str, Any] = copy.deepcopy(served()["components"])
     for schema in components["schemas"].values():
         if "properties" in schema:
@@ -155,7 +155,7 @@ def check(schema: dict[str, Any], instance: Any) -> None:
 
 
 def conforms(method: str, path: str, answer: Any) -> None:
-    """Type, headers and body are what the document says of this status."""
+    """Asserts that the answer's type, headers and body are those that the document gives for its status."""
     responses = operation_of(method, path)["responses"]
     response = resolved(responses.get(str(answer.status_code), responses["default"]))
     media_type = answer.headers["content-type"].partition(";")[0]
@@ -212,7 +212,7 @@ def test_a_node_that_cannot_serve_says_so_as_documented(path: str) -> None:
     conforms("GET", path, rig.client.get(path))
 
 
-#: Each status that one item of many can have; the words stand for tokens.
+#: Every status that one item of a batch can have. The words stand for tokens.
 LOOKUPS: list[tuple[str, Any]] = [
     ("/detokenize", {"tokens": ["known", "unsure", "met", "no token", None]}),
     ("/detokenize", {"token": "known"}),
@@ -260,7 +260,7 @@ def test_requests_of_examples_are_taken(path: str) -> None:
 
 
 def allows(path: str, body: Any) -> bool:
-    """Whether the document says that this path takes this JSON."""
+    """Whether the document allows this JSON as a body for this path."""
     schema = operation_of("POST", path)["requestBody"]["content"]["application/json"]["schema"]
     return bool(Draft202012Validator({**schema, "components": served()["components"]}).is_valid(body))
 
@@ -271,13 +271,13 @@ def allows(path: str, body: Any) -> bool:
         ("1", 200),
         *[(text, 409) for text in ("2", "4294967296", "18446744073709551616", "1" + "0" * 5000)],
         *[(text, 422) for text in ("0", "-1", "0.5", "1.5", "1e-1", "true", '"1"', "null", "[1]", "{}")],
-        *[(text, 422) for text in ("1.0", "1e0")],  # which JSON Schema cannot tell apart from 1: it is said in words
+        *[(text, 422) for text in ("1.0", "1e0")],  # JSON Schema cannot tell these from 1; the description covers them
     ],
 )
 def test_the_epoch_to_leave_is_what_the_document_says(number: str, status: int) -> None:
     body = f'{{"from_epoch": {number}}}'
     if number in ("1.0", "1e0"):
         assert number in served()["components"]["schemas"]["RotateBody"]["properties"]["from_epoch"]["description"]
-    elif len(number) < 4300:  # more digits than Python makes a number of
+    elif len(number) < 4300:  # Python parses no numbers with more digits
         assert allows("/rotate-epoch", json.loads(body)) is (status != 422)
     assert Rig().post("/rotate-epoch", body.encode(), key="admin").status_code == status

@@ -1,4 +1,4 @@
-"""Of several faults in one request, the one that comes first in the contract's order is told."""
+"""Of several faults in one request, the answer reports the one that comes first in the contract's order."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ LIMITS = SMALL
 
 @dataclass(frozen=True)
 class Draft:
-    """A request to tokenize that is right, until faults change it."""
+    """A correct request to tokenize, until faults change it."""
 
     path: str = "/tokenize"
     method: str = "POST"
@@ -41,7 +41,7 @@ class Draft:
 
 
 class Fault(NamedTuple):
-    """Changes to a draft, and the status that tells of it. Those of one rank may come out in either order."""
+    """Changes to a draft, and the status that reports them. Of faults with the same rank, either may be reported."""
 
     rank: int
     status: int
@@ -51,7 +51,7 @@ class Fault(NamedTuple):
         return f"{self.status}-{'-'.join(self.changes)}"
 
 
-#: A path that is not served; another method; no key, or one without the permission; and so on to the quorum that is lost.
+#: An unknown path; another method; no key, or one without the permission; and so on to a lost quorum.
 ORDER = [
     Fault(0, 404, {"path": "/tokenize/"}),
     Fault(0, 405, {"method": "PUT"}),
@@ -70,7 +70,7 @@ ORDER = [
 
 
 def spoilt(faults: Sequence[Fault]) -> Draft:
-    """A request with all these faults. From the last to the first: the key that lacks a permission is then taken away."""
+    """A request with all these faults, applied last to first: a missing key then replaces a key without the permission."""
     return Draft(**{name: change for fault in reversed(faults) for name, change in fault.changes.items()})
 
 

@@ -1,4 +1,4 @@
-"""What a key may ask about, in values: counted by what is asked, found or not, before any of it is done."""
+"""A key's quota, in values: all values of a request count, found or not, before any work is done."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ def limited(rates: Rates) -> Rig:
 
 
 def left(rig: Rig) -> int:
-    """How many values the key may ask about at once by now. They are used up by finding out."""
+    """The number of values that the key may ask about right now. Counting them uses them up."""
     count = 0
     while rig.post("/detokenize", {"tokens": [NOBODYS]}, key="admin").status_code == 200:
         count += 1

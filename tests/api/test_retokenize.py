@@ -1,4 +1,4 @@
-"""POST /retokenize: tokens move to the active epoch, and no value is shown on the way."""
+"""POST /retokenize: tokens move to the active epoch, and the answer shows no value."""
 
 from typing import Any
 

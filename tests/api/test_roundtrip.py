@@ -1,4 +1,4 @@
-"""Whatever JSON goes in comes back: any value, any record, to the letter."""
+"""Whatever JSON goes in comes back unchanged: any value, any record, to the letter."""
 
 import functools
 from typing import Any
@@ -14,14 +14,14 @@ encode = msgspec.json.Encoder().encode
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 integers = st.integers() | st.integers(10**20, 10**40)
 values = texts | integers | st.booleans()
-#: Numbers as people spell them, which no float would keep.
+#: Numbers as people write them. A float would not preserve the spelling.
 NUMBER = r"-?(0|[1-9][0-9]{0,20})(\.[0-9]{1,20})?([eE][+-]?[0-9]{1,3})?"
 spellings = st.from_regex(NUMBER, fullmatch=True, alphabet="0123456789+-.eE")
 scalars = st.none() | values.map(encode) | spellings.map(str.encode)
 
 
 def as_json(part: Any) -> bytes:
-    """Compact JSON of a tree whose leaves are JSON already."""
+    """Compact JSON of a tree whose leaves are already JSON."""
     if isinstance(part, dict):
         return b"{" + b",".join(encode(name) + b":" + as_json(member) for name, member in part.items()) + b"}"
     if isinstance(part, list):
@@ -47,7 +47,7 @@ records = st.builds(
 
 @functools.cache
 def shared_rig() -> Rig:
-    """One vault for all examples: what is in it already may not matter."""
+    """One vault for all examples: its earlier content must not matter."""
     return Rig()
 
 

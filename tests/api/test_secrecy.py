@@ -1,4 +1,4 @@
-"""What a request contained is in no error, no event and no log."""
+"""No error, event or log line contains anything of a request's content."""
 
 import logging
 from typing import Any

@@ -1,4 +1,4 @@
-"""Epochs, fields, health and limits; and the request id that every response carries."""
+"""Epochs, fields, health and limits, and the request id that every response carries."""
 
 from typing import Any
 

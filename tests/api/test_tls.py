@@ -1,4 +1,4 @@
-"""The API over TLS: who is let in, and what a stranger is told. What is the same without TLS is in test_connections.py."""
+"""The API over TLS: who is let in, and what strangers see. test_connections.py has what is the same without TLS."""
 
 import asyncio
 import contextlib
@@ -49,7 +49,7 @@ async def serving(
 
 
 async def asked(port: int, context: ssl.SSLContext, name: str = "localhost") -> bytes:
-    """What is answered to GET on a new connection. Raises OSError."""
+    """The answer to a GET on a new connection. Raises OSError."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context, server_hostname=name)
     try:
         writer.write(GET)
@@ -64,7 +64,7 @@ async def asked(port: int, context: ssl.SSLContext, name: str = "localhost") -> 
 async def test_both_versions_are_served_and_the_application_knows(version: ssl.TLSVersion) -> None:
     context = trusting()
     context.minimum_version = context.maximum_version = version
-    context.verify_flags |= ssl.VERIFY_X509_STRICT  # as Python has it by default from 3.13 on
+    context.verify_flags |= ssl.VERIFY_X509_STRICT  # Python's default from 3.13 on
     async with serving() as (port, counted):
         assert (await asked(port, context)).endswith(b"https /a;")
         assert counted == {}
@@ -113,7 +113,7 @@ async def test_a_handshake_that_does_not_end_ends_its_connection(said: bytes) ->
 
 
 async def test_strangers_in_the_handshake_are_connections_and_make_room() -> None:
-    """Mutant: with connections that begin when the handshake has ended, ten silent ones would hold ten descriptors, and more."""
+    """Mutant: if a connection only counted after its handshake, silent clients would hold ten descriptors, and more."""
     async with serving(limits=Limits(connections=10)) as (port, counted):
         silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(12)]
         await eventually(lambda: counted[Refusal.CLOSED_FOR_ROOM] == 3)

@@ -1,4 +1,4 @@
-"""POST /tokens: what tokens values have in every epoch, by derivation alone."""
+"""POST /tokens: the tokens of values in every epoch, by derivation alone."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Bodies as they arrive: in chunks, too slowly, too large, or not at all; many at once, and a node that stops meanwhile."""
+"""Bodies as they arrive: in chunks, too slowly, too large, or not at all; many at once; and a node that stops in the middle."""
 
 import asyncio
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from quorumvault.server.http.server import HttpServer, listening_socket
 from tests.rigs.vault import JSON, LAB, SMALL, Connection, Raw, Rig, bearer
 
 HEADERS = {**JSON, **bearer()}
-#: Seconds until a test that waits for something gives up.
+#: Seconds after which a test that waits gives up.
 PATIENCE = 10
 LIMITS = SMALL
 
@@ -56,7 +56,7 @@ def test_a_chunked_body_is_stopped_where_it_is_too_large(rig: Rig) -> None:
     for _ in range(100):
         request.chunk(b" " * 1000)
     assert status(request) == 413
-    assert request.received == 5  # 4096 bytes are within the limit
+    assert request.received == 5  # the limit is 4096 bytes
     assert rig.admission.memory.held == 0
 
 
@@ -198,7 +198,7 @@ def test_no_bytes_make_it_fail(headers: list[tuple[bytes, bytes]], body: bytes) 
 
 
 def test_values_in_records_are_judged_few_at_a_time() -> None:
-    """Whether one is a token takes microseconds, and a record may have 100,000."""
+    """Each check whether a value is a token takes microseconds, and a record may have 100,000 values."""
     rig = Rig()
     (token,) = rig.tokens(["a"])
     body = {"record": {"contacts": [{"phone": token}] * 2000}}
