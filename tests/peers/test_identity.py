@@ -1,4 +1,4 @@
-"""Two processes under one name, over real sockets: one is spoken with, the other one hears why not."""
+"""Two processes with one name, over real sockets: peers talk to one, and the other is told why they refuse it."""
 
 import asyncio
 import contextlib
@@ -24,7 +24,7 @@ DISK = bytes.fromhex("0123456789abcdef") * 2
 
 @dataclass
 class Twin:
-    """A process of n1, which is on this disk together with others."""
+    """One of several processes of n1 that share a disk."""
 
     linked: links.Linked
     taken: list[str]
@@ -119,7 +119,7 @@ async def test_news_are_told_to_all_that_are_connected() -> None:
         await links.eventually(lambda: linked.link.facts == facts[0])
 
 
-# Dialling now.
+# Dialling at once, on request.
 
 PATIENT = msgspec.structs.replace(links.TIMEOUTS, reconnect_first=3000, reconnect_last=3000)
 

@@ -1,4 +1,4 @@
-"""What a link and a peer server promise, over real sockets, on asyncio's own event loop and on uvloop's."""
+"""What links and peer servers promise, over real sockets, on asyncio's own event loop and on uvloop's."""
 
 import asyncio
 import random
@@ -45,7 +45,7 @@ async def test_a_request_gets_its_reply() -> None:
 
 
 async def test_a_peer_is_dialled_by_its_name() -> None:
-    """Of the addresses that the name has, nobody may listen at the first."""
+    """A name may have several addresses, and nobody may listen at the first."""
     async with serving(StubReplica()) as server, linking(Address("localhost", server.address.port)) as linked:
         await linked.up()
 
@@ -90,7 +90,7 @@ async def test_large_messages_go_both_ways() -> None:
 
 
 def records_seen(stream: bytearray) -> list[int]:
-    """The lengths of the encrypted records (RFC 8446, 5.2) in a stream of TLS. A frame of up to 16 KiB is in one."""
+    """The lengths of the encrypted records (RFC 8446, 5.2) in a TLS stream. A frame of up to 16 KiB fits in one record."""
     lengths, at = [], 0
     while at < len(stream):
         kind, length = stream[at], int.from_bytes(stream[at + 3 : at + 5])
@@ -131,7 +131,7 @@ async def test_a_shared_frame_stays_small() -> None:
         Asker(linked.link).ask(100)
         await replica.has_taken(101)
         lengths = records_seen(relay.seen["dialler"])[before:]
-        of_tls = 17  # the record's own type and its tag
+        of_tls = 17  # the record's inner type and its tag
         assert max(lengths) <= 4 + 1000 + of_tls
         assert min(lengths[:-1]) > 900
 
@@ -180,7 +180,7 @@ async def test_a_link_follows_its_peer_to_another_address() -> None:
         assert linked.link.last_error == "its address has changed"
         await linked.up()
         await asker.has_settled(1)
-        assert asker.replies == [NoReply(sent=False)]  # it still was in the queue
+        assert asker.replies == [NoReply(sent=False)]  # it was still in the queue
         asker.ask()
         await asker.has_settled(2)
         assert isinstance(asker.replies[1], EpochIs)
@@ -223,7 +223,7 @@ async def test_a_peer_that_falls_silent_is_down_and_its_requests_are_uncertain()
         assert asker.replies == [NoReply(sent=True)] * 3
         assert not linked.link.up
         assert "nothing was heard for 0.3 s" in str(linked.link.last_error)
-        # The server's end gives up by itself too: no close has come through.
+        # The server's end gives up by itself too: it has received no close.
         await eventually(lambda: not server.connected)
         relay.cut()
         relay.thaw()
@@ -248,7 +248,7 @@ async def test_the_end_of_a_link_settles_everything_once() -> None:
     async with serving(replica) as server, asking(server.address) as (linked, asker):
         asker.ask(2)
         await replica.has_taken(2)
-        asker.ask(2)  # these two do not leave the queue any more
+        asker.ask(2)  # these two never leave the queue
         await linked.link.close()
         assert asker.replies == [NoReply(sent=True)] * 2 + [NoReply(sent=False)] * 2
         asker.ask()
@@ -284,7 +284,7 @@ async def test_requests_that_wait_are_bounded() -> None:
 
 
 async def test_bytes_that_a_slow_peer_makes_its_asker_hold_are_bounded() -> None:
-    """It has read them long since, and does not answer: each is held by who waits for the answer."""
+    """The peer has read them but does not answer, so the asker holds each until its answer arrives."""
     replica, limits = StubReplica(), Limits(peer_queue_bytes=1000, frame_bytes=600)
     async with serving(replica) as server, linking(server.address, limits=limits) as linked:
         await linked.up()
@@ -314,7 +314,7 @@ async def test_unsent_bytes_are_bounded() -> None:
         assert replies[2:] == [[NoReply(sent=False)]] * 2
         await eventually(lambda: replies[0] and replies[1])
         assert all(isinstance(got[0], EpochIs) for got in replies[:2])
-        # Alone, and still larger than a frame may be.
+        # A single message, but larger than a frame may be.
         linked.link.send(Outgoing(msgspec.structs.replace(request(1), owner=b"o" * 600)), replies[3].append)
         assert replies[3] == [NoReply(sent=False)] * 2
 
@@ -333,7 +333,7 @@ async def test_a_replica_that_takes_no_more_says_so() -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 async def test_every_request_is_settled_once_whatever_breaks(seed: int) -> None:
-    """Bursts of requests, answers in any order, cuts, silences, and the end at some point."""
+    """Bursts of requests, answers in random order, cuts, freezes, and closing at the end."""
     replica, rng = StubReplica(), random.Random(seed)
     async with serving(replica) as server, Relay(server.address).running() as relay, linking(relay.address) as linked:
         asker = Asker(linked.link)
@@ -345,7 +345,7 @@ async def test_every_request_is_settled_once_whatever_breaks(seed: int) -> None:
                     for _ in range(rng.randrange(len(replica.held) + 1)):
                         replica.answer(rng.randrange(len(replica.held)))
                 case "wait":
-                    await asyncio.sleep(rng.random() * 0.005)  # for the interleavings, not for any one of them
+                    await asyncio.sleep(rng.random() * 0.005)  # to vary the interleavings, not to hit a certain one
                 case "cut" if rng.random() < 0.5:
                     relay.cut()
                 case "freeze":

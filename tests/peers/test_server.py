@@ -1,4 +1,4 @@
-"""What the peer port promises towards strangers, towards nodes that it refuses, and towards those that ask too much of it."""
+"""What the peer port promises towards strangers, nodes that it refuses, and nodes that ask too much of it."""
 
 import asyncio
 import contextlib
@@ -151,7 +151,7 @@ async def test_a_node_that_is_refused_hears_why_and_both_sides_log_it(
 
 
 async def test_a_link_that_reaches_another_node_than_it_means_to_displaces_nobody() -> None:
-    """The address of n2 leads to n3: what n1 has with n3 under the right address goes on."""
+    """The address of n2 leads to n3. The existing connection between n1 and n3, under the right address, goes on."""
     async with (
         links.serving(links.StubReplica(), facts=lambda: links.facts_of("n3"), pem=node_pem("n3")) as server,
         links.RawDialler.connected(server.address) as true,
@@ -166,18 +166,18 @@ async def test_a_link_that_reaches_another_node_than_it_means_to_displaces_nobod
         assert [envelope.kind for envelope in await true.receive()] == [Kind.PONG]
 
 
-# Certificates that are refused. Each is shown by the dialler, and by the listener; the other side has a good one.
+# Certificates that are refused. The dialler or the listener shows a bad one; the other side has a good one.
 
 
 class Shown(NamedTuple):
-    """``pem``: a certificate of "n1", or of "n2" for the listener. ``refused``: what the side that refuses it logs."""
+    """``pem`` makes a certificate of "n1", or of "n2" for the listener. ``refused``: what the side that refuses it logs."""
 
     pem: Callable[[str], bytes]
     refused: str
     heard: str
 
 
-#: Tells the certificate that is revoked from the others.
+#: Revoked certificates begin this long ago, which tells them from the others.
 REVOKED = timedelta(hours=7)
 OWN = "the other side refuses the certificate of this node: "
 BAD = {
@@ -242,7 +242,7 @@ async def test_an_older_tls_is_refused(caplog: pytest.LogCaptureFixture) -> None
 
 
 async def test_no_session_is_resumed() -> None:
-    """It would be taken up again without a look at the certificate, which may have been revoked."""
+    """A resumed session would skip the check of the certificate, which may have been revoked."""
     sides = credentials(node_pem("n1")).dialling, credentials(node_pem("n2")).listening
     dialling, listening = TlsSession(sides[0], server_side=False), TlsSession(sides[1], server_side=True)
     dialling.start()
@@ -290,7 +290,7 @@ async def test_a_link_forgets_a_peer_that_is_revoked() -> None:
 
 @pytest.mark.parametrize("answered", [True, False])
 async def test_a_link_that_is_renewed_first_gets_the_answers_that_are_under_way(answered: bool) -> None:
-    """Or waits for them as long as a round does."""
+    """Or waits for them for at most the duration of a round."""
     own, replica = [credentials(node_pem("n1"), "c", "other")], links.StubReplica()
     timeouts = msgspec.structs.replace(links.TIMEOUTS, round=30 if answered else 0.05)
     async with (
@@ -331,13 +331,13 @@ async def test_a_ca_that_is_trusted_no_more_ends_the_connections_made_under_it(
         server.forget_untrusted()
         linked.link.renew()
         assert bool(server.connected if side == "listener" else linked.link.up) == kept
-        # What has ended is made anew.
+        # Connections that were closed are made anew.
         await links.eventually(lambda: linked.link.up and server.connected and len(linked.changes) == (1 if kept else 3))
 
 
 @pytest.mark.parametrize("by", ["dialler", "listener"])
 async def test_a_handshake_that_straddles_a_reload_comes_to_nothing(by: str) -> None:
-    """Its verdict is that of the old list of revoked certificates. Proves: a node is whom its certificate names."""
+    """The handshake was checked against the old list of revoked certificates. Proves: a node is whom its certificate names."""
     refused = list[str]()
     old = {"dialler": credentials(node_pem("n1")), "listener": credentials(node_pem("n2"))}
     new = {
@@ -397,7 +397,7 @@ async def test_a_newer_connection_of_a_node_replaces_the_older(caplog: pytest.Lo
         async with links.linking(server.address) as linked:
             await linked.up()
             assert await older.rest() == b""
-            replica.answer()  # to nobody any more
+            replica.answer()  # nobody receives this
             asker = links.Asker(linked.link)
             asker.ask()
             await replica.has_taken(2)
@@ -446,7 +446,7 @@ async def test_requests_under_way_are_bounded() -> None:
         links.RawDialler.connected(server.address) as dialler,
     ):
         await dialler.greet()
-        # The pong tells that everything was read that came before the ping.
+        # The pong shows that everything sent before the ping has been read.
         dialler.send(
             *(Envelope(Kind.REQUEST, n, encode(links.request(n))) for n in range(10)),
             Envelope(Kind.PING, 0, saying.encode(links.facts_of("n1"))),
@@ -473,7 +473,7 @@ async def test_who_does_not_read_its_replies_is_not_served_on() -> None:
         dialler.send(*(Envelope(Kind.REQUEST, n, encode(links.request(n))) for n in range(count)))
         await links.eventually(lambda: replica.taken)
         held_back = replica.taken
-        # What the kernel takes of it, and the stream's own buffer, is little against the 200 MB that were asked for.
+        # The kernel's buffers and the stream's own hold little, compared with the 200 MB that were requested.
         assert held_back < count / 2
         dialler.writer.transport.resume_reading()  # type: ignore[attr-defined]
         correlations: list[int] = []
@@ -516,7 +516,7 @@ async def test_a_node_that_stops_still_sends_the_replies_it_gave() -> None:
 
 
 async def test_bodies_are_plain_message_pack() -> None:
-    """Requests and replies packed and read by another implementation, end to end."""
+    """Another MessagePack implementation packs the requests and reads the replies, end to end."""
     async with links.serving(links.StubReplica(at_once=True)) as server, links.RawDialler.connected(server.address) as dialler:
         await dialler.greet()
         asked = [4, [b"D" * 16, b"boot", 77], [1, bytes(16)], b"o" * 16]

@@ -1,4 +1,4 @@
-"""Each check of who connects, left out by itself: then who has to be refused is let in, so the tests of it would notice."""
+"""Each check of a connecting peer, left out by itself: an intruder is then let in, so the tests of that check would notice."""
 
 from contextlib import ExitStack
 from unittest import mock
@@ -20,7 +20,7 @@ NOTICED_HERE = [mutant.name for mutant in UNDONE.values() if mutant.intruder is 
 
 
 def _credentials(own: bytes) -> PeerCredentials:
-    """Made anew, by what is there now."""
+    """Made anew, so that a patched check applies."""
     of = authority(CLUSTER)
     revoked = {serial(revoked_pem()): of.certificate.not_valid_before_utc}
     return certificates.peer_credentials(own, ca_pem(of), of.revoke(revoked, of.certificate.not_valid_before_utc))
