@@ -1,4 +1,4 @@
-"""dbt and Spark against three real nodes: what bin/test --extras adds. The clusters are those of tests/cluster."""
+"""dbt and Spark against three real nodes: the tests that bin/test --extras adds. The clusters are those of tests/cluster."""
 
 from pathlib import Path
 

@@ -15,12 +15,12 @@ from chaos.testbed.cluster import NODES, Cluster, environment
 from tests import ROOT
 
 VALUES = ["000-12-3456", "", "é\U0001f600", "000-12-3456"]
-#: Without word to anybody but the nodes; a project has no reason to ask for more.
+#: Keeps dbt from contacting anybody but the nodes. A project has no reason to contact more.
 QUIET = {"DBT_SEND_ANONYMOUS_USAGE_STATS": "false", "DO_NOT_TRACK": "1"}
 
 
 class Project:
-    """A project folder with one model, and one output in its profile."""
+    """A project folder with one model, and a profile with one output."""
 
     def __init__(self, directory: Path, cluster: Cluster) -> None:
         self.directory = directory
@@ -43,7 +43,7 @@ class Project:
         self._write("profiles.yml", {"reporting": {"target": "here", "outputs": {"here": output}}})
 
     def documented_profile(self, key_file: Path) -> None:
-        """The one in docs/analytics.md, with this cluster in it."""
+        """Writes the profile in docs/analytics.md, with this cluster's addresses and key."""
         (text,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "analytics.md").read_text(), re.DOTALL)
         for example, own in (
             ("http://n1:8700,http://n2:8700,http://n3:8700", self.urls),
@@ -71,11 +71,11 @@ class Project:
             return con.execute(query).fetchall()
 
     def written(self) -> Iterator[Path]:
-        """Whatever dbt left behind: logs, manifests, compiled queries, the database."""
+        """Yields all files that dbt left behind: logs, manifests, compiled queries, the database."""
         yield from (path for path in self.directory.rglob("*") if path.is_file())
 
     def _write(self, name: str, content: object) -> None:
-        (self.directory / name).write_text(json.dumps(content))  # which is YAML
+        (self.directory / name).write_text(json.dumps(content))  # JSON is YAML
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A notebook in a kernel of Jupyter's, against the API over a vault in memory."""
+"""A notebook in a Jupyter kernel, against the API over an in-memory vault."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -42,7 +42,7 @@ def test_a_bar_a_frame_in_a_query_and_a_short_error(kernel: NotebookClient) -> N
     kernel.execute_cell(first, 0)
     (bar,) = first.outputs
     assert bar.output_type == "display_data"
-    assert (bar.data["text/plain"], bar.data["text/html"]) == ("", "")  # it was there, and has vanished
+    assert (bar.data["text/plain"], bar.data["text/html"]) == ("", "")  # the bar was shown and has vanished
     kernel.execute_cell(second, 1)
     assert second.outputs[-1].data["text/plain"] == "[('999-17-0', 'ok')]"
     with pytest.raises(CellExecutionError):

@@ -1,4 +1,4 @@
-"""Google's and Azure's stores, by the libraries of the extra ``cloud``, against stand-ins: the promises that S3 keeps."""
+"""Google's and Azure's stores, through the libraries of the extra ``cloud``, against stand-ins: the promises made for S3 hold."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +18,7 @@ from tests.rigs.vault import key_text
 
 
 class Place(NamedTuple):
-    """A bucket of a store, and what is in it by name."""
+    """A bucket of a store, and its objects by name."""
 
     scheme: str
     objects: dict[str, bytes]
@@ -29,7 +29,7 @@ class Place(NamedTuple):
 
 @pytest.fixture(params=["gs", "az"])
 def place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
-    """At the end there is no upload of Google's that nobody completes: Azure's sent blocks go by themselves."""
+    """At the end no upload to Google may be left incomplete. Azure discards uncommitted blocks by itself."""
     monkeypatch.setattr(new_object, "BLOCK_BYTES", 1 << 20)
     with google() as (address, of_google), azure() as (connection, of_azure):
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", address)

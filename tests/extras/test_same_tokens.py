@@ -25,7 +25,7 @@ IDS = [1042, 7, -3, 2**62]
 
 @pytest.fixture
 def of_files(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], dict[str, Any]]:
-    """Writes the ids in each format, has the command tokenize them, and reads what it wrote: a table of each."""
+    """Writes the ids in each format and tokenizes them with the command. Returns the output of each as a table."""
     monkeypatch.chdir(tmp_path)
     environment = {"QUORUMVAULT_URL": ",".join(map(cluster.url, NODES)), "QUORUMVAULT_API_KEY": cluster.api_key("clinic")}
 

@@ -1,4 +1,4 @@
-"""Spark in local mode: a driver's JVM, workers in Python, and three real nodes."""
+"""Spark in local mode: a driver's JVM, Python workers, and three real nodes."""
 
 import json
 import sys
@@ -31,7 +31,7 @@ def event_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def spark(cluster: Cluster, event_log: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
-    """Its workers have the environment that its JVM is started with: the nodes, and the clinic's key."""
+    """Its workers inherit the environment in which its JVM starts: the nodes, and the clinic's key."""
     scratch = tmp_path_factory.mktemp("spark")
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("PYSPARK_PYTHON", sys.executable)
@@ -52,7 +52,7 @@ def spark(cluster: Cluster, event_log: Path, tmp_path_factory: pytest.TempPathFa
         session = builder.config(map=settings).getOrCreate()
     yield session
     session.stop()
-    # The next module's nodes are other ones, and a JVM keeps its environment: it ends when nobody writes to it any more.
+    # The next module has other nodes, but a JVM keeps its environment. So it is ended here: it exits once its input closes.
     gateway, SparkContext._gateway, SparkContext._jvm = SparkContext._gateway, None, None
     gateway.shutdown()
     gateway.proc.stdin.close()
@@ -71,7 +71,7 @@ def visits(spark: SparkSession) -> DataFrame:
 
 
 def rows(df: DataFrame) -> list[tuple[Any, ...]]:
-    """Sorted, since no order is promised."""
+    """Sorted, because Spark promises no order."""
     return sorted(map(tuple, df.collect()))
 
 

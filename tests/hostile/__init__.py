@@ -1,1 +1,1 @@
-"""Real nodes under attack, or broken at the worst time: they live, serve the others, and give nobody what is another's."""
+"""Real nodes under attack, or broken at the worst time: they survive, serve other owners, and give nobody another's values."""

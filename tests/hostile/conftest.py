@@ -1,4 +1,4 @@
-"""A cluster whose nodes may have no more than 1.5 GB of memory each, and in which the attacker has two keys."""
+"""A cluster in which each node may use at most 1.5 GB of memory, and the attacker has two keys."""
 
 import json
 import shutil
@@ -10,12 +10,12 @@ import pytest
 from chaos.testbed.cluster import Cluster, check
 from tests.hostile.limited import LOUD, LOUD_TOO, QUIET
 
-#: Bytes of address space, which is more than what is in memory.
+#: Bytes of address space, which is more than the memory in use.
 LIMIT = 1_500_000_000
 
 
 def second_key(directory: Path, first: str) -> str:
-    """A key that takes the place of the first one, which is good for a while still."""
+    """A key made by rotating the first one, which stays valid for a while."""
     key_id, config = first.split("_")[1], str(directory / "cluster.yaml")
     key: str = json.loads(check("keys", "rotate", key_id, "--grace", "24h", "--config", config, "--json"))["key"]
     return key
@@ -31,5 +31,5 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
             node.within = (str(shutil.which("prlimit")), f"--as={LIMIT}")
         made.bring_up()
         for node in made.nodes.values():
-            node.log.write_bytes(b"")  # what a start says of peers that are not there yet
+            node.log.write_bytes(b"")  # drops what a starting node logs about peers that are not up yet
         yield made

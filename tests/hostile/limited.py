@@ -1,4 +1,4 @@
-"""What is asked of a node under attack, and how it has to be when the attack is over."""
+"""Requests to a node under attack, and the state that it has to be in after the attack."""
 
 import json
 import socket
@@ -8,11 +8,11 @@ from chaos.testbed.cluster import NODES, Cluster, wait_for
 from tests.hostile.tenants import JSON, Reply, exchange
 from tests.rigs.clusters import health, metrics
 
-#: The attacker's owner, and somebody else's.
+#: The attacker's owner, and another one.
 LOUD, QUIET = "loud", "quiet"
 #: The name of the attacker's second key.
 LOUD_TOO = "loud, too"
-#: Longer than anything here takes on a busy machine.
+#: Longer than any step here takes on a busy machine.
 PATIENCE = 60.0
 
 
@@ -23,7 +23,7 @@ def ask(cluster: Cluster, path: str, body: bytes | None, key: str = LOUD, media:
 
 
 def raw_connection(cluster: Cluster, node: str = "n1", receives: int | None = None) -> socket.socket:
-    """A socket to the API. ``receives``: bytes of answers that the kernel keeps for it, as little as it may be."""
+    """A socket to the API. ``receives``: the size of the kernel's receive buffer; the kernel enforces a minimum."""
     host, _, port = cluster.nodes[node].address.rpartition(":")
     connection = socket.socket()
     if receives is not None:
@@ -34,7 +34,7 @@ def raw_connection(cluster: Cluster, node: str = "n1", receives: int | None = No
 
 
 def post(cluster: Cluster, path: str, body: bytes, key: str = LOUD, media: str = JSON) -> bytes:
-    """A request as bytes."""
+    """A request in bytes."""
     head = f"POST {path} HTTP/1.1\r\nHost: t\r\nAuthorization: Bearer {cluster.api_key(key)}\r\nContent-Type: {media}\r\n"
     return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
@@ -47,7 +47,7 @@ def tokens_of(cluster: Cluster, values: Sequence[str], key: str = LOUD) -> list[
 
 
 def assert_unharmed(cluster: Cluster) -> None:
-    """All three nodes run, none has lost a peer, others are served, and nothing of the attack is held any more."""
+    """All three nodes run and have lost no peer, other owners are served, and nothing of the attack is held any more."""
     for node in NODES:
         assert cluster.nodes[node].running, cluster.nodes[node].log_tail()
     (token,) = tokens_of(cluster, ["somebody else's"], QUIET)

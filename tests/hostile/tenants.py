@@ -1,7 +1,7 @@
-"""Owners of one cluster, as many as a rig wants, and what each was told: the values that its tokens of every epoch stand for.
+"""Owners of one cluster, as many as a rig wants. Each remembers which value every token that it was given stands for.
 
-Each owner is one client, which asks through any node until one answers. What it is told has to agree with all that it was told
-before, while nodes are killed and stopped as well as afterwards.
+Each owner is one client, which tries random nodes until one answers. Every answer has to agree with all earlier ones, both while
+nodes are killed and frozen and afterwards.
 """
 
 import hashlib
@@ -24,15 +24,15 @@ from tests.rigs.columns import column
 Value = str | int | bool
 
 JSON, ARROW = "application/json", "application/vnd.apache.arrow.stream"
-#: Longer than a node takes to answer, and short beside what a test lasts: a stopped node is asked too.
+#: Longer than a node needs to answer, and short compared with a test, because frozen nodes are asked too.
 _TIMEOUT = 2.0
 _PATIENCE = 60.0
-#: Of the headers, those that may differ between two answers that are the same.
+#: The headers that may differ between two otherwise equal answers.
 _OWN_HEADERS = {"date", "x-request-id"}
 
 
 class Reply(NamedTuple):
-    """An answer as it came. ``headers`` are in their order, without date and request id."""
+    """An answer as received. ``headers`` are in their order, without date and request id."""
 
     status: int
     headers: tuple[tuple[str, str], ...]
@@ -45,7 +45,7 @@ class Reply(NamedTuple):
 def exchange(
     address: str, key: str, path: str, body: bytes | None, kind: str = JSON, *, request: str = "same", timeout: float = _TIMEOUT
 ) -> Reply | None:
-    """One request, under this id. None if no answer came."""
+    """Sends one request with this request id. Returns None if no answer arrives."""
     connection = http.client.HTTPConnection(address, timeout=timeout)
     headers = {"Authorization": f"Bearer {key}", "Content-Type": kind, "X-Request-ID": request}
     try:
@@ -62,9 +62,9 @@ def exchange(
 
 
 def cluster_for(directory: Path, owners: Sequence[str], chance: random.Random) -> Cluster:
-    """A cluster that is not started yet, with a key for each owner that may do what the keys of ``init`` may.
+    """A cluster that is not started yet. Each owner has one key, with the permissions of the keys that ``init`` makes.
 
-    The keys are written to the file at once: a command that adds one checks all that are there.
+    All keys are written to the file at once, because the command that adds a key checks every key that is already there.
     """
     made = Cluster.create(directory, ("first",))
     file = directory / "api_keys.yaml"
@@ -76,7 +76,7 @@ def cluster_for(directory: Path, owners: Sequence[str], chance: random.Random) -
         {**first, "id": key.split("_")[1], "owner": owner, "sha256": hashlib.sha256(key.encode()).hexdigest()}
         for owner, key in keys.items()
     ]
-    file.write_text(json.dumps(content))  # which is YAML, without anchors
+    file.write_text(json.dumps(content))  # JSON is YAML without anchors
     return Cluster(directory, {name: node.address for name, node in made.nodes.items()}, keys)
 
 
@@ -86,7 +86,7 @@ def _letters(chance: random.Random, count: int) -> str:
 
 @dataclass
 class Tenant:
-    """One owner. ``tokens`` has what it was told that each token stands for; ``given``, by epoch, the token of each value."""
+    """One owner. ``tokens``: the value that each token stands for. ``given``: the token of each value, by epoch."""
 
     name: str
     cluster: Cluster
@@ -99,7 +99,7 @@ class Tenant:
     asked: int = 0
 
     def ask(self, path: str, body: object, kind: str = JSON, avoid: Iterable[str] = ()) -> Reply:
-        """The first answer that is none of "busy" or "no quorum", from nodes taken by chance, most often not from ``avoid``."""
+        """The first answer other than "busy" or "no quorum", from random nodes, which are rarely those in ``avoid``."""
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
         replies: list[Reply] = []
 
@@ -121,7 +121,7 @@ class Tenant:
         return reply
 
     def ask_node(self, node: str, path: str, body: object = b"", kind: str = JSON, *, status: int = 200) -> Reply:
-        """The answer of this node, on which nothing is broken any more."""
+        """The answer of this node, once no fault is left on it."""
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
         address, key = self.cluster.nodes[node].address, self.cluster.api_key(self.name)
         reply = exchange(address, key, path, content, kind, timeout=_PATIENCE)
@@ -130,7 +130,7 @@ class Tenant:
         return reply
 
     def learn(self, epoch: int, values: Sequence[Value], tokens: Sequence[str]) -> None:
-        """What a tokenize said, which is what every one before it and after it says."""
+        """Records an answer to a tokenize request, which has to agree with all earlier answers."""
         assert epoch == self.epoch
         for value, token in zip(values, tokens, strict=True):
             assert token.startswith(f"qv_{epoch}_")
@@ -157,12 +157,12 @@ class Tenant:
         self.learn(epoch_of(reply), texts, tokens)
 
     def rotate(self, avoid: Iterable[str] = ()) -> None:
-        """Asked again until it is answered: that changes nothing."""
+        """Rotates, retrying until a node answers. Repeating the request changes nothing."""
         assert self.ask("/rotate-epoch", {"from_epoch": self.epoch}, avoid=avoid).json() == {"active_epoch": self.epoch + 1}
         self.epoch += 1
 
     def retokenize(self, foreign: Sequence[str], avoid: Iterable[str] = ()) -> None:
-        """All of its own to the active epoch, among others' tokens."""
+        """Moves all of its own tokens to the active epoch, in a request with others' tokens."""
         asked = self.mixed(foreign)
         answer = self.ask("/retokenize", {"tokens": asked}, avoid=avoid).json()
         self.learn_moved(asked, answer["epoch"], [result.get("token") for result in answer["results"]])
@@ -179,10 +179,10 @@ class Tenant:
         asked = self.mixed(foreign)
         self.require_values(asked, self.ask("/detokenize", {"tokens": asked}, avoid=avoid).json())
 
-    # What has to come back.
+    # What the answers have to be.
 
     def mixed(self, foreign: Sequence[str]) -> list[str]:
-        """Its own tokens of every epoch and these, in an order by chance."""
+        """Its own tokens of every epoch and ``foreign``, in random order."""
         assert not self.tokens.keys() & set(foreign)
         asked = [*self.tokens, *foreign]
         self.chance.shuffle(asked)
@@ -192,7 +192,7 @@ class Tenant:
         return ["ok" if token in self.tokens else "not_found" for token in asked]
 
     def require_values(self, asked: Sequence[str], answer: Mapping[str, Any]) -> None:
-        """Exactly its own values, of their types, for its own tokens, and nothing else for any other."""
+        """Exactly its own values, with their types, for its own tokens; "not found" for any other."""
         results = answer["results"]
         expected = [
             {"status": "ok", "value": self.tokens[token]} if token in self.tokens else {"status": "not_found"} for token in asked
@@ -219,7 +219,7 @@ class Tenant:
 
 
 class Ghosts:
-    """Tokens that nobody was given, by why they are not found, for any owner."""
+    """Tokens that nobody was given. Each method has another reason why they are not found, for any owner."""
 
     def __init__(self, chance: random.Random) -> None:
         self._speller = Speller(chance.randbytes(32))
@@ -232,7 +232,7 @@ class Ghosts:
         return self._spelled(9)
 
     def malformed(self) -> str:
-        """As long as the others, with the check part of another token."""
+        """As long as the others, but with the check part of another token."""
         one, other = self._spelled(1), self._spelled(1)
         return one[:-8] + other[-8:]
 

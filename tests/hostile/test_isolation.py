@@ -1,7 +1,7 @@
-"""Two hundred owners of the same values: each gets its own back, and nobody another's, while nodes are killed and stopped.
+"""Two hundred owners with the same values: each gets its own back, and nobody another's, while nodes are killed and frozen.
 
-The names are as like each other as names may be, the values are the same for all, and each owner's tokens lie among those of the
-others in every request. Then every token that anybody was told of is asked for by everybody.
+The names are as similar as names may be, the values are the same for all, and every request mixes an owner's tokens with those of
+others. Afterwards every owner asks for every token that anybody was given.
 """
 
 import itertools
@@ -31,7 +31,7 @@ ITEMS = 10_000
 #: Turns of owners while a node is away, and after it is back.
 _AWAY, _BACK = 40, 20
 
-#: Each one is the beginning of the next; the shortest names, and the longest; what differs in one separator, or looks alike.
+#: Names that are prefixes of the next one, the shortest and the longest, and names that differ in a separator or look alike.
 NAMES = (
     *("a" * length for length in range(1, 65)),
     *("clinic", "clinic-", "clinic-1", "clinic-10", "clinic-100", "clinic-1.", "clinic.1", "clinic_1", "clinic--1", "clinic1"),
@@ -39,7 +39,7 @@ NAMES = (
 )
 NAMES_ALL = [*NAMES, *(f"owner-{number}" for number in range(OWNERS - len(NAMES)))]
 
-#: The same for all owners. Of some only the type tells them apart, or the form in Unicode, or white space.
+#: The same for all owners. Some differ only in type, Unicode form or white space.
 VALUES: Sequence[Value] = (
     *("999-17-5017", "1", "true", "", " ", "Zo\u00eb", "Zoe\u0308", "\u0130stanbul", "Smith\0", "null"),
     *(1, 0, True, False, 9991750170, 10**40),
@@ -48,7 +48,7 @@ VALUES: Sequence[Value] = (
 
 @dataclass
 class Work:
-    """Clients of all owners, which take turns until the faults are over. ``frozen``: the node that is stopped just now."""
+    """Clients of all owners, which take turns until the faults are over. ``frozen``: the node that is frozen now."""
 
     over: bool = False
     frozen: tuple[str, ...] = ()
@@ -79,7 +79,7 @@ class Work:
 
 
 def break_nodes(cluster: Cluster, chance: random.Random, work: Work, clients: Sequence[Future[None]]) -> None:
-    """Kills each node and stops each node, in an order by chance, with work meanwhile and in between."""
+    """Kills and freezes each node, in random order, with work before and during each fault."""
     faults = list(itertools.product(NODES, (cluster.kill, cluster.pause)))
     chance.shuffle(faults)
     for node, fault in faults:
@@ -98,7 +98,7 @@ def break_nodes(cluster: Cluster, chance: random.Random, work: Work, clients: Se
 
 @pytest.fixture(scope="module")
 def tenants(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Tenant]]:
-    """All owners, after they were served by nodes that were killed and stopped. Half of them have rotated, once or twice."""
+    """All owners, after nodes that were killed and frozen have served them. Half of them have rotated, once or twice."""
     chance = random.Random(SEED)
     with cluster_for(tmp_path_factory.mktemp("vault") / "cluster", NAMES_ALL, chance) as cluster:
         cluster.bring_up()
@@ -122,7 +122,7 @@ def tenants(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Tenant]]:
 
 
 def for_each(tenants: Sequence[Tenant], check: Callable[[Tenant, int], None]) -> None:
-    """With the tenant's number, by several clients at once."""
+    """Runs ``check`` for each tenant and its number, on several threads."""
     with ThreadPoolExecutor(CLIENTS) as pool:
         list(pool.map(check, tenants, range(len(tenants))))
 
@@ -152,7 +152,7 @@ def test_each_owner_asks_for_every_token_that_there_is_and_gets_its_own_values_a
 
 
 def test_through_every_node_and_in_every_form(tenants: list[Tenant]) -> None:
-    """Each owner's own tokens of every epoch, among one of each other owner."""
+    """In each request: an owner's tokens of every epoch, and one token of every other owner."""
     samples = [tenant.chance.choice([*tenant.tokens]) for tenant in tenants]
 
     def check(tenant: Tenant, number: int) -> None:
@@ -180,7 +180,7 @@ def records(tokens: Sequence[str]) -> object:
     return {"records": [{"ssn": token} for token in tokens]}
 
 
-#: Requests for tokens, as path, body and media type, whose answers do not repeat what is not found.
+#: Requests for tokens: path, body and media type. Only the answer with records repeats tokens that are not found.
 FORMS: list[Callable[[list[str]], tuple[str, object, str]]] = [
     lambda tokens: ("/detokenize", {"tokens": tokens}, JSON),
     lambda tokens: ("/detokenize", column("token", tokens), ARROW),
@@ -191,7 +191,7 @@ FORMS: list[Callable[[list[str]], tuple[str, object, str]]] = [
 
 
 def test_another_s_token_is_answered_byte_for_byte_like_one_that_was_never_issued(tenants: list[Tenant]) -> None:
-    """Alone, and one of each other owner at a time beside the owner's own."""
+    """Asked for alone, and in one request with the owner's own tokens and a token of every other owner."""
     samples = {tenant.name: tenant.chance.choice([*tenant.tokens]) for tenant in tenants}
 
     def check(tenant: Tenant, number: int) -> None:
@@ -211,7 +211,7 @@ def test_another_s_token_is_answered_byte_for_byte_like_one_that_was_never_issue
 
 
 def without(tokens: Sequence[str], body: bytes) -> bytes:
-    """Of records, in which what is not found stays: with the same word in the place of each of these."""
+    """The body with one word in place of each of these tokens: records keep tokens that are not found."""
     absent = {f'"{token}"'.encode() for token in tokens}
     return re.sub(rb'"[^"]*"', lambda quoted: b'"absent"' if quoted[0] in absent else quoted[0], body)
 
@@ -226,7 +226,7 @@ UNLIKE = (
 
 @pytest.mark.parametrize("name", UNLIKE, ids=ascii)
 def test_an_owner_s_name_has_one_spelling(name: str, tmp_path: Path) -> None:
-    """No two names differ by case, Unicode or white space, since there is only one kind of letter in them."""
+    """No two names differ only in case, Unicode form or white space, because names have only one kind of letter."""
     file = tmp_path / "api_keys.yaml"
     new_keyfile(file)
     made = create_key(file, "clinic", now=datetime.now(UTC), entropy=random.Random(1).randbytes, new_owner=True)

@@ -1,4 +1,4 @@
-"""Nothing that one owner asks for makes a node hold more than its budget, or keeps others out."""
+"""No request of one owner makes a node hold more than its budget, or keeps other owners out."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -36,7 +36,7 @@ def test_a_value_that_an_answer_repeats_as_often_as_it_may_comes_back_whole(clus
     assert (told["found"], {result["value"] for result in told["results"]}) == (times, {"\x01" * 60_000})
     record = {"contacts": [{"phone": token}] * times}
     answer = ask(cluster, "/detokenize", json.dumps({"records": [record]}).encode())
-    assert answer.status in (200, 422)  # 422 where the field is not configured: nothing is told then
+    assert answer.status in (200, 422)  # 422 where the field is not configured; the answer then has no values
     assert_unharmed(cluster)
 
 
@@ -55,7 +55,7 @@ def test_sixty_four_of_the_worst_requests_at_once_whose_answers_nobody_reads(clu
         for number in range(64):
             connection = stack.enter_context(raw_connection(cluster, receives=4096))
             senders.submit(connection.sendall, requests[number % len(requests)])
-        for _ in range(20):  # somebody else is served meanwhile
+        for _ in range(20):  # other owners are served in the meantime
             (token,) = tokens_of(cluster, ["meanwhile"], QUIET)
             answer = ask(cluster, "/detokenize", json.dumps({"token": token}).encode(), QUIET)
             assert answer.status == 200
@@ -102,7 +102,7 @@ def refused(cluster: Cluster, key: str) -> bool:
 
 
 def test_an_owner_whose_bodies_never_end_keeps_no_other_owner_out_with_two_keys(cluster: Cluster) -> None:
-    """Each key asks as often as an owner may: together that would be more than all places."""
+    """Each key sends as many requests as one owner may have. Together they would take more than all places."""
     with ExitStack() as stack:
         for key in (LOUD, LOUD_TOO):
             for _ in range(48):

@@ -1,4 +1,4 @@
-"""The benchmark that times "not found", run through with few requests: its answers are judged, and its times are not."""
+"""The benchmark that times "not found", run with few requests: its answers are checked, its times are not."""
 
 import itertools
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ def test_every_kind_is_asked_for_as_often_and_every_pair_compared(cluster: Clust
 
 
 def test_a_token_that_is_found_ends_the_run(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if owners were not told apart: the one who asks is the one who was given the tokens."""
+    """As if owners were not told apart: the owner that asks is the one that was given the tokens."""
     monkeypatch.setattr(notfound, "OWNER", OTHER)
     monkeypatch.setattr(notfound, "SHAPES", SHAPES[1:])
     with pytest.raises(WrongAnswer, match="not answered with not_found"):

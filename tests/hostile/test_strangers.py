@@ -1,4 +1,4 @@
-"""What somebody without a key sends: the node lives, holds little of it, and serves others meanwhile."""
+"""What clients without a key send: the node survives, holds little of it, and serves others in the meantime."""
 
 import contextlib
 import socket
@@ -11,12 +11,12 @@ from chaos.testbed.cluster import Cluster
 from tests.hostile.limited import LOUD, QUIET, ask, assert_unharmed, post, raw_connection, tokens_of
 
 HEALTH = b"GET /health HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n"
-#: MiB by which the memory of a node may have grown when an attack is over: the tables of its store, and what the allocator keeps.
+#: MiB by which a node's memory may grow during an attack: the tables of its store, and what the allocator keeps.
 SPARE_MIB = 200
 
 
 def received(connection: socket.socket) -> bytes:
-    """All that comes until the other side closes, or breaks the connection."""
+    """All bytes until the other side closes or resets the connection."""
     got = b""
     with contextlib.suppress(OSError):
         while more := connection.recv(1 << 16):
@@ -32,7 +32,7 @@ def send_all_it_takes(connection: socket.socket, begin: bytes, block: bytes) -> 
 
 
 CHUNKED = b"POST /tokenize HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
-#: What begins a request that never ends, and what it goes on with.
+#: The beginning of a request that never ends, and the block that it repeats.
 ENDLESS = {
     "trailers": (CHUNKED + b"1\r\n \r\n0\r\n", b"a:\r\n" * 16_384),
     "one-trailer": (CHUNKED + b"1\r\n \r\n0\r\na: ", b"x" * 65_536),
@@ -71,7 +71,7 @@ def test_a_trailer_is_no_header(cluster: Cluster, trailer: str) -> None:
 
 
 def test_requests_without_end_whose_answers_nobody_reads(cluster: Cluster) -> None:
-    """A hundred connections with a quarter of a megabyte of the shortest requests each."""
+    """A hundred connections, each with a quarter of a megabyte of the shortest requests."""
     before = sum(memory(cluster.pid("n1")))
     with contextlib.ExitStack() as stack:
         for connection in [stack.enter_context(raw_connection(cluster, receives=4096)) for _ in range(100)]:
@@ -99,7 +99,7 @@ def test_connections_that_say_nothing_make_room_for_others(cluster: Cluster) -> 
 
 
 def test_refusals_of_one_key_share_lines_of_the_event_log(cluster: Cluster) -> None:
-    """Ten thousand requests that a key may not make write no more than a line or two a second."""
+    """Ten thousand forbidden requests of one key write no more than a line or two a second."""
     log = cluster.nodes["n1"].data / "events.jsonl"
     before = log.stat().st_size
     request = post(cluster, "/tokens", b"") * 50
