@@ -1,6 +1,6 @@
-"""conf/alerts.yml: rules that Prometheus can load, about series that there are, each explained in docs/operations.md and tested.
+"""conf/alerts.yml: Prometheus can load the rules, they name existing series, docs/operations.md explains them, all are tested.
 
-What Prometheus itself says to them is asked in .ci/promtool.
+.ci/promtool has Prometheus check the rules itself.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""The benchmark: samples become a report, a report tables, sentences, verdicts and a picture; and the floor does real work."""
+"""The benchmark: samples become a report, and a report tables, sentences, verdicts and a picture; the floor does real work."""
 
 import dataclasses
 import re
@@ -37,7 +37,7 @@ def _floor(cpu: float, values: int = 1_000) -> FloorSample:
 
 
 def _sample(operation: Operation = Operation.NEW, batch: int = 1_000, at_once: int = 6, **changed: Any) -> Sample:
-    """1,000 values in a tenth of a second, for twice the floor's CPU."""
+    """1,000 values in a tenth of a second, with twice the floor's CPU time."""
     sample = Sample(
         operation=operation,
         batch=batch,
@@ -60,7 +60,7 @@ def _report(samples: Sequence[Sample]) -> VaultReport:
 
 
 def _whole(**changed: Any) -> VaultReport:
-    """Of all that the smoke plan measures; 16 at once do three times as many a second as one."""
+    """A report on all that the smoke plan measures. 16 requests at once have three times the rate of one at a time."""
     keys = [(group.operation, group.batch, at_once) for group in SMOKE.groups for at_once in group.at_once]
     return _report([_sample(*key, **({"seconds": 0.1 if key[2] > 1 else 0.3} | changed)) for key in keys])
 
@@ -85,7 +85,7 @@ def test_what_is_timed_is_the_median_and_cpu_the_sum() -> None:
 
 @given(st.floats(0.1, 10), st.floats(0.1, 10))
 def test_a_machine_that_slows_down_does_not_change_a_ratio(first: float, second: float) -> None:
-    """Each repetition by a factor of its own, vault and floor alike."""
+    """Each repetition is slower by its own factor, the same for the vault and the floor."""
     samples = [_sample(nodes_cpu=0.04 * slow, floors=(_floor(0.02 * slow), _floor(0.02 * slow))) for slow in (first, second)]
     (cell,) = _report(samples).cells
     assert (cell.lowest_ratio, cell.ratio, cell.highest_ratio) == pytest.approx((2, 2, 2))
@@ -100,19 +100,19 @@ def test_the_floor_counts_before_and_after() -> None:
 
 @given(st.lists(st.floats(0, 100), min_size=1), st.integers(1, 99))
 def test_a_percentile_is_one_of_the_numbers(numbers: list[float], percent: int) -> None:
-    """So many percent are no larger, and with one number less it would be fewer."""
+    """At least ``percent`` percent of the numbers are no larger, and fewer than that are smaller."""
     found = percentile(numbers, percent)
     assert found in numbers
     assert sum(number <= found for number in numbers) * 100 >= percent * len(numbers)
     assert sum(number < found for number in numbers) * 100 < percent * len(numbers)
 
 
-# What is told.
+# Reports and verdicts.
 
 
 @pytest.mark.parametrize("plan", ["smoke", "full"])
 def test_a_run_is_held_to_targets_and_a_smoke_run_to_bounds_that_fail_it(plan: str) -> None:
-    """The full plan's targets are told, and never fail it: they are for a machine of two cores."""
+    """The full plan's targets are reported but never fail a run, because they are for a machine with two cores."""
     keys = [(Operation.NEW, 1_000, at_once) for at_once in (1, 16)]
     extra = _report([_sample(*key) for key in keys]).cells
     good, bad = _whole(), _whole(nodes_cpu=1.0, client_cpu=0.2, seconds=0.3)
@@ -156,7 +156,7 @@ def test_what_a_benchmark_does_not_have_is_refused(options: list[str]) -> None:
 
 
 def measured(monkeypatch: pytest.MonkeyPatch, name: str, found: Report | Exception) -> list[Any]:
-    """Has a benchmark find this, or raise it; the plans that it is asked for."""
+    """Makes a benchmark return ``found``, or raise it. Returns the list of plans with which it is called."""
     plans = []
 
     def measure(plan: Any, place: Path, tell: object) -> Report:
@@ -218,7 +218,7 @@ def test_the_picture_has_a_line_for_each_series() -> None:
     assert "&lt;processor&gt; &amp; more" in picture
     document = ElementTree.fromstring(picture)
     lines = document.findall("{http://www.w3.org/2000/svg}polyline")
-    assert len(lines) == 2 * len(Operation) * (3 + 1) + 4  # and those of the legend
+    assert len(lines) == 2 * len(Operation) * (3 + 1) + 4  # plus those of the legend
     width, height = float(document.attrib["width"]), float(document.attrib["height"])
     for line in lines:
         points = [tuple(map(float, point.split(","))) for point in line.attrib["points"].split()]
@@ -239,7 +239,7 @@ def test_a_scale_has_room_for_every_figure(figures: list[float]) -> None:
 
 @pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
 def test_vault_and_floor_grow_alike(plan: Plan) -> None:
-    """A bigger store makes a new record dearer, so neither may get ahead."""
+    """A larger store makes new records more expensive, so neither may grow faster."""
     vault = floor = 0
     for group in plan.groups:
         if group.operation is Operation.NEW:
@@ -274,11 +274,11 @@ def test_every_so_many_th_pair_is_kept(batches: list[int], stride: int) -> None:
     assert (sorted(task.values[0]), [f"token of {value}" for value in task.values[0]]) == (sorted(kept), task.tokens[0])
 
 
-# What processes cost.
+# The cost of processes.
 
 
 def test_a_process_is_idle_once_its_threads_wait() -> None:
-    """Another process's CPU clock is read, and a thread that spins counts as work under way."""
+    """The CPU clock of another process is read, and a spinning thread counts as unfinished work."""
     program = "import sys, time\nfor line in sys.stdin:\n    until = time.process_time() + 0.2\n"
     program += "    while time.process_time() < until: pass\n"
     with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE) as process:

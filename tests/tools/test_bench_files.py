@@ -1,7 +1,7 @@
-"""The benchmark of files: copies that differ are noticed, its meter measures, its figures follow from the samples.
+"""The benchmark of files: it notices copies that differ, its meter measures, and its figures follow from the samples.
 
-That every token stands in the tables, and that DuckDB alone puts values in their place, is seen by ``bin/bench files-smoke``: the
-command has to look up as many and to write the same.
+``bin/bench files-smoke`` shows that the tables hold every token and that DuckDB alone puts values in their place: the command has
+to look up as many and to write the same.
 """
 
 import os
@@ -86,7 +86,7 @@ def test_a_row_has_medians_their_ratio_and_the_largest_memory() -> None:
     ],
 )
 def test_targets_are_met_or_missed(sample: CopySample, missed: tuple[str, str] | None) -> None:
-    """With small files a process's start takes longer than the work: their ratio is not judged, and the others are asserted."""
+    """With small files, starting a process takes longer than the work: the ratio is not judged, other targets are asserted."""
     report = _report([sample])
     account, small = report.account(), msgspec.structs.replace(report, plan="files-smoke").account()
     assert [(check.figure, check.target) for check in account.checks if not check.held] == ([missed] if missed else [])

@@ -1,4 +1,4 @@
-"""``bin/bench growth``: one thing grows along an axis, runs of single axes are put together, and many owners have many keys."""
+"""``bin/bench growth``: one quantity grows along each axis, runs of single axes are joined, and many owners have many keys."""
 
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
@@ -84,14 +84,14 @@ def test_new_tokens_among_ten_million_are_held_to_their_share(speed: float, verd
     account = report(RECORDS, CLIENTS, speed=speed).account()
     assert [check.verdict for check in account.checks] == [verdict, "met", "met"]
     assert not account.asserted
-    assert not report(CLIENTS).account().checks  # what was not measured is not told
+    assert not report(CLIENTS).account().checks  # what was not measured is not reported
     assert [table.rows[1][1] for table in account.tables] == [f"{speed:,.0f} ({speed * 0.9:,.0f}–{speed * 1.5:,.0f})"] * 2
 
 
 def test_the_picture_has_two_panels_for_each_axis_and_a_line_for_each_operation() -> None:
     picture = ElementTree.fromstring(draw(report(RECORDS, CLIENTS)))
     lines = picture.findall("{http://www.w3.org/2000/svg}polyline")
-    assert len(lines) == 2 * 2 * 3 + 3  # and those of the legend
+    assert len(lines) == 2 * 2 * 3 + 3  # plus those of the legend
     texts = [each.text for each in picture.findall("{http://www.w3.org/2000/svg}text")]
     assert texts.count("10,000,000") == 4
 

@@ -1,7 +1,7 @@
-"""The acceptance runs: which bits flip, what has to be there, and how figures stand to what is promised.
+"""The acceptance runs: which bits flip, which records have to be there, and how figures compare with the promises.
 
-That the three stores are filled alike, with records that the nodes believe, is seen by ``bin/bench healing-smoke``: it compares
-them record by record, and each token with what the corpus says.
+``bin/bench healing-smoke`` shows that the three stores are filled alike, with records that the nodes accept: it compares them
+record by record, and each token with the corpus.
 """
 
 import itertools
@@ -36,7 +36,7 @@ OWNER = "bench"
 
 
 def flipped(folder: Path, before: dict[str, bytes], count: int, seed: int) -> dict[str, int]:
-    """The bits that flipped in each of these files."""
+    """The number of bits that flipped in each of these files."""
     for name, content in before.items():
         (folder / name).write_bytes(content)
     hit = flip_tables(folder, count, Random(seed))
@@ -105,7 +105,7 @@ def test_requests_are_made_when_they_are_due(vault: Vault) -> None:
     assert asked == [vault.corpus.values(first, 2) for first in (1_000, 1_002, 1_004)]
 
 
-# Figures and what is promised
+# Figures and promises
 
 SAME = Verified(True, {"n2": 10, "n3": 10})
 
@@ -130,7 +130,7 @@ WHOLE = HealingReport("2026-01-02", "2 × some processor", "healing", 1_000_000,
 
 
 def missed(**changed: object) -> set[str]:
-    """Returns the figures that miss their targets, with these."""
+    """Returns the figures that miss their targets after these changes."""
     checks = msgspec.structs.replace(WHOLE, **changed).account().checks
     return {f"{check.figure} of {check.target}" for check in checks if not check.held}
 

@@ -1,4 +1,4 @@
-"""The benchmark of "not found": effect sizes against figures worked out by other means, and what is judged."""
+"""The benchmark of "not found": effect sizes compared with independently computed figures, and which pairs are judged."""
 
 import itertools
 import math
@@ -25,7 +25,7 @@ def test_cliffs_delta_is_what_comparing_all_pairs_gives(one: list[float], other:
 
 
 def test_an_interval_of_cliffs_delta_is_as_wide_as_delta_varies() -> None:
-    """Against the standard deviation over many draws; times of requests have long tails too."""
+    """Compared with the standard deviation over many draws. The draws have long tails, as request times do."""
     chance = random.Random(1)
     draws = [
         cliffs_delta([chance.lognormvariate(0.2, 1) for _ in range(60)], [chance.lognormvariate(0, 1) for _ in range(40)])
@@ -36,7 +36,7 @@ def test_an_interval_of_cliffs_delta_is_as_wide_as_delta_varies() -> None:
 
 
 def test_cohens_d_is_in_standard_deviations() -> None:
-    # Worked out by hand: means 3 and 5, variances 2.5 and 2.5, so d = -2 / sqrt(2.5).
+    # Computed by hand: means 3 and 5, variances 2.5 and 2.5, so d = -2 / sqrt(2.5).
     effect = cohens_d([1, 2, 3, 4, 5], [3, 4, 5, 6, 7])
     assert effect.size == pytest.approx(-2 / math.sqrt(2.5))
     error = math.sqrt(10 / 25 + effect.size**2 / 20)
@@ -49,7 +49,7 @@ def test_times_that_do_not_vary_are_no_error() -> None:
 
 
 def report(delta: Effect) -> NotFoundReport:
-    """One in which another's and never issued are so far apart, and all else is far apart too."""
+    """A report in which "another's" and "never issued" differ by ``delta``, and all other pairs differ much."""
     rows = [Row(shape.batch, kind, 20_000, 1.5, 2.5, 12.25) for shape in SHAPES for kind in Kind]
     far = Effect(0.9, 0.8, 1.0)
     pairs = [

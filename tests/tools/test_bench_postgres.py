@@ -1,6 +1,6 @@
-"""``bin/bench postgres``: the cells of its table, pairs that become medians, and what it says where PostgreSQL is missing.
+"""``bin/bench postgres``: the cells of its table, pairs that become medians, and its message where PostgreSQL is missing.
 
-That vault and rival give the same answers to the same requests is seen by each run: it compares all of them.
+Each run of the benchmark compares all answers: vault and rival have to answer the same requests alike.
 """
 
 import subprocess
@@ -22,13 +22,13 @@ CELLS = (NEW, *AFTER, *SETTLED, *SMALL_NEW)
 
 
 def pair(vault: float, rival: float) -> Pair:
-    """So many values a second of each. CPU is a million microseconds shared among them."""
+    """So many values per second on each side. A value's CPU time is a million microseconds divided by this rate."""
     return Pair(*(Side(speed, cpu=1e6 / speed, client_cpu=0.1, median_ms=5, p99_ms=10) for speed in (vault, rival)))
 
 
 @pytest.mark.parametrize("plan", POSTGRES_PLANS.values(), ids=POSTGRES_PLANS)
 def test_a_plan_has_enough_pairs_of_value_and_token_for_each_of_its_cells(plan: PostgresPlan) -> None:
-    """A batch is drawn from those that were kept, or from the hot ones, without a value twice."""
+    """A batch is drawn from the kept pairs, or from the hot ones, and has no value twice."""
     kept = plan.records // plan.stride
     assert all(cell.batch <= (min(plan.hot, kept) if cell.hot else kept) for cell in CELLS)
     assert {cell.batch for cell in CELLS} == plan.requests.keys()
@@ -80,7 +80,7 @@ def test_rows_come_by_batch_and_within_one_new_values_first() -> None:
 
 
 def test_what_a_process_and_its_children_cost_goes_on_when_a_child_has_ended() -> None:
-    """PostgreSQL's own processes come and go: each of them is counted, also afterwards."""
+    """PostgreSQL's own processes come and go: each counts, even after it has ended."""
     spin = "import time\nuntil = time.process_time() + 0.2\nwhile time.process_time() < until: pass\n"
     program = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {spin!r}])\nprint(flush=True)\nsys.stdin.read()\n"
     command = [sys.executable, "-c", program]

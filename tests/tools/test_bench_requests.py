@@ -1,4 +1,4 @@
-"""The benchmark of one small request: each kind passes the application that nodes serve, and has to be answered 200."""
+"""The benchmark of one small request: each kind goes through the application that nodes serve, and has to be answered 200."""
 
 import asyncio
 import itertools

@@ -1,4 +1,4 @@
-"""bin/bench revocation: what its report comes to, and the keys that it and the harness write into a key file."""
+"""bin/bench revocation: how its report is computed, and the keys that it and the harness write to a key file."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""bin/bench tls: its client over TLS, and what its report comes to. The times of a run this small say nothing."""
+"""bin/bench tls: its client over TLS, and how its report is computed. The times of such a small run mean nothing."""
 
 from pathlib import Path
 
