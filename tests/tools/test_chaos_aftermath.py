@@ -1,4 +1,4 @@
-"""What a fault meant: what was served through the others, and how long it took until all that it began was over."""
+"""The effect of a fault: what was served through the other nodes, and how long it took until all its consequences were over."""
 
 import pytest
 
@@ -16,11 +16,11 @@ def seen(story: Story, end: float) -> tuple[FaultSeen, ...]:
 def test_what_the_others_serve_counts_from_one_second_on() -> None:
     story = Story()
     story.fault(0, 10.0, 20.0, "n1")
-    story.call("n2", 10.5, Outcome.FAIL)  # it was not noticed yet
+    story.call("n2", 10.5, Outcome.FAIL)  # the fault was not noticed yet
     story.call("n2", 11.5)
     story.call("n3", 12.0, Outcome.UNKNOWN)
-    story.call("n1", 15.0, Outcome.FAIL)  # it is on this one
-    story.call("n2", 20.5, Outcome.FAIL)  # it is over
+    story.call("n1", 15.0, Outcome.FAIL)  # through the failed node itself
+    story.call("n2", 20.5, Outcome.FAIL)  # the fault is over
     (fault,) = seen(story, 40.0)
     assert (fault.alone, fault.others, fault.quiet) == (True, Share(2, 1), Share(2, 1))
 
@@ -44,7 +44,7 @@ def test_recovery_is_told_up_to_the_next_fault() -> None:
     story.call("n2", 11.0, Outcome.FAIL)
     story.call("n2", 12.0, took=0.5)
     story.call("n3", 13.0, Outcome.UNKNOWN)
-    story.call("n1", 19.9, Outcome.UNKNOWN, took=0.5)  # this is the next one's
+    story.call("n1", 19.9, Outcome.UNKNOWN, took=0.5)  # belongs to the next fault
     story.call("n1", 21.0, Outcome.FAIL)
     first, second = seen(story, 40.0)
     assert [first.back_seconds, first.calm_seconds] == pytest.approx([2.5, 3.0])
@@ -66,7 +66,7 @@ def test_a_node_that_is_not_back_when_the_next_fault_comes_is_followed_further()
     story.fault(0, 1.0, 10.0, "n1")
     story.fault(1, 16.0, 20.0, "n2")
     story.calls("n1", 10.0, 18.0, Outcome.FAIL)
-    story.call("n3", 17.0, Outcome.FAIL)  # of the two that are not there
+    story.call("n3", 17.0, Outcome.FAIL)  # two nodes are down now
     story.call("n1", 18.5)
     first, second = seen(story, 40.0)
     assert [first.recovered_seconds, first.back_seconds] == pytest.approx([8.51, 8.51])
@@ -131,9 +131,9 @@ def test_convergence_is_when_all_three_were_the_same_if_no_fault_came_before_tha
 def test_what_was_asked_while_others_kept_the_machine_busy_is_not_quiet_whatever_came_of_it() -> None:
     story = Story()
     story.fault(0, 10.0, 20.0, "n1")
-    story.machine(5.0, 14.0, late=0.01, others=0.9)  # nobody waits
+    story.machine(5.0, 14.0, late=0.01, others=0.9)  # busy, but the control is not late
     story.machine(14.0, 16.0, late=0.3, others=0.9)
-    story.machine(16.0, 30.0, late=0.3, others=0.05, ours=0.95)  # its own doing
+    story.machine(16.0, 30.0, late=0.3, others=0.05, ours=0.95)  # the nodes themselves are the load
     for at, outcome in ((12.0, Outcome.OK), (14.5, Outcome.OK), (15.0, Outcome.FAIL), (17.9, Outcome.FAIL), (19.0, Outcome.FAIL)):
         story.call("n2", at, outcome)
     (fault,) = seen(story, 40.0)

@@ -1,4 +1,4 @@
-"""Reading a node's answer to the letter of the contract: what became of the operation is known, unknown, or a breach."""
+"""Reading a node's answer to the letter of the contract: an operation's outcome is known, unknown, or a breach."""
 
 import json
 from random import Random
@@ -77,9 +77,9 @@ TOLD: list[tuple[Action, int, int, object, Told]] = [
      Told(OK, ("qv_4_0", "not_found"), 4)),
     (Action.ROTATE, 0, 200, {"active_epoch": 9}, Told(OK, (), 9)),
     (Action.EPOCH, 0, 200, {"active_epoch": 9}, Told(OK, (), 9)),
-    # A rotate that was refused was told the active epoch.
+    # The answer to a refused rotate has the active epoch.
     (Action.ROTATE, 0, 409, {**problem("epoch-ahead"), "active_epoch": 4}, Told(FAIL, epoch=4, why="epoch-ahead")),
-    # A write that was refused failed only if that is said; a read did nothing.
+    # A refused write has failed only if the answer says so. A refused read did nothing.
     *((write, 1, 503, problem("no-quorum", outcome="none"), Told(FAIL, why="no-quorum")) for write in WRITES),
     *((write, 1, 503, problem("no-quorum", outcome="unknown"), Told(UNKNOWN, why="no-quorum")) for write in WRITES),
     *((write, 1, 503, problem("no-quorum"), Told(UNKNOWN, why="no-quorum")) for write in WRITES),

@@ -1,4 +1,4 @@
-"""When all three replicas are the same is looked for whenever no fault is there, and only then."""
+"""The watch checks whether all three replicas are the same whenever no fault is active, and only then."""
 
 import asyncio
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from chaos.testbed.history import Convergence, Mending, Note, Record, Whole
 
 
 class Cluster:
-    """Stands in for Replicas: each question waits for its answer."""
+    """Stands in for Replicas. Every question waits until the test answers it."""
 
     def __init__(self, file: Path) -> None:
         self.answers: asyncio.Queue[object] = asyncio.Queue()

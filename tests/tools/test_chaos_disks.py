@@ -1,4 +1,4 @@
-"""Damage to disks: it is where it is said to be, and undoing it leaves every byte as it was. And the library in front of them."""
+"""Damage to disks: it is where the harness says, and undoing it restores every byte. And the library in front of the disks."""
 
 import errno
 import os
@@ -97,7 +97,7 @@ def test_disks_are_lost_again_and_again(tmp_path: Path) -> None:
         (tmp_path / "n1").rmdir()
 
 
-#: Writes and syncs a log like a store does, as it is told: "write", "sync", "die".
+#: Writes and syncs a log as a store does, as its arguments say: "write", "sync", "close", "die".
 _WRITER = """
 import os, signal, sys
 log = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -123,7 +123,7 @@ def injector(tmp_path_factory: pytest.TempPathFactory) -> Injector:
 
 
 def write(injector: Injector, place: Path, *orders: str) -> tuple[int, bytes, bytes, str]:
-    """Records that are in the log, and in another file, and what the process said."""
+    """The process's exit code, the content of the log and of another file, and the process's output."""
     log, other = place / "000001.log", place / "events.jsonl"
     command = [sys.executable, "-c", _WRITER, str(log), str(other), *orders]
     done = subprocess.run(command, env=os.environ | injector.variables("n1"), stdout=subprocess.PIPE, timeout=60, check=False)
@@ -154,7 +154,7 @@ def test_only_the_node_that_is_meant_is_slow(injector: Injector, tmp_path: Path)
 
 
 def clocks(injector: Injector, node: str) -> tuple[float, float, float]:
-    """By how many seconds a process's time of day, by two functions of libc, and its monotonic clock differ from this one's."""
+    """How many seconds a process's clocks differ from this one's: time of day by two functions of libc, and monotonic time."""
     script = "import ctypes, time; print(time.time(), ctypes.CDLL(None).time(None), time.monotonic())"
     command = [sys.executable, "-c", script]
     done = subprocess.run(command, env=os.environ | injector.variables(node), stdout=subprocess.PIPE, timeout=60, check=True)

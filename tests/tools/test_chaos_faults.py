@@ -1,4 +1,4 @@
-"""Applying faults: each is taken back at its end, and all of them if the run breaks off. And what a command line asks for."""
+"""Applying faults: each is undone at its end, and all of them if the run breaks off. And what a command line selects."""
 
 import asyncio
 import resource
@@ -39,7 +39,7 @@ class FakeProcess:
 
 
 class FakeCluster:
-    """Processes that are none. ``journal`` has what was done to them."""
+    """A cluster with fake processes. ``journal`` records what was done to them."""
 
     def __init__(self, directory: Path) -> None:
         self.nodes = {name: Node(name, "", directory, directory / "log") for name in NODES}
@@ -63,7 +63,7 @@ class FakeCluster:
         self.journal.append(("kill", *names))
 
     def end(self, name: str, code: int | None) -> None:
-        """Gives a node another process: one that has ended with this exit code, or that runs."""
+        """Gives a node another process: one that has ended with this exit code, or, for None, one that runs."""
         self.nodes[name].process = cast("subprocess.Popen[bytes]", FakeProcess(code))
 
     def health(self, name: str) -> Answer | None:
@@ -95,7 +95,7 @@ class FakeNetwork:
 
 
 class Idle:
-    """No traffic: a kill in mid-request waits for none."""
+    """No traffic: a kill in the middle of a request need not wait for one."""
 
     def under_way(self, node: str) -> int:
         return 0
@@ -119,7 +119,7 @@ class Rig:
         return running and not self.cluster.stopped and not self.network.broken
 
     def follow(self, *kinds: Kind) -> None:
-        """Heals, then applies each of these and takes it back at once."""
+        """Heals, then applies each of these faults and undoes it at once."""
 
         async def scenario() -> None:
             await self.faults.heal()
@@ -146,9 +146,9 @@ def files(cluster: FakeCluster) -> dict[Path, bytes]:
     return {path: path.read_bytes() for node in cluster.nodes.values() for path in node.data.rglob("*") if path.is_file()}
 
 
-#: A full disk would be this machine's, processes here have no files and no clock of theirs, and disks are put back.
+#: Not for this rig: a full disk would be this machine's, fake processes have no files or clocks, and disks are put back.
 ELSEWHERE = JOINS | {Kind.FULL_DISK, Kind.SLOW_SYNCS, Kind.FAILING_SYNCS, Kind.FEW_FILES, Kind.CLOCK_JUMP}
-#: Kinds of joins that need no proxy.
+#: Join faults that need no proxy.
 ANYWHERE = {"crash-in-view-change", "disks-in-turn", "older-copy", "away-amid-cuts", "flipped-amid-cuts"}
 HERE = [kind for kind in Kind if kind not in ELSEWHERE]
 
@@ -190,7 +190,7 @@ def test_a_process_with_few_files_left_has_its_own_limit_again(rig: Rig) -> None
     waits = [sys.executable, "-c", "print('up', flush=True); input()"]
     with subprocess.Popen(waits, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
-        assert process.stdout.readline() == b"up\n"  # a start takes more files than the fault leaves
+        assert process.stdout.readline() == b"up\n"  # starting needs more files than the fault leaves
         before = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
         limits = []
 
@@ -231,7 +231,7 @@ def test_a_disk_that_lost_something_meets_none_that_has_it(
     left: dict[Path, bytes] = {}
 
     def started() -> bool:
-        """Whether n1 is up without what was written last; until then, if clients do write, its log grows."""
+        """Whether n1 has been started without its last writes. Until then, if clients write, its log grows."""
         if rig.cluster.journal[-1] == ("start", "n1") and ("kill", "n1") in rig.cluster.journal:
             left.update((path, path.read_bytes()) for path in store.glob("*"))
             return True
@@ -274,7 +274,7 @@ def test_a_disk_that_has_nothing_to_damage_was_killed_all_the_same(rig: Rig) -> 
     ids=["cannot read all that it has", "joins", "does not answer"],
 )
 def test_no_disk_is_lost_while_another_one_may_need_it(other: Answer | None, rig: Rig) -> None:
-    """What is in the damaged blocks of one may be on that disk and nowhere else."""
+    """The records in one disk's damaged blocks may be on that disk and nowhere else."""
     rig.cluster.answers["n3"] = other
     with Recorder.to(rig.path.with_name("rejoins.jsonl")) as recorder:
         faults = Faults(cast("Cluster", rig.cluster), rig.network, None, Idle(), recorder, rejoins=True)
@@ -296,7 +296,7 @@ def test_a_plan_has_replacements_where_they_can_be_had(net: str, lost_disks: str
 
 
 def watched(rig: Rig, kind: Kind | None, code: int) -> bool:
-    """Ends a process with this exit code while that fault, or none, is on its node; returns whether that was expected."""
+    """Ends a process with this exit code under a fault of this kind, or none. Returns whether the exit was expected."""
 
     async def scenario() -> None:
         await rig.faults.heal()

@@ -1,4 +1,4 @@
-"""Aims of liveness: histories that miss one are invalid, or unknown where the machine, or chance, may have done it."""
+"""Liveness aims: a history that misses one is invalid, or unknown where the machine or chance may be the cause."""
 
 import math
 
@@ -16,7 +16,7 @@ HELD = Liveness()
 
 
 def good(**busy: float) -> Story:
-    """A node is killed and comes back: 800 requests through the others, all served. ``busy``: the machine."""
+    """A node is killed and comes back: 800 requests through the others, all served. ``busy``: the load of the machine."""
     story = Story()
     if busy:
         story.machine(0.0, 60.0, **busy)
@@ -45,7 +45,7 @@ def test_so_is_one_on_a_busy_machine_that_served_nonetheless() -> None:
 
 
 def unserved(**busy: float) -> Story:
-    """84 % served through the others."""
+    """84 % of the requests through the others are served."""
     story = good(**busy)
     story.whole(18.0)
     story.calls("n2", 13.0, 14.5, Outcome.FAIL)
@@ -106,7 +106,7 @@ def test_a_run_without_a_fault_that_was_alone_says_nothing_of_what_is_served(bus
 
 
 def unrecovered(**busy: float) -> Story:
-    """Requests hang for seven seconds after the fault, until the next one comes: none of them has ended then."""
+    """After the fault requests hang for seven seconds. None of them has ended when the next fault begins."""
     story = good(**busy)
     for number in range(116):
         story.call("n3", 15.0 + number * 0.06, Outcome.UNKNOWN, took=7.0)
@@ -206,7 +206,7 @@ def test_without_any_fault_nothing_is_claimed() -> None:
 @pytest.mark.parametrize(
     ("asked", "ok", "low", "high"),
     [
-        # 1 - 0.005^(1/n), the exact bound of none or all of n; and 1 of 10 from published tables of 99 % intervals.
+        # 1 - 0.005^(1/n) is the exact bound for none or all of n. 1 of 10 is from published tables of 99 % intervals.
         (1000, 1000, 0.005 ** (1 / 1000), 1.0),
         (20, 0, 0.0, 1 - 0.005 ** (1 / 20)),
         (10, 1, 0.0005, 0.5443),

@@ -1,4 +1,4 @@
-"""Figures out of a history: what was asked and answered, by which operation, through which node, and how fast."""
+"""Figures from a history: what was asked and answered, by operation and by node, and how fast."""
 
 import pytest
 from hypothesis import given

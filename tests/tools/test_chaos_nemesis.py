@@ -1,4 +1,4 @@
-"""The plan of faults: drawn from a seed and nothing else, and never more than what is promised covers."""
+"""The plan of faults: it depends on the seed and nothing else, and never goes beyond what the promises cover."""
 
 from collections import Counter
 from itertools import combinations

@@ -1,4 +1,4 @@
-"""The proxies between nodes: each direction of a link can be cut, and its bytes lost or repeated, without touching the other."""
+"""The proxies between nodes: each direction of a link can be cut, or lose or repeat bytes, without affecting the other."""
 
 import asyncio
 import contextlib
@@ -16,7 +16,7 @@ SECONDS = 20.0
 
 @dataclass
 class Node:
-    """Listens, and keeps the connections that come in."""
+    """Listens, and keeps incoming connections."""
 
     accepted: asyncio.Queue[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = field(default_factory=asyncio.Queue)
 
@@ -37,7 +37,7 @@ class Pair:
 
 @asynccontextmanager
 async def linked() -> AsyncIterator[tuple[Links, Node]]:
-    """The proxies, and n2; nobody listens at the two others."""
+    """The proxies, and n2. Nobody listens at the addresses of the other two nodes."""
     node = Node()
     server = await asyncio.start_server(node.serve, HOST, 0)
     nobody = await asyncio.start_server(node.serve, HOST, 0)
@@ -60,14 +60,14 @@ async def dial(links: Links, listener: str = "n2") -> tuple[asyncio.StreamReader
 
 
 async def rest(reader: asyncio.StreamReader) -> bytes:
-    """Returns the bytes that still come before the connection ends, however it ends."""
+    """Returns the remaining bytes until the connection ends, in whatever way."""
     with contextlib.suppress(ConnectionError):
         return await reader.read()
     return b""
 
 
 def connected(scenario: Callable[[Pair], Awaitable[None]]) -> Callable[[], None]:
-    """A test of a scenario on two ends that are connected through the proxies."""
+    """Makes a test of a scenario on two ends that are connected through the proxies."""
 
     async def run() -> None:
         async with asyncio.timeout(SECONDS), linked() as (links, node):
@@ -83,7 +83,7 @@ def connected(scenario: Callable[[Pair], Awaitable[None]]) -> Callable[[], None]
 
 
 def proxied(scenario: Callable[[Links, Node], Awaitable[None]]) -> Callable[[], None]:
-    """A test of a scenario on the proxies and n2."""
+    """Makes a test of a scenario on the proxies and n2."""
 
     async def run() -> None:
         async with asyncio.timeout(SECONDS), linked() as (links, node):

@@ -1,4 +1,4 @@
-"""The control beside the nodes: what it sees of the machine, and whose doing that is."""
+"""The control beside the nodes: what it sees of the machine's load, and who causes that load."""
 
 import asyncio
 import io
@@ -27,7 +27,7 @@ def test_the_time_of_a_process_and_its_children_is_told_from_that_of_others(tmp_
     process(tmp_path, 10, 1, "harness", 100, 20, 3, 4)
     process(tmp_path, 11, 10, "a) node (1 2", 1000, 0, 0, 0)
     process(tmp_path, 12, 1, "stranger", 5000, 0, 0, 0)
-    (tmp_path / "13").mkdir()  # it has ended meanwhile
+    (tmp_path / "13").mkdir()  # this process has ended
     (tmp_path / "self").mkdir()
     assert cpu_time(10, tmp_path) == CpuTime(6210 / TICKS, 1710 / TICKS, 1127 / TICKS)
 
@@ -36,7 +36,7 @@ def test_the_time_of_a_process_and_its_children_is_told_from_that_of_others(tmp_
     ("now", "expected"),
     [
         (CpuTime(110.0, 55.0, 21.0), (0.1, 0.4)),
-        (CpuTime(110.0, 50.5, 21.0), (0.05, 0.0)),  # more of ours than of all: ticks
+        (CpuTime(110.0, 50.5, 21.0), (0.05, 0.0)),  # ours grew more than the total: ticks are coarse
         (CpuTime(100.0, 50.0, 20.0), (0.0, 0.0)),
         (CpuTime(110.0, 60.0, 19.0), (0.0, 1.0)),
     ],

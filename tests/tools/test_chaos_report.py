@@ -1,4 +1,4 @@
-"""The page of a run: whole, by itself, and true to what the run left; with a violation, without, and of a run that broke off."""
+"""The page of a run: well-formed, self-contained and true to the run's data; with and without a violation, and after an abort."""
 
 import re
 import xml.etree.ElementTree as ElementTree
@@ -107,7 +107,7 @@ RUNS = {"valid": (summary(), RECORDS), "invalid": (INVALID, RECORDS), "broken of
 
 
 def parsed(html: str) -> list[ElementTree.Element]:
-    """The elements of a page, in which every one that is opened is closed, in order."""
+    """The elements of a page in order. Every element that is opened has to be closed."""
     return list(ElementTree.fromstring(VOID.sub(r"<\1/>", html.removeprefix("<!doctype html>"))).iter())
 
 

@@ -26,7 +26,7 @@ HARMED = Exit("n2", 3.0, 3, expected=True, words="full-disk")
 
 
 def recorded(bad: History, path: Path) -> History:
-    """As if the harness had seen it: in a file, among faults and notes, by numbers of its own."""
+    """As if the harness had recorded it: in a file, among faults and notes, with operation numbers of its own."""
     numbers: dict[int, int] = {}
     at = 0.0
     with Recorder.to(path, lambda: at) as recorder:
@@ -46,7 +46,7 @@ def recorded(bad: History, path: Path) -> History:
 
 
 def complete_run() -> list[Invoke | Complete]:
-    """One of each operation, none of them wrong."""
+    """One of each operation, all of them correct."""
     return [
         Invoke(0, Action.TOKENIZE, "acme", "n1", ("=a",)),
         Complete(0, Outcome.OK, (TOKEN,), 1),

@@ -1,4 +1,4 @@
-"""Requests are due whether earlier ones were answered or not; one that could not be sent is written down."""
+"""Requests are due whether earlier ones were answered or not. A request that could not be sent is recorded."""
 
 import asyncio
 import io
@@ -13,7 +13,7 @@ from chaos.workload import Workload
 
 
 class Silent(NodeClient):
-    """A node that answers nothing until it is let go."""
+    """A node that answers nothing until ``let_go`` is set."""
 
     def __init__(self) -> None:
         self.let_go = asyncio.Event()
