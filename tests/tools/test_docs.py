@@ -1,4 +1,4 @@
-"""What is made from code is up to date; pages have lines that can be read, and name files that are there."""
+"""Generated parts of pages are up to date. Lines of prose are short enough to read, and files that pages name exist."""
 
 import re
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from tests import ROOT
 from tests.tools.test_house import FILES
 
 PAGES = pages()
-#: All pages but the first version of the scope, which is kept as it was.
+#: All pages except the first version of the scope, which is kept unchanged.
 WRITTEN = [path for path in FILES if path.suffix == ".md" and path.name != "scope-initial.md"]
 WIDTH = 100
 
@@ -40,9 +40,9 @@ def test_lines_of_prose_can_be_read(page: Path) -> None:
 
 @pytest.mark.parametrize("page", WRITTEN, ids=lambda page: str(page.relative_to(ROOT)))
 def test_files_that_a_page_names_are_there(page: Path) -> None:
-    """Whole, or by the end of their path, as in ``storage/leveldb.py``; and links lead somewhere."""
+    """In full, or by the end of their path, as in ``storage/leveldb.py``. Links lead to existing files."""
     if page.name == "CHANGELOG.md":
-        return  # it tells of files that were
+        return  # it names files that are gone
     known = {f"/{parent}" for path in FILES for parent in (path.relative_to(ROOT), *path.relative_to(ROOT).parents)}
     text = page.read_text()
     named = re.findall(r"`((?:[\w-]+/)*[\w-]+\.py|(?:[\w-]+/)+)`", text)

@@ -1,4 +1,4 @@
-"""The rules of the house, held by a test: who may import whom, how long a function may get, and what no file may contain."""
+"""The rules of the house, enforced: who may import whom, how long a function may get, and what no file may contain."""
 
 import ast
 import functools
@@ -13,8 +13,8 @@ import pytest
 
 from tests import ROOT
 
-#: From the bottom up: a module imports from its own folder and from those before it. The longest name that fits counts;
-#: a module that no name fits has to be given a place here.
+#: From the bottom up: a module imports from its own layer and from those before it. The longest name that matches counts;
+#: a module that matches no name has to be given a place here.
 LAYERS = (
     ("words", ("model", "errors", "durable", "ownership", "crypto", "formats")),
     ("config", ("config",)),
@@ -35,8 +35,8 @@ LAYERS = (
     ("commands", ("cli", "__main__")),
 )
 
-#: What a part may import of the project, where that is less than its layer allows. Clients of the API share with the server what
-#: errors there are and what makes two values one; what judges from outside shares nothing at all.
+#: What a part of the project may import of it, where that is less than its layer allows. Clients of the API share with the
+#: server the list of errors and the rules of when two values are the same. Parts that judge from outside share nothing at all.
 ONLY = {
     "quorumvault.analytics": ("quorumvault.analytics", "quorumvault.client", "quorumvault.errors", "quorumvault.crypto.tokens"),
     "quorumvault.client": (
@@ -52,34 +52,34 @@ ONLY = {
     "quorumvault.protocol": ("quorumvault.protocol", "quorumvault.crypto", "quorumvault.model", "quorumvault.errors"),
     "chaos": ("chaos",),
     "chaos.autopsy": ("chaos", "quorumvault.server.storage.binding"),  # LevelDB's name, to read disks without a node
-    "bench": ("bench", "chaos", "quorumvault.analytics", "quorumvault.client"),  # which are among what it measures
+    "bench": ("bench", "chaos", "quorumvault.analytics", "quorumvault.client"),  # the last two are among what it measures
     "bench.floor": (
         "bench",
         "quorumvault.server.storage.binding",
-    ),  # which says which of LevelDB's bindings is installed, and no more
+    ),  # it says which of LevelDB's bindings is installed, and nothing more
     "bench.postgres.api": ("bench", "chaos", "quorumvault"),  # it hashes, seals and looks keys up as nodes do
     "bench.requests": ("bench", "quorumvault"),  # it drives the application that nodes serve, without a node
-    "bench.healing.stores": ("bench", "quorumvault"),  # it makes what nodes would have written, with what they write it with
+    "bench.healing.stores": ("bench", "quorumvault"),  # it makes what nodes would have written, with the nodes' own code
 }
 
-#: The protocol is pure: same state and same input, same output. Time, chance, network and disk are arguments.
+#: The protocol is pure: same state and same input, same output. Time, randomness, network and disk are arguments.
 IMPURE = {
     "asyncio", "concurrent", "datetime", "io", "logging", "os", "pathlib", "plyvel", "random", "secrets", "select", "selectors",
     "signal", "socket", "subprocess", "sys", "tempfile", "threading", "time", "uuid",
 }  # fmt: skip
 
-#: Most floors of rooms, which are folders, one above the other: of the package, and of the server in it.
+#: Maximum number of floors (see ``floors``), in the package and in its server.
 FLOORS = 8
-#: Most names in the package's root: folders and modules, without what Python and the packager look for there.
+#: Maximum number of folders and modules in the package's root, without those that Python and the packager look for.
 ROOT_NAMES = 14
 UNCOUNTED = {"__init__.py", "__main__.py", "__pycache__", "py.typed", "samples"}
 
 FUNCTION_LINES = 50
 MODULE_LINES = 400
-#: Work that was put off; and in tests, ways not to run one.
+#: Postponed work; and in tests, ways not to run one.
 LEFTOVER = re.compile(r"\b(?:TODO|FIXME|XXX)\b|NotImplementedError|\bfor now\b")
 NOT_RUN = re.compile(r"pytest\.(?:skip|importorskip)|mark\.(?:skip|skipif|xfail|flaky)\b")
-#: An address of a package index, or a path of somebody's machine.
+#: The address of a package index, or a path on somebody's machine.
 FOREIGN = re.compile(
     r"(?:index|find-links)[-_]?url\s*[=\s]\s*\S*://|https?://[\w.:-]+/simple\b|/(?:home|Users)/\w|" + re.escape(f"{ROOT}/")
 )
@@ -87,7 +87,7 @@ NOT_OURS = {"__pycache__", "build", "dist"}
 
 
 def _walk(directory: Path) -> Iterator[Path]:
-    """The files of the checkout, without what git ignores."""
+    """The files of the checkout that git does not ignore."""
     for path in sorted(directory.iterdir()):
         hidden = path.name.startswith(".") and path.name not in {".ci", ".gitignore"}
         if hidden or path.name in NOT_OURS or path.suffix == ".egg-info":
@@ -104,7 +104,7 @@ SOURCE = [path for path in PYTHON if path.relative_to(ROOT).parts[0] != "tests"]
 
 
 def _module_name(path: Path) -> str:
-    """``quorumvault.server.http.routes``; a package is known by its own name, and the root one is ``quorumvault.__init__``."""
+    """``quorumvault.server.http.routes``; a package has its own name, except the root one, ``quorumvault.__init__``."""
     parts = path.relative_to(ROOT).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 2 else parts)
 
@@ -118,7 +118,7 @@ def _nodes(path: Path) -> list[ast.AST]:
 
 
 def imports(module: str) -> Iterator[str]:
-    """Everything imported anywhere in a module of ``MODULES``, functions and type checking included."""
+    """All that a module of ``MODULES`` imports anywhere, including in functions and for type checking."""
     for node in _nodes(MODULES[module]):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -143,9 +143,9 @@ Graph = Mapping[str, set[str]]
 
 
 def rooms(folder: str) -> Graph:
-    """Returns which rooms of the package, or of a folder in it, need which others. Folders are rooms, and so are single modules.
+    """Returns, for each room of the package, or of a folder in it, which rooms it needs. Folders and single modules are rooms.
 
-    The root's own modules are one room, "words", but for the public names (``import quorumvault``) and the command's.
+    The root's own modules are one room, "words", except the public names (``import quorumvault``) and the command.
     """
     inside = f"quorumvault.{folder}." if folder else "quorumvault."
     named = {"__init__": "import quorumvault", "__main__": "cli"}
@@ -167,7 +167,7 @@ def rooms(folder: str) -> Graph:
 
 
 def floors(graph: Graph) -> dict[str, int]:
-    """The floor of each room: one above the highest that it needs. Raises graphlib.CycleError."""
+    """The floor of each room: one above the highest floor that it needs. Raises graphlib.CycleError."""
     found: dict[str, int] = {}
     for room in graphlib.TopologicalSorter(graph).static_order():
         found[room] = 1 + max((found[other] for other in graph[room]), default=0)
@@ -230,7 +230,7 @@ def test_source_fits_a_head() -> None:
 
 
 def test_every_test_runs() -> None:
-    """But for one module, which takes root and namespaces, and says so where it has neither."""
+    """Except one module, which needs root and namespaces, and says so where it lacks either."""
     for path in set(PYTHON) - set(SOURCE) - {Path(__file__), ROOT / "tests" / "cluster" / "test_three_hosts.py"}:
         assert not NOT_RUN.search(path.read_text()), path
 
@@ -246,12 +246,12 @@ def test_no_file_knows_the_machine_it_was_written_on() -> None:
 
 
 def _pins(name: str) -> dict[str, str]:
-    """Package and version of each line of a lock file."""
+    """The package and version in each line of a lock file."""
     return dict(re.findall(r"^([a-z0-9-]+)(?:\[[^]]*\])?==([^ ;]+)", (ROOT / name).read_text(), re.MULTILINE))
 
 
 def _wanted(lines: Iterable[object]) -> set[str]:
-    """The packages that a list of the project names, those of groups that it includes aside."""
+    """The packages that a list of the project names, without the groups that it includes."""
     return {re.split(r"[^A-Za-z0-9_.-]", line)[0].lower().replace("_", "-") for line in lines if isinstance(line, str)}
 
 
@@ -266,8 +266,8 @@ def test_lock_files_agree_with_the_project_and_with_each_other() -> None:
     assert tests | analytics | _wanted(groups["dev"]) <= development.keys(), "run bin/lock"
     others = _wanted(optional["cloud"]) | _wanted(optional["dbt"]) | _wanted(optional["spark"])
     assert others - {"quorumvault"} <= extras.keys(), "run bin/lock"
-    # What is tested with dbt and Spark is what is tested without them; of the rest dbt holds some back. Spark holds pandas back:
-    # frames are tested with both.
+    # The versions tested with dbt and Spark are those tested without them; dbt only holds back other packages. Spark holds
+    # back pandas, so frames are tested with both versions.
     shared = (tests | analytics) - {"pandas"}
     assert {name: extras.get(name) for name in shared} == {name: development[name] for name in shared}
     assert extras["pandas"].split(".")[0] == "2" != development["pandas"].split(".")[0]

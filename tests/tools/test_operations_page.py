@@ -1,7 +1,7 @@
 """docs/operations.md has a row for every state, event, exit code, warning and reason to wait that a node can show.
 
-What code says is found in its syntax, so that a word that is added there without a row here is noticed. Alerts and metrics:
-tests/tools/test_alerts.py.
+The tests collect these texts from the syntax of the code, so a text that is added there without a row in the page fails a test.
+Alerts and metrics: tests/tools/test_alerts.py.
 """
 
 import ast
@@ -24,7 +24,7 @@ PAGE = (ROOT / "docs" / "operations.md").read_text()
 
 
 def rows(titles: str) -> list[str]:
-    """The first cells of the table with these titles."""
+    """The first cells of the table with these column titles."""
     _, found, rest = PAGE.partition(f"\n| {titles} |\n")
     assert found, titles
     table = re.match(r"(?:\|.*\n)+", rest)
@@ -44,7 +44,7 @@ def arguments(function: str) -> Iterator[tuple[str | None, ast.expr]]:
 
 
 def texts(expression: ast.expr) -> set[str]:
-    """Returns patterns of the texts that an expression may give: each string in it, with anything where something is put in."""
+    """Returns patterns of the texts that an expression may give: its strings, with a wildcard wherever a value is inserted."""
     if isinstance(expression, ast.IfExp):
         return texts(expression.body) | texts(expression.orelse)
     if isinstance(expression, ast.JoinedStr):

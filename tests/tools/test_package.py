@@ -1,4 +1,4 @@
-"""What is published: made once, and looked into. bin/package --try installs it, which asks the package index: see .ci/run."""
+"""What is published: built once, and inspected. bin/package --try installs it, which needs the package index: see .ci/run."""
 
 import email
 import re
@@ -37,7 +37,7 @@ def metadata(files: Mapping[str, bytes]) -> Message:
 
 
 def needed(described: Message, extra: str = "") -> set[str]:
-    """The packages that it needs, or that an extra adds."""
+    """The packages that the distribution needs, or that an extra adds."""
     lines = [line.partition(";") for line in described.get_all("Requires-Dist", [])]
     asked = [name for name, _, marker in lines if re.findall('extra == "(.*)"', marker) == ([extra] if extra else [])]
     return {re.split(r"[^\w.\[\]-]", name)[0] for name in asked}

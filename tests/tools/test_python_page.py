@@ -1,4 +1,4 @@
-"""docs/python.md: its examples are run in their order, in one module, and what they print is what the page says."""
+"""docs/python.md: its examples run in their order, in one module, and print what the page says."""
 
 import contextlib
 import io
@@ -14,7 +14,7 @@ from tests import ROOT
 from tests.rigs.vault import Rig, key_text
 
 PAGE = (ROOT / "docs" / "python.md").read_text()
-#: An example, its line in the page, and what it prints.
+#: Each example, its line in the page, and what it prints.
 EXAMPLES = [
     (match[1], PAGE.count("\n", 0, match.start()) + 2, match[2] or "")
     for match in re.finditer(r"```python\n(.*?)```\n(?:```text\n(.*?)```)?", PAGE, re.DOTALL)
@@ -23,9 +23,9 @@ EXAMPLES = [
 
 @pytest.fixture
 def names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[dict[str, Any]]:
-    """The variables of a new module, in the environment of somebody with a vault and a key that may do everything.
+    """The variables of a new module. The environment names a vault and a key that may do everything.
 
-    The page's map of clusters is there, for this vault.
+    The page's map of clusters exists, and leads to this vault.
     """
     monkeypatch.chdir(tmp_path)
     with served(Rig(fields=("$.ssn",)).app) as url:

@@ -1,4 +1,4 @@
-"""``bin/pythons``: which Pythons a machine has, whatever answers by their names."""
+"""``bin/pythons``: which Pythons a machine has, whatever answers to their names."""
 
 import os
 import shutil
@@ -14,7 +14,7 @@ VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
 def found(path: Path) -> list[str]:
-    """Runs it with this folder as PATH, to which the tools that it needs are added; returns the lines that it prints."""
+    """Runs it with this folder as PATH, after adding the tools that it needs. Returns the lines that it prints."""
     for tool in ("bash", "awk"):
         at = shutil.which(tool)
         assert at is not None
@@ -30,7 +30,7 @@ def program(path: Path, text: str) -> None:
 
 
 def python(path: Path) -> None:
-    """This test's own, under another name."""
+    """Links the Python that runs this test under another name."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.symlink_to(os.path.realpath(sys.executable))
 

@@ -1,8 +1,8 @@
-"""docs/rules.md and the code say the same: each rule of the protocol has its section, its modules and its proofs.
+"""docs/rules.md and the code agree: each rule of the protocol has its section, its modules and its proofs.
 
-The names of the rules are in the page's list and nowhere else. A module that keeps a rule says the rule's name in its
-docstring ("Rules kept here: …; …."), and a proof says it too: a test in its name or docstring, a mutant in the registry, a scope
-by the mutants that it notices. Checkers have names of their own, and have to be there.
+The page's list defines the names of the rules, and nothing else does. A module that keeps a rule names it in its docstring
+("Rules kept here: …; …."). A proof names it too: a test in its name or docstring, a mutant in the registry, a scope by the
+mutants that it notices. Checkers have names of their own, and have to exist.
 """
 
 import ast
@@ -21,7 +21,7 @@ from tests.rigs.undone import UNDONE
 from tests.tools.test_house import FILES
 
 PAGE = ROOT / "docs" / "rules.md"
-#: Where violations are written down.
+#: Folders with the code that reports violations.
 CHECKERS_IN = ("chaos", "tests/simulation")
 #: A number that stands for a rule.
 NUMBERED = re.compile(r"\b(?:rule|trap)s?[ ][0-9]+", re.IGNORECASE)
@@ -44,7 +44,7 @@ def _anchor(name: str) -> str:
 
 
 def _items(block: str) -> Iterator[tuple[str, ...]]:
-    """What each list item has in backquotes; the word before the colon, if it has none, stands first."""
+    """The texts in backquotes of each list item. If the item begins with a word and a colon, that word comes first."""
     for item in re.split(r"^- ", block, flags=re.MULTILINE)[1:]:
         quoted = re.findall(r"`([^`]+)`", item)
         word = re.match(r"(\w+):", item)
@@ -87,7 +87,7 @@ def checkers() -> set[str]:
 
 @cache
 def said_by(module: str) -> tuple[str, ...]:
-    """The rules that a module's docstring ends with: "Rules kept here: …; …."."""
+    """The rules at the end of a module's docstring: "Rules kept here: …; …."."""
     _, said, names = " ".join((ast.get_docstring(_tree(ROOT / module)) or "").split()).partition("Rules kept here: ")
     return tuple(names.removesuffix(".").split("; ")) if said else ()
 
@@ -127,7 +127,7 @@ def test_a_rule_is_kept_and_proved(name: str) -> None:
 
 @pytest.mark.parametrize("name", RULES)
 def test_the_registry_of_undone_safeties_says_the_same(name: str) -> None:
-    """All mutants of a rule are on the page, and the worlds that notice them. Other worlds say the rule's name themselves."""
+    """All mutants of a rule are on the page, and so are the scopes that notice them. Other scopes name the rule themselves."""
     undone = [mutant for mutant in UNDONE.values() if name in mutant.rules]
     proofs, noticing = RULES[name].proofs, {scope for mutant in undone for scope in mutant.scopes}
     assert set(proofs.get("mutants", ())) == {mutant.name for mutant in undone}
@@ -147,7 +147,7 @@ def test_no_module_says_that_it_keeps_more_than_the_page_knows() -> None:
 
 
 def test_rules_have_names_and_no_numbers() -> None:
-    """But where it is told how they came to be: in decisions, and in the first version of the scope."""
+    """Except where history is told: in decisions, and in the first version of the scope."""
     folders = ("quorumvault", "tests", "chaos", "bench", "docs")
     told = {"decisions", "scope-initial.md"}
     for path in FILES:

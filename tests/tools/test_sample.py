@@ -1,4 +1,4 @@
-"""Invented records: the same for the same seed, and as hard as they are said to be."""
+"""Invented records: the same seed gives the same records, and they are as hard to handle as promised."""
 
 import csv
 import io

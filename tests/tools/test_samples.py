@@ -1,4 +1,4 @@
-"""The samples that only other programs read: they load, and name what there is. Rules for Prometheus have test_alerts.py."""
+"""Samples that only other programs read: they load, and name only what exists. test_alerts.py has the rules for Prometheus."""
 
 import configparser
 import json
@@ -13,7 +13,7 @@ from tests import ROOT
 
 SAMPLES = ROOT / "quorumvault" / "samples"
 METRICS = {f"quorumvault_{row.name}": set(row.labels) for row in TABLE}
-#: What Prometheus' client and Prometheus itself add.
+#: Labels that Prometheus and its client add.
 ADDED = {"instance", "job", "le"}
 
 
@@ -35,7 +35,7 @@ def test_the_dashboard_asks_for_series_that_there_are_and_shows_labels_that_they
 
 def test_the_unit_gives_a_node_the_time_that_it_takes_to_drain() -> None:
     unit = configparser.ConfigParser(strict=False, interpolation=None)
-    unit.optionxform = str  # type: ignore[assignment,method-assign]  # names of systemd have capitals
+    unit.optionxform = str  # type: ignore[assignment,method-assign]  # names in systemd have capitals
     unit.read(SAMPLES / "systemd" / "quorumvault.service")
     service = unit["Service"]
     assert float(service["TimeoutStopSec"]) > Timeouts().drain_notice + Timeouts().drain
