@@ -1,4 +1,4 @@
-"""The batch function over a vault in memory that counts what it is asked."""
+"""The Arrow batch function against an in-memory vault that records what it is asked."""
 
 import threading
 from collections.abc import Callable, Iterable
@@ -32,7 +32,7 @@ def answer(columns: dict[str, Any], epoch: int | None = None) -> bytes:
 
 
 class Vault:
-    """Implements ArrowVault: the token of "7" has the number 7. ``epochs`` is used up request by request, its last one stays."""
+    """Implements ArrowVault: the token of "7" has the number 7. Each request takes the next of ``epochs``; the last one stays."""
 
     def __init__(self, items: int = 4, body_bytes: int = 10_000, epochs: Iterable[int] = (1,)) -> None:
         self._limits = Limits(items=items, body_bytes=body_bytes, value_bytes=1000)
@@ -47,7 +47,7 @@ class Vault:
         return self._limits
 
     def exchange_arrow(self, operation: str, encode: Callable[[slice], bytes], count: int) -> list[tuple[slice, bytes]]:
-        """In halves if ``halved``, as a client does it while nodes are slow."""
+        """Answer in halves if ``halved``, as a client splits requests while nodes are slow."""
         cuts = [0, count // 2, count] if self.halved and count > 1 else [0, count]
         runs = [slice(*pair) for pair in pairwise(cuts)]
         return [(run, self._answer(operation, encode(run))) for run in runs]

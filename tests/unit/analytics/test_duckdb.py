@@ -1,4 +1,4 @@
-"""DuckDB against the API over a vault in memory: what is looked up, what comes back, and what is refused."""
+"""DuckDB against the API over an in-memory vault: what it looks up, what it returns, and what it refuses."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -29,7 +29,7 @@ def tables_of(desk: Desk) -> list[str]:
 
 
 def claims(desk: Desk) -> list[str]:
-    """A table of seven claims of two patients; answers their tokens."""
+    """Create a table of seven claims of two patients; return the patients' tokens."""
     ann, bob = map(str, desk.client.tokenize(["Ann", "Bob"]))
     desk.con.execute("create table claims (id integer, patient varchar, amount decimal(9, 2))")
     patients = [ann, None, bob, NEVER_ISSUED, ann, "plain text", ""]
@@ -176,7 +176,7 @@ def test_a_column_that_is_called_as_row_ids_are(name: str, desk: Desk) -> None:
     assert (found.columns, found.fetchall()) == (["name", "name_status", name], [(None, "not_token", "b"), ("a", "ok", "a")])
     with pytest.raises(qv.TokensNotFound, match=r"1 of 2 tokens have no value here, column name, rows 0$"):
         qv.detokenize(desk.con, source, "name", missing="error", client=desk.client)
-    assert len(tables_of(desk)) == 1  # the one that was found
+    assert len(tables_of(desk)) == 1  # the table behind ``found``
 
 
 def test_rows_have_their_numbers_in_a_transaction_and_without_an_order(desk: Desk) -> None:

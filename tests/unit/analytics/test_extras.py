@@ -1,4 +1,4 @@
-"""dbt and Spark are extras: without them everything else works, and what needs them says so. tests/extras has the real things."""
+"""dbt and Spark are extras: without them everything else works, and what needs them says so. tests/extras runs the real ones."""
 
 import importlib.metadata
 import os

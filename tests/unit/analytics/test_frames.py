@@ -1,4 +1,4 @@
-"""Frames of every kind against the API over a vault in memory: what comes back is what went in, but for the columns named."""
+"""Frames of every kind against the API over an in-memory vault: only the named columns change."""
 
 import datetime
 import subprocess
@@ -41,7 +41,7 @@ def vault(desk: Desk) -> qv.Client:
 
 
 class Capsules:
-    """Somebody's table, of which nothing is known but that it gives Arrow."""
+    """A table of an unknown library; all that is known is that it exports Arrow."""
 
     def __init__(self, table: Any) -> None:
         self._table = table
@@ -51,7 +51,7 @@ class Capsules:
 
 
 def table(kind: Any = None) -> Any:
-    """Two chunks, and metadata of table and field."""
+    """A table of two chunks, with metadata on the table and on a field."""
     kind = kind or pa.utf8()
     runs = pa.types.is_run_end_encoded(kind)
     name = pc.run_end_encode(pa.array(TEXTS), kind.run_end_type) if runs else pa.array(TEXTS, kind)
@@ -61,7 +61,7 @@ def table(kind: Any = None) -> Any:
 
 
 def pandas_frame(dtype: Any) -> Any:
-    """A label of the index that is there twice, and attributes."""
+    """A frame with a repeated index label, and with attributes."""
     made = pd.DataFrame({"name": pd.Series(TEXTS, dtype=dtype), "cost": np.array(COSTS, "float32")})
     made.index = pd.Index(["x", "y", "x", "z", "u", "v"], name="label")
     made.attrs = {"made by": "us"}
@@ -182,7 +182,7 @@ def test_others_with_capsules_become_pyarrow_s(vault: qv.Client) -> None:
 
 
 def test_what_narwhals_knows_comes_back_as_it_was(vault: qv.Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As for Modin and cuDF, for which there is no module here: pandas and Polars play their part."""
+    """Frames of Modin and cuDF take this path, since they have no module here; pandas and Polars stand in for them."""
     for package in ("pandas", "polars"):
         monkeypatch.setattr(f"quorumvault.analytics.tables._of_{package}", lambda data: None)
     frames: list[Any] = [polars_frame(pl.String), pandas_frame("object")]
@@ -374,7 +374,7 @@ def test_each_distinct_text_is_asked_about_once(desk: Desk) -> None:
 
 
 def test_no_categories_tell_of_values(vault: qv.Client) -> None:
-    """Categories that are not used are values too, and their order is one of values."""
+    """Unused categories are values too, and the order of categories is an order of values."""
     given = pd.Categorical(["b", "a", None], categories=["c", "b", "a"], ordered=True)
     tokens = vault.tokenize(["b", "a", None])
     found = qv.tokenize(pd.DataFrame({"name": given}), "name", client=vault)["name"]
@@ -469,7 +469,7 @@ def test_a_relation_of_duckdb_comes_back_as_one(desk: Desk) -> None:
 
 
 def test_a_query_finds_the_caller_s_frames(desk: Desk) -> None:
-    """Under the names of this package's own variables, too: DuckDB looks at the function that calls it."""
+    """Frames may share names with this package's own variables, though DuckDB looks names up in the function that calls it."""
     expected = [(token,) for token in desk.client.tokenize(["Ann"])]
     df = pd.DataFrame({"name": ["Ann"]})
     source = pl.DataFrame({"name": ["Ann"]})
@@ -479,12 +479,12 @@ def test_a_query_finds_the_caller_s_frames(desk: Desk) -> None:
     assert [len(frame) for frame in (df, source, con)] == [1, 1, 1]
     joined = qv.tokenize(desk.con, "select df.name from df join source using (name)", "name", client=desk.client)
     assert joined.fetchall() == expected
-    with pytest.raises(duckdb.CatalogException, match="relation"):  # a variable of a function in between
+    with pytest.raises(duckdb.CatalogException, match="relation"):  # a local variable inside this package
         qv.tokenize(desk.con, "from relation", "name", client=desk.client)
 
 
 def test_a_query_meets_nulls_of_each_kind_as_null(desk: Desk) -> None:
-    """DuckDB alone takes NaN of float32 and of Decimal, and numpy's NaT, for their text."""
+    """On its own, DuckDB turns a NaN of float32 or Decimal, and numpy's NaT, into text."""
     nulls = [None, float("nan"), np.float32("nan"), pd.NA, pd.NaT, np.datetime64("NaT", "ns"), Decimal("NaN")]
     df = pd.DataFrame({"name": pd.Series([*nulls, "nan"], index=list("abcdefgh"), dtype=object)})
     found = [token for (token,) in qv.tokenize(desk.con, "from df", "name", client=desk.client).fetchall()]

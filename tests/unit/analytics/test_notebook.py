@@ -1,4 +1,4 @@
-"""A notebook's bar, and its short errors. tests/extras/test_notebook.py runs a notebook."""
+"""The progress bar and the short errors of a notebook. tests/extras/test_notebook.py runs a real notebook."""
 
 import sys
 from types import SimpleNamespace
@@ -11,7 +11,7 @@ from quorumvault.errors import ColumnError, NoQuorum
 
 
 class Cell:
-    """The output of a cell: what was displayed, and what that was replaced by."""
+    """The output of a cell: what was displayed, then each replacement of it."""
 
     def __init__(self) -> None:
         self.shown: list[str] = []

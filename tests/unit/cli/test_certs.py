@@ -1,4 +1,4 @@
-"""``quorumvault certs``: what it makes, lists and revokes, where; and a cluster of version 0.1, which has none."""
+"""``quorumvault certs``: what it makes, lists and revokes, and where; and a cluster of version 0.1, which has no certificates."""
 
 import json
 import re
@@ -171,7 +171,7 @@ def test_a_ca_whose_making_was_interrupted_is_begun_anew_by_what_the_error_says(
     with monkeypatch.context() as patched:
         patched.setattr(durable, "create", until_the_power_goes)
         assert certs(vault, "issue").exit_code == 130
-    # No certificate that is not on record.
+    # Every certificate is on record.
     known = x509.load_pem_x509_certificates((vault / "secrets" / "issued.pem").read_bytes()) if writes else []
     for node in ("n1", "n2", "n3"):
         if (vault / "secrets" / f"{node}.pem").exists():

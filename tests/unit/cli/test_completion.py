@@ -1,4 +1,4 @@
-"""``completion``: a script for each shell, and what this program answers when that script asks it."""
+"""``completion``: a script for each shell, and the program's answers to that script."""
 
 import json
 import shutil
@@ -24,7 +24,7 @@ def test_each_shell_has_a_script_that_asks_this_program(shell: str) -> None:
 
 
 def completed(words: str) -> list[str]:
-    """What is offered for the last of these words, asked as bash's script does it."""
+    """The completions of the last of these words, requested as the bash script requests them."""
     environment = {VARIABLE: "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split(" ")) - 1)}
     program = Path(sys.executable).with_name("quorumvault")
     done = subprocess.run([program], env=environment, capture_output=True, text=True, timeout=60, check=True)

@@ -1,4 +1,4 @@
-"""What ``dev`` prepares. Its running nodes are in tests/cluster/test_dev.py."""
+"""What ``dev`` prepares. tests/cluster/test_dev.py tests the nodes that it runs."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from quorumvault.server.storage.disk_identity import lock_data_directory
 
 @pytest.fixture
 def base() -> int:
-    """Ports that nobody listens on."""
+    """The first of a range of ports that nobody listens on."""
     return free_base_port()
 
 

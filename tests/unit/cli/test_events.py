@@ -1,4 +1,4 @@
-"""``quorumvault events``: the last events of three files that are being written and rotated, by time."""
+"""``quorumvault events``: the last events, ordered by time, of three files that are being written and rotated."""
 
 import json
 from collections.abc import Callable
@@ -102,7 +102,7 @@ def test_following_sees_whole_lines_once_over_rotations(tmp_path: Path) -> None:
         append(line(8))
 
     steps: list[Callable[[], object]] = [
-        lambda: append(line(1) + line(2)[:9]),  # a file that was not there, and half a line
+        lambda: append(line(1) + line(2)[:9]),  # creates the file; the second line is incomplete
         lambda: append(line(2)[9:]),
         lambda: (append(line(3)), rotate()),
         lambda: append(line(4)),
@@ -124,7 +124,7 @@ def test_following_sees_whole_lines_once_over_rotations(tmp_path: Path) -> None:
 
 
 def test_three_files_that_are_followed_interleave_by_time(tmp_path: Path) -> None:
-    """Nodes write a little later than the time in a line says, each by itself: what n1 did at 6 may be read after n2's 7."""
+    """Each node writes a line a little after the time in it, so n1's event of 6 may be read after n2's event of 7."""
     paths = [tmp_path / f"{node}.jsonl" for node in ("n1", "n2", "n3")]
     readers = [EventReader(path) for path in paths]
     shown: list[Entry] = []

@@ -1,6 +1,6 @@
-"""Exit codes, one by one: 0 ok, 1 error, 2 usage, 3 no quorum, 4 partial; and what is said along with each.
+"""Exit codes, one by one: 0 ok, 1 error, 2 usage, 3 no quorum, 4 partial; and the message that comes with each.
 
-Those of ``serve`` are in tests/cluster/test_operating.py.
+tests/cluster/test_operating.py tests the exit codes of ``serve``.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ TABLE = ("ssn.csv", "--column", "ssn", "--format", "csv")
 
 
 class Case(NamedTuple):
-    """``says`` is among what goes to standard error, or is all that there is on standard output's first line."""
+    """``says`` is part of standard error, or is the whole first line of standard output."""
 
     code: int
     arguments: tuple[str, ...]

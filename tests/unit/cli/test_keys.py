@@ -56,7 +56,7 @@ def test_create_list_and_revoke_for_machines(config: Path) -> None:
     (entry,) = json.loads(listing)["keys"]
     assert (entry["id"], entry["note"], entry["rate"], entry["revoked"]) == (made["id"], "nightly", 50, None)
     assert (entry["values_per_second"], entry["values_per_day"]) == (None, 1000)
-    assert keys(config, "revoke", made["id"]).exit_code == 1  # no node runs here, and only the file says so
+    assert keys(config, "revoke", made["id"]).exit_code == 1  # no node runs here, so only the file records it
     (entry,) = json.loads(keys(config, "list", "--json").stdout)["keys"]
     assert datetime.fromisoformat(entry["revoked"]).tzinfo is UTC
     assert entry["revoked_in_cluster"] is None

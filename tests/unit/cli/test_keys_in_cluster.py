@@ -1,4 +1,4 @@
-"""``keys revoke`` and ``keys rotate`` where this host's key file and its nodes do not agree, or one of them cannot be asked."""
+"""``keys revoke`` and ``keys rotate`` when this host's key file and its nodes disagree, or a node cannot be asked."""
 
 import errno
 import fcntl
@@ -25,7 +25,7 @@ Trouble = Callable[[Path], AbstractContextManager[None]]
 
 
 class Asked:
-    """A node's part: it notes the ids that it is to revoke, and does so, or raises ``error``."""
+    """Stands in for a node: records the ids that it is asked to revoke, then revokes them or raises ``error``."""
 
     def __init__(self, error: Exception | None = None) -> None:
         self.ids: list[str] = []
@@ -39,13 +39,13 @@ class Asked:
 
 
 def marked(directory: Path) -> list[str]:
-    """The ids that the key file calls revoked."""
+    """The ids of the keys that the key file marks as revoked."""
     return [entry.id for entry in read_keyfile(directory / "api_keys.yaml").keys if entry.revoked is not None]
 
 
 @contextmanager
 def locked(directory: Path) -> Iterator[None]:
-    """Anybody who may read the directory can do this."""
+    """Hold a lock on the directory, as anybody who may read it can."""
     holder = os.open(directory, os.O_RDONLY)
     fcntl.flock(holder, fcntl.LOCK_SH)
     try:
@@ -164,7 +164,7 @@ def test_a_whole_key_in_the_place_of_its_id_is_not_shown(tmp_path: Path) -> None
 
 
 def rotated(directory: Path, *answers: RevokedKeys | Exception) -> Result:
-    """The result of a rotation while nodes n1, n2, … answer so about what is revoked."""
+    """The result of a rotation while nodes n1, n2, … give these answers about revoked keys."""
     full = ["keys", "rotate", "--config", str(directory / "cluster.yaml"), first_key(directory), "--grace", "24h"]
 
     def serve(number: int) -> Result:

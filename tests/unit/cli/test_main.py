@@ -1,4 +1,4 @@
-"""What all commands have in common: help with an example, output for machines, and errors as one line and an exit code."""
+"""What all commands have in common: help with an example, machine-readable output, and errors as one line and an exit code."""
 
 import re
 import subprocess
@@ -118,7 +118,7 @@ def test_a_node_is_named_the_same_way_by_every_command(tmp_path: Path, command: 
 
 
 def test_a_command_does_not_load_pandas() -> None:
-    """pyarrow would: half of the time that it takes until a command on a Parquet file begins."""
+    """pyarrow would load it, which takes half of the startup time of a command on a Parquet file."""
     program = "import contextlib, sys, pyarrow; from quorumvault.cli import main\n"
     program += "with contextlib.suppress(SystemExit): main()\n"
     program += "pyarrow.array([1]); print('pandas' in sys.modules)"

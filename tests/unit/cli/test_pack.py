@@ -1,4 +1,4 @@
-"""``pack``: what is in the tar and what is not, and what is refused. That it runs elsewhere: tests/cluster/test_hosts.py."""
+"""``pack``: what the tar contains, what it omits, and what is refused. tests/cluster/test_hosts.py runs it on other hosts."""
 
 import io
 import json
@@ -123,7 +123,7 @@ def test_what_lies_outside_of_the_directory_cannot_be_carried_with_it(vault: Pat
 
 
 def test_an_older_key_file_is_told_as_far_as_nodes_answer(vault: Path) -> None:
-    """The address of n1 is that of a node which knows other keys; then of one that has these, and of one that does not say."""
+    """At n1's address is a node with other keys, then one with these keys, then one that does not report its keys."""
     file = vault / "cluster.yaml"
     text, mine = file.read_text(), load_keys(vault / "api_keys.yaml").fingerprint
     for keys, told in (({"keys": "0123456789abcdef"}, True), ({"keys": mine}, False), ({}, False)):

@@ -1,4 +1,4 @@
-"""``quorumvault samples``: what the package brings for operators, and never over what is there."""
+"""``quorumvault samples``: it writes the package's samples for operators, and never overwrites a changed file."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What ``serve`` sets up before a node runs: its log, and what the kernel is asked for."""
+"""What ``serve`` sets up before a node runs: its log, and what it asks of the kernel."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""Streams over pipes of this process, which stand for its standard ones."""
+"""Standard streams, for which pipes of this process stand in."""
 
 import io
 import os
@@ -14,7 +14,7 @@ from quorumvault.cli.standard_streams import ESCAPES, HandleError, Output, Words
 
 @pytest.fixture
 def pipe() -> Iterator[tuple[int, int]]:
-    """Both ends of a pipe that does not block."""
+    """Both ends of a non-blocking pipe."""
     ends = os.pipe()
     for end in ends:
         os.set_blocking(end, False)

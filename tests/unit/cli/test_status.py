@@ -35,7 +35,7 @@ def health(status: str, reachable: int, **more: object) -> dict[str, object]:
 
 @contextlib.contextmanager
 def node(*answers: tuple[int, dict[str, object]]) -> Iterator[str]:
-    """A server on loopback that gives these answers in turn, and the last one for ever; yields its URL."""
+    """A server on loopback that gives these answers in turn, and then repeats the last one; yields its URL."""
     left = list(answers)
 
     class Handler(Quiet, BaseHTTPRequestHandler):

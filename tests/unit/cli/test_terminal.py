@@ -1,4 +1,4 @@
-"""What others say is shown on a terminal and not sent to it: no title, no colour, no line that nobody has said."""
+"""A terminal displays text from others and never obeys it: the text sets no title or colour and forges no line."""
 
 import ast
 import io
@@ -28,10 +28,10 @@ from quorumvault.files.job import Done
 from tests.unit.cli.test_status import health, node, run
 from tests.unit.config.test_cluster import GOOD
 
-#: Another title, a cleared screen, colours by two ways, a line of its own, letters in another order, markup.
+#: Sets a title, clears the screen, sets colours in two ways, forges a line, reverses the letter order, and has markup.
 HOSTILE = "x\x1b]0;OWNED\x07\x1b[2J\x9b31m\r\nforged: all is well\u2028\u202e\x7f\ud800[red]y[/red]"
 SHOWN = r"x\x1b]0;OWNED\x07\x1b[2J\x9b31m\r\nforged: all is well\u2028\u202e\x7f\ud800[red]y[/red]"
-#: HTTP answers are UTF-8.
+#: HTTP answers are UTF-8, which has no lone surrogates.
 SENT, SENT_SHOWN = HOSTILE.replace("\ud800", ""), SHOWN.replace(r"\ud800", "")
 
 
@@ -103,7 +103,7 @@ def test_a_table_and_warnings_on_a_terminal() -> None:
     screen = io.StringIO()
     Console(file=screen, force_terminal=True, color_system=None, width=400).print(table(["node"], [[HOSTILE]]))
     assert SHOWN in screen.getvalue()
-    assert sends_nothing(screen.getvalue().replace("\x1b[1m", "").replace("\x1b[0m", ""))  # its own: a bold header
+    assert sends_nothing(screen.getvalue().replace("\x1b[1m", "").replace("\x1b[0m", ""))  # the table's own bold header
     assert healths.warnings([hostile_node()]) == [f"{SHOWN}: {SHOWN}"]
 
 

@@ -1,4 +1,4 @@
-"""``status --watch`` where it is not a terminal: only what has changed. The terminal is in tests/cluster/test_terminal.py."""
+"""``status --watch`` without a terminal: it prints only what has changed. tests/cluster/test_terminal.py has the terminal."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ GONE = NodeHealth("http://n2", None, "no connection")
 
 
 def looks(*answers: Sequence[NodeHealth]) -> tuple[Callable[[], Sequence[NodeHealth]], Callable[[float], None]]:
-    """What is asked in turn, and a sleep that is interrupted after the last of them."""
+    """A function that returns these answers in turn, and a sleep that is interrupted after the last answer."""
     left = list(answers)
 
     def sleep(_: float) -> None:
