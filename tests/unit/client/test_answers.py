@@ -1,4 +1,4 @@
-"""Answers of status 200 that no node gives: none of them is taken, so that nothing but tokens gets into anybody's data."""
+"""The client rejects answers of status 200 that no node gives, so that only tokens get into the caller's data."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -77,7 +77,7 @@ def test_a_moved_token_is_one_of_the_epoch_and_there_if_it_is_ok(result: dict[st
 
     with pytest.raises(errors.UnexpectedAnswer):
         asked(answer(result), lambda vault: vault.retokenize([A, B]), kind)
-    # both of an old and a new epoch may be asked about
+    # one request may hold tokens of an old and of a new epoch
     moved = asked(answer({"status": "ok", "token": A2}), lambda vault: vault.retokenize([A, A2]), kind)
     assert [each.token for each in moved] == [A2, A2]
 

@@ -1,4 +1,4 @@
-"""Large batches go part by part: in order, under one epoch, and no part larger than a node may take at one go."""
+"""Large batches are sent in parts: in order, under one epoch, and no part larger than a node may take at once."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -28,7 +28,7 @@ Sizes = list[int]
 
 
 def run(steps: Steps[Any], decide: Callable[[int, Any], object]) -> tuple[Any, list[Any]]:
-    """Drives an operation: ``decide(number, request)`` gives the decision of each round. Returns its result, and the requests."""
+    """Drive an operation; ``decide(number, request)`` gives the decision of each round. Return its result and the requests."""
     decision: object = None
     requests: list[Any] = []
     try:
@@ -52,7 +52,7 @@ def held(get: Get, size: int = 30) -> ReadResult:
 def read(
     digests: list[bytes], most: int = PART_ITEMS, size: int = 30, take: Callable[[int], None] = lambda size: None
 ) -> tuple[list[Any], Sizes]:
-    """From nodes that hold records of this size, and answer with so many at most. Returns what was read, and asked at once."""
+    """Read from nodes that hold records of ``size`` and answer with at most ``most``. Return the records and request sizes."""
     steps = operations.read_records(OWNER, [1] * len(digests), digests, KEYRING, take)
     found, gets = run(steps, lambda number, get: TooMuch() if len(get.digests) > most else held(get, size))
     return found, [len(get.digests) for get in gets]

@@ -95,9 +95,9 @@ def problem(status: int, code: str, **members: Any) -> httpx2.Response:
 
 
 class Handler:
-    """A node that keeps to the API as far as a test needs it: tokens are numbered, epochs follow a list.
+    """A node that implements the API as far as tests need it: tokens are numbered, and epochs follow a list.
 
-    ``answers``: what it answers at some paths instead; a body, or a function of the request's body that may pass (None).
+    ``answers`` overrides the answer at some paths: a body, or a function of the request's body that may decline (None).
     """
 
     def __init__(self, epochs: Sequence[int] = (1,), answers: Mapping[str, Any] | None = None, **limits: int) -> None:
@@ -288,7 +288,7 @@ def test_answers_are_in_order_and_repeats_are_asked_once(operation: str, attribu
     assert [body["tokens"] for body in handler.bodies[:2]] == [["a", "not_found", "b"], ["c"]]
     assert made_token("1:a") not in repr(results)
     for result, error in zip(untold, (errors.NoQuorum, errors.TokenCollision), strict=True):
-        with pytest.raises(error):  # which is not the absence of a value
+        with pytest.raises(error):  # an unknown outcome is not a missing value
             getattr(result, attribute)
 
 
@@ -323,14 +323,14 @@ def test_a_rotation_meanwhile_makes_smaller_requests_and_one_epoch() -> None:
         [made_token("1:c"), made_token("2:c")],
         [made_token("1:d"), made_token("2:d")],
     ]
-    # In epoch 1 three fit; then the last; then the three again, of which only one fits in epoch 2.
+    # Three values fit in a request of epoch 1, and the last one follows. In epoch 2 the three are sent again; only one fits.
     assert ["".join(body["values"]) for body in handler.bodies] == ["abc", "d", "abc", "a", "bc", "b", "c"]
 
 
 @pytest.mark.parametrize(
     ("handler", "error"),
     [
-        (Handler(epochs=[4]), errors.TooManyItems),  # more epochs than a node answers
+        (Handler(epochs=[4]), errors.TooManyItems),  # more epochs than fit into an answer
         (Handler(answers={"/tokens": b'{"epoch":2,"tokens":[["1:a"],["1:b"]]}'}), errors.UnexpectedAnswer),
     ],
 )
@@ -528,7 +528,7 @@ def test_bad_settings_are_refused_without_being_quoted(urls: Any, key: str | Non
     assert "hush" not in str(caught.value)
 
 
-# What it costs to import, and what its examples say
+# The cost of an import, and the examples in docstrings
 
 
 def imported_by(statement: str) -> set[str]:
@@ -585,7 +585,7 @@ def api() -> Iterator[str]:
         yield url
 
 
-#: Among them such as differ in type alone.
+#: Some of these differ only in type.
 VALUES = ["1", 1, True, "true", None, "1", -(10**40), "", 10**30, *(f"v{number}" for number in range(20))]
 both = pytest.mark.parametrize("kind", [Client, InLoop])
 

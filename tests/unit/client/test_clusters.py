@@ -1,4 +1,4 @@
-"""Owners on two clusters that share nothing: each owner's client is on the cluster where it lives, with the key it has there."""
+"""Owners on two clusters that share nothing: each owner's client uses the cluster where the owner lives, with its key there."""
 
 import asyncio
 import re
@@ -18,7 +18,7 @@ OWNERS = {"clinic-a": "north", "clinic-b": "south", "clinic-c": "south"}
 
 @pytest.fixture
 def file(tmp_path: Path) -> Iterator[Path]:
-    """Two clusters run, and this says who lives where."""
+    """A file that says on which of two running clusters each owner lives."""
     with FakeNode(("$.ssn",)) as north, FakeNode(("$.ssn",)) as south:
         nodes = {"north": north, "south": south}
         text = "".join(f'[clusters.{name}]\nurls = ["{node.url}"]\n' for name, node in nodes.items())
@@ -53,7 +53,7 @@ def test_the_same_from_asyncio(file: Path) -> None:
 
 
 def test_a_key_opens_nothing_on_another_cluster(file: Path) -> None:
-    """An owner that the map sends to the wrong cluster is refused there: nothing of it lands among others' values."""
+    """If the map sends an owner to the wrong cluster, that cluster refuses it: no value ends up among those of other owners."""
     file.write_text(file.read_text().replace('[owners.clinic-a]\ncluster = "north"', '[owners.clinic-a]\ncluster = "south"'))
     with qv.Clusters(file) as clusters, pytest.raises(qv.Unauthenticated):
         clusters.of("clinic-a").tokenize(["Ada"])

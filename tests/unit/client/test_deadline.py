@@ -1,4 +1,4 @@
-"""A node that sends or takes a few bytes now and then: it holds no call beyond its deadline, nor from a node that answers."""
+"""A node that sends or takes a few bytes at a time: it delays no call past its deadline, and keeps none from other nodes."""
 
 import itertools
 import select
@@ -20,7 +20,7 @@ from tests.unit.client.test_failover import begin_to_answer, listener
 
 KEY = key_text("clinic")
 QUICK = ClientPolicy(silence=0.3, health_silence=0.3, failover=0.2, failover_bytes=1 << 30, backoff_first=0.01, backoff_last=0.02)
-#: Times that a node trickles, and the seconds in between: far longer than any deadline here.
+#: The number of pieces that a node sends, and the seconds between two: in total far longer than any deadline here.
 TIMES, PAUSE = 500, 0.02
 both = pytest.mark.parametrize("kind", [Client, InLoop])
 
@@ -32,7 +32,7 @@ def api() -> Iterator[str]:
 
 
 class Trickle:
-    """Treats a connection so: ``first`` once, then ``piece`` again and again, until the other end closes it."""
+    """Handles a connection: runs ``first`` once, then sends ``piece`` repeatedly until the other end closes the connection."""
 
     def __init__(self, first: Callable[[socket.socket], object], piece: bytes) -> None:
         self.first, self.piece = first, piece
@@ -140,6 +140,6 @@ def test_the_stages_of_an_exchange() -> None:
             "http11.receive_response_headers.complete",
         )
     ]
-    # ten seconds of silence and three for the body from 1 on, then ten seconds from 2 on
+    # at second 1: ten seconds of silence and three for the body; at second 2: ten seconds of silence
     assert told == [(True, 100), (False, 100), (True, 14), (False, 14), (True, 12), (True, 100)]
     assert deadline.left() == 97

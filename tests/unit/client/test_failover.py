@@ -27,7 +27,7 @@ def api() -> Iterator[str]:
 
 @contextlib.contextmanager
 def listener(behave: Callable[[socket.socket], None]) -> Iterator[str]:
-    """A server that treats each connection in some wrong way; yields its URL."""
+    """A server that mishandles each connection as ``behave`` does; yields its URL."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         held: list[socket.socket] = []
 
@@ -52,7 +52,7 @@ def listener(behave: Callable[[socket.socket], None]) -> Iterator[str]:
 
 
 def stay_silent(connection: socket.socket) -> None:
-    """As a stopped process does: the kernel has taken the connection."""
+    """Behave like a stopped process: the kernel has accepted the connection."""
 
 
 def break_off(connection: socket.socket) -> None:
@@ -62,7 +62,7 @@ def break_off(connection: socket.socket) -> None:
 
 
 def begin_to_answer(connection: socket.socket) -> None:
-    """As far as the id of the request, which has all its headers in one piece."""
+    """Send the answer only as far as the request's id. The headers of the request arrive in one piece."""
     headers = connection.recv(65536).splitlines()
     its_id = next(line for line in headers if line.lower().startswith(b"x-request-id:"))
     connection.sendall(b"HTTP/1.1 200 OK\r\n" + its_id + b"\r\n")
@@ -82,7 +82,7 @@ def talk_nonsense(connection: socket.socket) -> None:
 
 both = pytest.mark.parametrize("kind", [Client, InLoop])
 QUICK = ClientPolicy(silence=0.3, backoff_first=0.01, backoff_last=0.02)
-#: Two nodes are asked once each, however long that takes here.
+#: The client asks each of two nodes once, however long that takes here.
 ONE_LAP = ClientPolicy(retries_saved=1, retries_per_second=0)
 
 

@@ -1,4 +1,4 @@
-"""Answers that are not to the request that was sent: none is taken, whatever mixed them up, and their connections are closed."""
+"""The client rejects an answer to another request, whatever mixed the answers up, and closes the connection."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -15,7 +15,7 @@ from tests.rigs.stand_in import LONG, Request, StandIn, standing_in, value_of
 
 KEY = "clinic"
 PATIENT = ClientPolicy(request=LONG, connect=LONG, silence=LONG, health_silence=LONG, keep_alive=LONG)
-#: What an answer may carry in the place of the id that was sent.
+#: Ids that an answer may carry instead of the one that was sent.
 OTHERS: list[Callable[[Request], list[str]]] = [
     lambda request: [],
     lambda request: [""],
@@ -33,7 +33,7 @@ def node() -> Iterator[StandIn]:
 
 
 def detokenize(url: str, *tokens: str, kind: Any = Client) -> list[Any]:
-    """One value after the other, by one client, or the class of what was raised."""
+    """Detokenize one token after the other with one client. Return each value, or the class of the error raised."""
     told: list[Any] = []
     with kind(url, api_key=KEY, policy=PATIENT) as vault:
         vault.limits()
@@ -64,7 +64,7 @@ def test_a_success_under_another_id_is_not_taken_and_its_connection_is_closed(
 
 @both
 def test_an_answer_that_comes_twice_is_no_answer_to_the_next_request(node: StandIn, kind: Any) -> None:
-    """Both copies at once: the second one is read along with the first, where no look at the socket can find it."""
+    """Both copies arrive at once: the client reads the second along with the first, so a check of the socket cannot find it."""
     node.behave = lambda request: request.send(request.reply() * (2 if request.token == "first" else 1))
     assert detokenize(node.url, "first", "second", "third", kind=kind) == [
         value_of("first"),
@@ -77,7 +77,7 @@ def test_an_answer_that_comes_twice_is_no_answer_to_the_next_request(node: Stand
 @both
 @pytest.mark.parametrize("status", [502, 503, 504])
 def test_a_proxys_error_has_no_id_and_is_retried(node: StandIn, status: int, kind: Any) -> None:
-    """On another connection: what the proxy says of one that lost its node is not relied on."""
+    """The retry uses another connection: a connection whose proxy has lost its node is not relied on."""
     replies = iter([status, 200])
 
     def behave(request: Request) -> None:
@@ -95,7 +95,7 @@ def test_a_proxys_error_has_no_id_and_is_retried(node: StandIn, status: int, kin
     ("status", "has_id"), [(301, False), (400, False), (401, False), (404, False), (429, False), (500, False), (503, True)]
 )
 def test_any_other_error_without_the_id_is_unexpected(node: StandIn, status: int, has_id: bool) -> None:
-    """Also where its body is a problem of this API: a node's own would have the id."""
+    """This also holds if the body is one of this API's problems: a node's own error would have the id."""
     ids = ["0" * 32] if has_id else []
     node.behave = lambda request: request.send(request.reply(status if request.token else 200, ids if request.token else None))
     assert detokenize(node.url, "only") == [errors.UnexpectedAnswer]

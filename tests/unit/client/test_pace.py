@@ -1,4 +1,4 @@
-"""Requests that get smaller while nodes are slow, and larger again: by a clock that the test moves, with nodes that need time."""
+"""Requests get smaller while nodes are slow, and larger again later. The test moves the clock, and its nodes need time."""
 
 import json
 import random
@@ -26,11 +26,11 @@ VALUES = [str(number) for number in range(10_000)]
 
 
 class Cluster:
-    """Nodes that take ``seconds`` for each item, and the client's plans on top of them. ``asked`` has the size of each request.
+    """Nodes that take ``seconds`` for each item, and a client's plans that use them. ``asked`` has the size of each request.
 
-    ``turn``: seconds for which a request of more than FEWEST items waits before that.
+    ``turn``: the seconds that a request of more than FEWEST items waits before its items are handled.
 
-    One that does not answer in the time that the client gives it is silent; ``fails`` may answer for it before that.
+    A node that exceeds the client's time limit is silent. ``fails`` may return a failure in place of the node's answer.
     """
 
     def __init__(self, seconds: float = 0.0, *, turn: float = 0.0, **policy: Any) -> None:
@@ -121,18 +121,18 @@ def test_nodes_that_answer_in_time_are_asked_for_all_they_take() -> None:
 
 
 def test_no_answer_in_time_makes_requests_smaller_until_there_is_one() -> None:
-    """Ten thousand items take these nodes a minute: far more than the client waits for any answer, and for all tries of one."""
+    """These nodes need a minute for ten thousand items: far longer than the client waits for one answer, or for all its tries."""
     cluster = Cluster(seconds=0.006)
     cluster.tokenize(VALUES)
     assert cluster.asked[:4] == [10_000, 5000, 2500, 1250]
     assert cluster.clock.now - 1000 > cluster.policy.request
-    assert max(cluster.asked[6:]) * cluster.seconds < cluster.policy.silence + 1  # they go on at what the nodes keep up with
+    assert max(cluster.asked[6:]) * cluster.seconds < cluster.policy.silence + 1  # a size that the nodes can handle
     wasted = sum(size for size in cluster.asked[6:] if size * cluster.seconds > cluster.policy.silence)
     assert wasted < len(VALUES) / 2
 
 
 def test_where_requests_wait_for_their_turn_they_stay_large() -> None:
-    """A small one would wait as long. A few are given up; then the client waits for as long as a turn takes."""
+    """A small request would wait as long. The client gives up a few requests, and then waits for as long as a turn takes."""
     cluster = Cluster(seconds=0.0001, turn=4.0)
     for _ in range(10):
         cluster.tokenize(VALUES)
@@ -256,7 +256,7 @@ def test_what_a_client_waits_for_can_be_shown() -> None:
     assert {outcome for _, outcome in waiting[-1].nodes} == {"503 no-quorum"}
     assert 20 < (waiting[-1].seconds_left or 0) < (waiting[0].seconds_left or 0) <= 30
     told = cluster.plans.trouble()
-    assert (len(told.nodes), told.seconds_left) == (2, None)  # nobody waits; who did not answer last is still told
+    assert (len(told.nodes), told.seconds_left) == (2, None)  # no call waits; nodes that did not answer last are still reported
     cluster.clock.now += 10
     for _ in range(3):
         cluster.tokenize(VALUES[:10])

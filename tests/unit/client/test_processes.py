@@ -1,4 +1,4 @@
-"""A client in more than one process, thread and event loop: each has its own connections, and nobody has another's answer."""
+"""A client in several processes, threads and event loops: each has its own connections, and none gets another's answer."""
 
 import asyncio
 import copy
@@ -26,9 +26,9 @@ from tests.rigs.clients import InLoop
 from tests.rigs.served import answering
 from tests.rigs.stand_in import LONG, Forked, Request, StandIn, standing_in, value_of
 
-# To fork in a process with threads is what is tested: the stand-in for a node has some. Python warns of it from 3.12 on.
-# Threads of DuckDB, Polars or Arrow in this process, which other tests load, may hold a lock of theirs at a fork, and the forked
-# process then waits for it for ever. So these run beside those of clusters.
+# These tests fork a process that has threads: those of the stand-in node. Python 3.12 and later warn about that.
+# Other tests load DuckDB, Polars or Arrow, whose threads may hold a lock at a fork; the forked process would then wait for
+# that lock forever. So these tests run with the cluster tests.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning"),
     pytest.mark.slow,
@@ -62,12 +62,12 @@ def test_a_client_that_nobody_holds_is_freed_without_a_garbage_collection(kind: 
 
 @pytest.mark.parametrize("kind", [Client, InLoop])
 def test_a_forked_process_and_its_parent_do_not_read_each_others_answers(node: StandIn, kind: Any) -> None:
-    """Both ask, the forked process first; it is stopped until this one has an answer; both answers come when both have asked.
+    """Both ask, the forked process first. It is stopped until this process has an answer; both answers come after both requests.
 
-    On a connection of both, the answer that comes first is the forked process's, and this one is there to read it.
+    On a shared connection the forked process's answer would come first, and this process would read it.
     """
     with kind(node.url, api_key=KEY, policy=PATIENT) as vault:
-        assert ask(vault, "before") == value_of("before")  # so that a connection is idle
+        assert ask(vault, "before") == value_of("before")  # leaves an idle connection
         held = node.hold()
         child = Forked(lambda: ask(vault, "theirs"))
         theirs = held.get(timeout=LONG)
@@ -85,7 +85,7 @@ def test_a_forked_process_and_its_parent_do_not_read_each_others_answers(node: S
 
 
 def in_threads(vault: Client, name: str, count: int) -> list[Any]:
-    """What so many threads are told that ask for the first time in their process, all at once."""
+    """Ask from ``count`` threads at once, all for the first time in their process. Return whether each answer is right."""
     together = threading.Barrier(count)
 
     def one(number: int) -> Any:
@@ -97,7 +97,7 @@ def in_threads(vault: Client, name: str, count: int) -> list[Any]:
 
 
 def processes_on_connections(node: StandIn) -> list[set[str]]:
-    """For each connection the processes whose tokens were asked about on it: what stands before the first hyphen."""
+    """For each connection, the processes that asked on it: the part of each token before the first hyphen."""
     on: dict[int, set[str]] = {}
     for request in node.requests:
         if request.token is not None:
@@ -154,7 +154,7 @@ def test_a_client_is_not_pickled_and_not_copied(kind: Callable[..., object], att
 
 
 def test_a_thread_that_forks_while_others_are_in_the_middle_of_calls(node: StandIn) -> None:
-    """They have every connection that the client may have, and are not there any more in the forked process."""
+    """The other threads hold every connection that the client may have, and do not exist in the forked process."""
     with (
         Client(node.url, api_key=KEY, policy=msgspec.structs.replace(PATIENT, connections=2)) as vault,
         ThreadPoolExecutor(3) as pool,
@@ -173,7 +173,7 @@ def test_a_thread_that_forks_while_others_are_in_the_middle_of_calls(node: Stand
 
 
 def test_no_lock_that_is_held_at_a_fork_stops_the_forked_process(node: StandIn) -> None:
-    """Threads take and leave the locks of connection pools all the time that processes are forked."""
+    """While processes are forked, threads keep acquiring and releasing the locks of connection pools."""
     over = threading.Event()
 
     def keep_asking(vault: Client, number: int) -> bool:
@@ -198,7 +198,7 @@ def test_no_lock_that_is_held_at_a_fork_stops_the_forked_process(node: StandIn) 
 
 
 def test_a_process_under_the_id_of_another_is_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a namespace of its own a forked process may have its parent's id, and so may one whose parent is gone."""
+    """A forked process may have its parent's id if it has its own namespace, or if its parent has ended."""
     monkeypatch.setattr("os.getpid", lambda: 1)
     each = EachProcess("parent's", lambda: "child's")
     assert each.get() == "parent's"
@@ -216,7 +216,7 @@ def test_a_client_that_was_closed_is_closed_in_forked_processes_too(node: StandI
     vault = Client(node.url, api_key=KEY, policy=PATIENT)
     child = Forked(lambda: (vault.close(), node.url))
     assert child.result() == (None, node.url)
-    assert vault.epoch() == 1  # what another process closes is its own
+    assert vault.epoch() == 1  # the other process closed only its own connections
     vault.close()
     told = Forked(vault.epoch).result()
     assert isinstance(told, RuntimeError)
@@ -252,7 +252,7 @@ def test_an_asyncio_client_works_in_one_event_loop_and_says_so_in_another(node: 
 
 
 def test_a_forked_process_leaves_its_parents_tls_session_alone(tmp_path: Path) -> None:
-    """Whether it closes the client or lets go of all that it has, the parent's connection goes on."""
+    """The parent's connection survives when the forked process closes the client and drops all that the client has."""
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     pem = certificate(tmp_path / "node.pem")
     tls.load_cert_chain(pem)

@@ -1,4 +1,4 @@
-"""One request of the client, tried until it is settled: the plan, step by step, by a clock that the test moves."""
+"""One request of the client, tried until it is settled: the plan, step by step, with a clock that the test moves."""
 
 import json
 import random
@@ -32,13 +32,13 @@ def problem(status: int, code: str, retry_after: float | None = None, **members:
     return Reply(status, retry_after, json.dumps({"detail": "words", "code": code, "retryable": retryable, **members}).encode())
 
 
-#: Each node is asked once, and no time brings another retry.
+#: The client asks each node once, and earns no further retry over time.
 ONE_LAP = ClientPolicy(retries_saved=2, retries_per_second=0)
 NO_QUORUM = problem(503, "no-quorum", outcome="unknown")
 
 
 class Script:
-    """Runs one plan: answers each Send by what ``answer`` says of node and try number, and moves a clock by each Pause."""
+    """Runs one plan: answers each Send with ``answer`` of the node and the try number, and moves a clock by each Pause."""
 
     def __init__(self, urls: Sequence[str] = URLS, policy: ClientPolicy | None = None) -> None:
         self.clock = Clock()
@@ -69,7 +69,7 @@ class Script:
                 outcome = answer(step.url.removesuffix(call.path), len(self.sends))
 
     def asks(self, *told: dict[str | int, EffectResult], call: Call = READ, seconds: float = 0.0) -> None:
-        """Runs a plan for each of ``told``: outcomes by node or by number of the try, else success; later, if it is to be."""
+        """Move the clock by ``seconds``, then run a plan for each of ``told``: outcomes by node or try number, else success."""
         self.clock.now += seconds
         for outcomes in told:
             self.run(call, lambda node, number: outcomes.get(node[-2:], outcomes.get(number, OK)))  # noqa: B023 - at once
@@ -86,9 +86,9 @@ class Script:
 @pytest.mark.parametrize(
     ("told", "asked"),
     [
-        # Requests go around the nodes.
+        # Requests rotate among the nodes.
         ([{}] * 4, ["n1", "n2", "n3", "n1"]),
-        # A node that cannot be reached is left for the next without waiting, and is asked last for a while.
+        # The client leaves an unreachable node for the next one without waiting, and asks it last for a while.
         ([{"n1": REFUSED}] * 3, ["n1", "n2", "n3", "n2"]),
         ([{"n1": SILENT}] * 3, ["n1", "n2", "n3", "n2"]),
         # A broken connection says nothing about the next one.
@@ -139,7 +139,7 @@ def test_a_silent_node_is_waited_for_if_there_is_no_other_or_no_retry_could_foll
 
 
 def test_the_last_node_that_is_not_in_doubt_is_waited_for() -> None:
-    """All of them are slow, not dead: somebody has to be heard out."""
+    """All nodes are slow, not dead, so the client has to wait for one of them."""
     script = Script()
     script.asks({1: SILENT, 2: SILENT}, {}, call=EPOCH)
     failover, silence = script.policy.failover, script.policy.silence
@@ -148,7 +148,7 @@ def test_the_last_node_that_is_not_in_doubt_is_waited_for() -> None:
 
 
 def test_after_a_lap_without_an_answer_each_node_is_waited_for() -> None:
-    """They are busy: who is left after the shortest time would have answered a little later, and the next one is as busy."""
+    """The nodes are busy: one left after the shortest wait would have answered a little later, and the next is just as busy."""
     script = Script()
     script.asks(dict.fromkeys(range(1, 5), NO_QUORUM), call=EPOCH)
     failover, silence = script.policy.failover, script.policy.silence

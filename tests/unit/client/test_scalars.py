@@ -1,4 +1,4 @@
-"""What numpy, pandas and pyarrow have for a text, a number or for nothing is what the SDK takes it for."""
+"""The SDK takes the texts, numbers and nulls of numpy, pandas and pyarrow for what they are."""
 
 import datetime
 import enum

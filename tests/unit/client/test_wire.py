@@ -1,4 +1,4 @@
-"""Headers of answers that no node sends: neither breaks a client."""
+"""Headers that no node sends in an answer do not break a client."""
 
 from typing import Any
 
