@@ -1,4 +1,4 @@
-"""API keys: made once and shown once, found by their text alone, revoked for good, and never lost by two changes at once."""
+"""API keys: made once and shown once, found by their text alone, revoked for good, and never lost to two concurrent changes."""
 
 import hashlib
 import hmac

@@ -1,4 +1,4 @@
-"""What a node secures its connections with, from the files that cluster.yaml names: its own, or an organisation's."""
+"""The credentials that secure a node's connections, from files that cluster.yaml names: the cluster's or an organisation's."""
 
 import ssl
 from datetime import timedelta
@@ -31,7 +31,7 @@ CLUSTER = GOOD["cluster_id"]
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    """Files of an organisation: its CA, certificates of nodes in one file each, and apart from their keys."""
+    """Files of an organisation: its CA, and the nodes' certificates, both in one file with their keys and in separate files."""
     put(tmp_path, "org-ca.pem", ca_pem(authority("org")))
     for node in ("n1", "n2"):
         pem = node_pem(node, cluster=CLUSTER, ca="org")
@@ -87,7 +87,7 @@ def test_lists_of_several_cas_are_read(home: Path) -> None:
 
 @pytest.mark.parametrize("behind", [False, True])
 def test_a_list_makes_nobody_a_ca(home: Path, behind: bool) -> None:
-    """OpenSSL trusts certificates in the file that it is given for lists."""
+    """OpenSSL would trust certificates in the file that it is given for revocation lists."""
     of, other = authority("org").revoke({5: now()}, now()), ca_pem(authority("other"))
     settings = {**ORG["peers"], "revoked": "revoked.pem"}
     for more in (other, b"-----BEGIN TRUSTED CERTIFICATE-----\n", b"words\n"):
@@ -96,7 +96,7 @@ def test_a_list_makes_nobody_a_ca(home: Path, behind: bool) -> None:
             ConfigError, match=r"peers\.revoked: .*expected lists of revoked certificates in PEM, and nothing else"
         ):
             loaded(home, peers=settings)
-    # Within the list, where our parser passes over it.
+    # A certificate inside the list, where our parser skips it.
     put(home, "revoked.pem", of.replace(b"-----BEGIN X509 CRL-----\n", b"-----BEGIN X509 CRL-----\n" + other))
     with pytest.raises(ConfigError, match=r"peers\.revoked"):
         loaded(home, peers=settings)
@@ -131,7 +131,7 @@ def _foreign(home: Path) -> None:
 
 
 def _for_one_end(home: Path) -> None:
-    """As certificates of servers are."""
+    """Give n1 a certificate for server authentication alone, as web servers have."""
     of, key = authority("org"), ec.generate_private_key(ec.SECP256R1())
     name = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(peer_name(CLUSTER, "n1"))])
     built = x509.CertificateBuilder(of.certificate.subject, x509.Name([]), key.public_key(), 5, now() - DAY, now() + DAY)

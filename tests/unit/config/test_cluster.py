@@ -1,4 +1,4 @@
-"""cluster.yaml: what a good one means, and that each kind of badness is one line with file, key and what was expected."""
+"""cluster.yaml: what a valid file means, and that each error is one line with the file, the key and what was expected."""
 
 import copy
 import os
@@ -39,7 +39,7 @@ def cluster_file(home: Path, settings: object) -> Path:
 
 
 def changed(key: str, value: object) -> dict[str, Any]:
-    """GOOD with one key set, or removed for a value of ``...``."""
+    """GOOD with one key set, or with the key removed if the value is ``...``."""
     settings = copy.deepcopy(GOOD)
     *parents, last = key.split(".")
     at = settings

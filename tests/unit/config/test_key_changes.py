@@ -1,4 +1,4 @@
-"""Keys that end: how long a new key lives, and what becomes of two keys of which one replaces the other."""
+"""Keys that expire: how long a new key lives, and what happens to two keys when one replaces the other."""
 
 import secrets
 from collections.abc import Callable
@@ -70,7 +70,7 @@ def test_the_new_key_lives_as_long_as_the_former_was_to_live(path: Path) -> None
     later = NOON + 80 * DAY
     rotated = rotate(path, former.id, now=later, grace=30 * DAY)
     assert rotated.entry.expires == later + 90 * DAY
-    assert rotated.former.expires == NOON + 90 * DAY  # not longer than it would have
+    assert rotated.former.expires == NOON + 90 * DAY  # a grace period does not extend the life of the old key
     assert rotate(path, rotated.key.id, now=later, life=7 * DAY).entry.expires == later + 7 * DAY
 
 

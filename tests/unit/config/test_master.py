@@ -24,7 +24,7 @@ from tests.rigs.clusters import runs as is_running
 from tests.rigs.made import made
 
 SECONDS = 60
-#: Written as it is written in each way below, no piece of it is a word.
+#: However a test below writes the secret, no piece of it is a word.
 SECRET = bytes.fromhex("9f3ac07be1d25846fa0b94c37d6e2518aa70c1935be48f26d03719c45bf86e2a")
 
 
@@ -40,7 +40,7 @@ def vault(template: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def key(vault: Path) -> Path:
-    """The file that a secret came from, moved away from where the cluster has it."""
+    """The secret's file, moved away from where the cluster expects it."""
     kept = vault.parent / "kept.key"
     (vault / "secrets" / "master-s1.key").rename(kept)
     kept.write_text(f"{SECRET.hex()}\n")
@@ -56,7 +56,7 @@ def comes_from(vault: Path, *lines: str, seconds: float = 20) -> Path:
 
 
 def runs(vault: Path, script: str, *, seconds: float = 20) -> Path:
-    """Have the secret come from a script of the shell, beside cluster.yaml."""
+    """Have the secret come from a shell script beside cluster.yaml."""
     path = vault / "ask"
     path.write_text(f"#!/bin/sh\n{script}\n")
     path.chmod(0o755)
@@ -74,7 +74,7 @@ def refusal(file: Path, kind: type[ConfigError] = ConfigError) -> str:
 
 
 def is_gone(pid: int) -> bool:
-    """Waits until a process that was killed has ended."""
+    """Wait until a killed process has ended."""
     return wait_for(lambda: not is_running(pid), SECONDS)
 
 
@@ -174,7 +174,7 @@ def test_a_command_that_prints_without_end_is_ended(vault: Path) -> None:
 
 
 def test_a_command_that_hangs_is_ended_with_all_that_it_started(vault: Path) -> None:
-    """Though it has closed what it could say more by."""
+    """The command is killed although it has closed its output streams."""
     file = runs(vault, "echo waiting for the agent >&2; exec >&- 2>&-\nsleep 600 & echo $! > pid; wait", seconds=1)
     assert refusal(file, Unavailable).endswith("did not end within 1 s and was killed: waiting for the agent")
     assert is_gone(int((vault / "pid").read_text()))
@@ -193,14 +193,14 @@ _ASKS = (
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT], ids=lambda number: number.name)
 def test_a_command_ends_with_the_process_that_asks(vault: Path, number: signal.Signals) -> None:
     kill = f"kill -{number.value} $PPID"
-    heeds = f"import signal; signal.signal({number.value}, signal.SIG_DFL)"  # a job in the background ignores some
+    heeds = f"import signal; signal.signal({number.value}, signal.SIG_DFL)"  # a background job ignores some signals
     command = [sys.executable, "-c", f"{heeds}; {_ASKS}", str(runs(vault, f"echo $$ > pid; {kill}; exec sleep 600"))]
     assert subprocess.run(command, timeout=SECONDS, check=False).returncode == -number
     assert is_gone(int((vault / "pid").read_text()))
 
 
 def test_a_node_that_is_asked_to_read_its_files_again_while_it_starts_goes_on(vault: Path) -> None:
-    """Here until the command fails, which is when it says so."""
+    """The node goes on until the command fails, and then reports that failure."""
     config = runs(vault, "kill -HUP $PPID; sleep 0.1; echo closed >&2; exit 3")
     command = [sys.executable, "-m", "quorumvault", "serve", "--config", str(config), "--node", "n1"]
     done = subprocess.run(command, timeout=SECONDS, capture_output=True, text=True, check=False)
@@ -251,7 +251,7 @@ def test_a_file_that_is_no_program(vault: Path) -> None:
 
 @pytest.fixture
 def given(key: Path) -> Iterator[int]:
-    """The file, opened by whoever starts this process."""
+    """A descriptor of the secret's file, open as if this process had inherited it."""
     descriptor = os.open(key, os.O_RDONLY)
     os.set_inheritable(descriptor, True)
     yield descriptor
@@ -260,7 +260,7 @@ def given(key: Path) -> Iterator[int]:
 
 
 def piped(text: str, *, ended: bool = True) -> tuple[int, int]:
-    """A pipe with a text in it: the end to read from, and the other one, closed if it ``ended``."""
+    """A pipe that holds ``text``: its read end, and its write end, which is closed if ``ended``."""
     reading, writing = os.pipe()
     os.set_inheritable(reading, True)
     os.write(writing, text.encode())
@@ -278,7 +278,7 @@ def test_a_file_that_was_opened_is_read_once_for_all_nodes_and_closed(vault: Pat
 
 
 def test_a_file_that_two_nodes_were_given_is_read_by_both(vault: Path, given: int) -> None:
-    again = os.dup(given)  # which share where they were read up to
+    again = os.dup(given)  # both descriptors share one file offset
     os.set_inheritable(again, True)
     for descriptor in (given, again):
         assert (
@@ -356,7 +356,7 @@ def test_standard_input(vault: Path, key: Path) -> None:
 
 
 def test_the_credential_directory(vault: Path, key: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The secret, and a certificate's key; as systemd gives them: in a folder and files of mode 0500 and 0400."""
+    """The secret and a certificate's key, as systemd provides them: files of mode 0400 in a directory of mode 0500."""
     file = comes_from(vault, 'file: "{credentials}/master"')
     file.write_text(f'{file.read_text()}peers:\n  certificate: "{{credentials}}/{{node}}.pem"\n')
     assert "expected $CREDENTIALS_DIRECTORY to name the directory that {credentials} stands for" in refusal(file)
@@ -378,7 +378,7 @@ def test_the_credential_directory(vault: Path, key: Path, monkeypatch: pytest.Mo
     assert "expected $CREDENTIALS_DIRECTORY to name" in refusal(file)
 
 
-# Commands that work on what nodes have.
+# Commands that work on the files of nodes.
 
 
 def test_pack_asks_nobody_for_the_secret_and_says_what_it_has_not(vault: Path, key: Path, tmp_path: Path) -> None:
@@ -389,7 +389,7 @@ def test_pack_asks_nobody_for_the_secret_and_says_what_it_has_not(vault: Path, k
     assert not (vault / "was-run").exists()
     cluster = load_cluster(file)
     assert cluster.of_hosts("n2") == ["secrets.master.command"]
-    assert cluster.secrets.master.place(file) == f"{file}: secrets.master.command"  # what backup says is to be kept
+    assert cluster.secrets.master.place(file) == f"{file}: secrets.master.command"  # backup tells the operator to keep this
 
 
 def test_recover_asks_once(vault: Path, key: Path) -> None:
@@ -427,7 +427,7 @@ sys.stdin.read()
 
 @pytest.mark.parametrize("source", ['file: "../kept.key"', "command: [cat, ../kept.key]"])
 def test_a_process_has_the_secret_once_and_in_a_locked_page(vault: Path, key: Path, source: str) -> None:
-    """Seen from outside, when it has derived keys too: no digits are left behind, and no other copy."""
+    """Seen from outside, after it has derived keys: memory holds no hex digits of the secret and no second copy."""
     command = [sys.executable, "-c", _HOLDS, str(comes_from(vault, source))]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None
@@ -469,7 +469,7 @@ def test_where_memory_may_not_be_locked_a_warning_says_so() -> None:
 
 
 def test_no_command_leaves_a_core_or_lets_others_look_into_it() -> None:
-    """Not only nodes: clients hold API keys and values."""
+    """This holds for clients too, not only for nodes: clients hold API keys and values."""
     program = (
         "import atexit, ctypes, resource, sys; from quorumvault.cli import main; sys.argv = ['quorumvault', '--version'];"
         "atexit.register(lambda: print(resource.getrlimit(resource.RLIMIT_CORE), ctypes.CDLL(None).prctl(3, 0, 0, 0, 0))); main()"

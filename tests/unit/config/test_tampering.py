@@ -1,4 +1,4 @@
-"""A node does not start with files that others can change, and says in a line which, why and what to do."""
+"""A node does not start with files that others can change; one line says which files, why, and what to do."""
 
 import os
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ def vault(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def stranger(monkeypatch: pytest.MonkeyPatch) -> int:
-    """Another user that owns this process's files: one to whom root gives some, or this one, seen by another."""
+    """Another user that owns files here: as root, one who is given some; otherwise this user, seen by a process of another."""
     if os.geteuid() == 0:
         return 12345
     mine = os.geteuid()
