@@ -1,4 +1,4 @@
-"""The typed canonical form: every tokenizable value has one, no two share one, and it comes back with its type."""
+"""The typed canonical form: every tokenizable value has its own, and decoding it restores the value with its type."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Sealed values: deterministic, bound to owner, epoch and digest, lengths only in steps."""
+"""Sealed values are deterministic, are bound to owner, epoch and digest, and show lengths only in steps."""
 
 import pytest
 from hypothesis import given

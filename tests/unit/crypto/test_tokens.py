@@ -42,7 +42,7 @@ def test_any_two_swapped_neighbours_are_caught(epoch: int, digest: bytes) -> Non
 
 
 def test_the_swap_between_digest_and_check_is_caught_for_every_last_byte() -> None:
-    """CRC-32 promises bursts; this swap is one in the digest and one in the check. CRC is linear: other bytes do not matter."""
+    """CRC-32 detects one burst; this swap is one in the digest and one in the check. CRC is linear: other bytes do not matter."""
     border = len("qv_1_") + 2 * DIGEST_BYTES
     for last in range(256):
         for previous in range(0, 256, 15):

@@ -1,6 +1,6 @@
-"""The written token format (docs/token-format.md), implemented a second time from RFC building blocks, against the vectors.
+"""A second implementation of the token format in docs/token-format.md, from RFC building blocks, checked against the vectors.
 
-Only AES itself, SHA-256, BLAKE2b and CRC-32 are taken from libraries; HKDF (RFC 5869) and AES-SIV (RFC 5297) are spelled out.
+Only AES itself, SHA-256, BLAKE2b and CRC-32 come from libraries; HKDF (RFC 5869) and AES-SIV (RFC 5297) are written out.
 """
 
 import hashlib

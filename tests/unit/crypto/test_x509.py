@@ -1,4 +1,4 @@
-"""Certificates: what a CA of ours signs, and what is read out of a name."""
+"""Certificates: what our CA signs, and what is read from a name."""
 
 from datetime import UTC, datetime, timedelta
 

@@ -1,4 +1,4 @@
-"""Answers that are remembered: asked for once, by whichever thread comes first, and forgotten when the epoch moves."""
+"""Remembered answers: the first thread that needs an answer asks for it, and all are forgotten when the epoch changes."""
 
 import contextlib
 import threading
@@ -15,7 +15,7 @@ from quorumvault.files.answers import CellAnswer, CellValue, TextAnswers
 
 
 class Vault:
-    """A Lookup that notes what it is asked, calls ``before`` each time, and gives tokens of ``epoch``."""
+    """A Lookup that records what it is asked, calls ``before`` each time, and returns tokens of ``epoch``."""
 
     def __init__(self) -> None:
         self.asked: list[list[CellValue]] = []
@@ -63,7 +63,7 @@ def test_values_come_back_as_they_were(tmp_path: Path) -> None:
 def test_a_value_that_a_thread_is_asking_about_is_waited_for(
     vault: Vault, remembered: TextAnswers, failure: Exception | None
 ) -> None:
-    """A failure is that of all who waited, and is not remembered."""
+    """A failure reaches every thread that waited, and is not remembered."""
     asked, go = threading.Event(), threading.Event()
 
     def before() -> None:
@@ -76,7 +76,7 @@ def test_a_value_that_a_thread_is_asking_about_is_waited_for(
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(remembered, ["a", "b"])
         assert asked.wait(20)
-        vault.before = go.set  # the second thread asks about its own value, and so lets the first go on
+        vault.before = go.set  # when the second thread asks about its own value, the first one goes on
         second = pool.submit(remembered, ["b", "c"])
         assert [each.exception(20) for each in (first, second)] == [failure] * 2
         if failure is None:

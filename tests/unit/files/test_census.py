@@ -20,7 +20,7 @@ def token(epoch: int, number: int) -> str:
 
 
 ONE, ALSO_ONE, TWO = token(1, 1), token(1, 2), token(2, 1)
-#: Like a token and none: mistyped, in upper case, with an epoch that cannot be.
+#: These look like tokens but are none: for example mistyped, in upper case, or with an impossible epoch.
 UNLIKE = (ONE[:-1] + ("0" if ONE[-1] != "0" else "1"), ONE.upper(), token(1, 3).replace("qv_1_", "qv_01_"), f" {ONE}", "qv_")
 ROWS: list[tuple[str | None, ...]] = [
     (ONE, "plain", ONE, UNLIKE[0]),
@@ -41,7 +41,7 @@ def made(folder: Path, form: str, rows: Sequence[Sequence[str | None]] = ROWS, n
 
 
 def counted(source: Source, columns: Sequence[str] = ()) -> dict[str, tuple[dict[int, int], int]]:
-    """By column: tokens by epoch, and other texts. Paths of top-level members without their ``$.``."""
+    """Count by column the tokens of each epoch, and other texts. Paths of top-level members lose their ``$.``."""
     return {name.removeprefix("$."): (dict(each.tokens), each.no_token) for name, each in count(source, columns).items()}
 
 
@@ -50,7 +50,7 @@ def test_tokens_are_counted_by_column_and_epoch(tmp_path: Path, form: str) -> No
     source = made(tmp_path, form)
     ssn, mixed = ({1: 3, 2: 1}, 0), ({1: 2, 2: 1}, 1)
     cases: list[tuple[list[str], object]] = [
-        ([], {"ssn": ssn, "mixed": mixed}),  # those that have tokens
+        ([], {"ssn": ssn, "mixed": mixed}),  # without names: the columns that have tokens
         (["note", "mixed"], {"note": ({}, 4), "mixed": mixed}),
         (["unlike"], {"unlike": ({}, 5)}),
         (["absent"], {}),
@@ -85,7 +85,7 @@ def test_tokens_are_found_wherever_they_are_in_json(tmp_path: Path) -> None:
         "$['odd name'][*][*]": ({2: 1}, 0),
         "$.escaped": ({1: 1}, 0),
     }
-    # What it finds can be named.
+    # The columns that it finds can be named.
     assert count(source, list(found)) == found
 
 
@@ -115,7 +115,7 @@ KEYED = "".join(json.dumps({f"k{number}": ONE}) + "\n" for number in range(1001)
         ("bad.jsonl", f'{{"a":"{ONE}"}}\n{{"a":\n', InputError, "line 2: the record is not JSON"),
         ("bad.csv", f'a,b\n{ONE},x\n"{TWO},y\n', InputError, "line 3"),
         ("twice.csv", "a,a\n1,2\n", ColumnError, "more than one column 'a'"),
-        # Records whose names are data are told apart only so far.
+        # Member names that are data count as different places only up to a limit.
         ("keyed.jsonl", KEYED, InputError, r"line 1001: tokens are in more than 1,000 different places"),
     ],
 )

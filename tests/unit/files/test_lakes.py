@@ -1,4 +1,4 @@
-"""Tables of Delta Lake, Iceberg and Hudi are not taken for folders of Parquet."""
+"""Tables of Delta Lake, Iceberg and Hudi are not mistaken for folders of Parquet files."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The table of outcomes: a row for every status and option, and both engines do to a cell what the row says."""
+"""The table of outcomes has a row for every status and option, and both engines treat a cell as its row says."""
 
 import io
 import re
@@ -32,7 +32,7 @@ JOBS = [
 
 
 def in_text(job: Job, rule: CellRule, text: str | None) -> tuple[str | None, CellCounts, list[Reject]]:
-    """A table of one cell through the engine of text files: what is in the cell afterwards, counts, rejects."""
+    """Run a table of one cell through the engine of text files. Return the cell's new content, the counts and the rejects."""
     operation: Any = (
         "detokenize" if rule.status in ("not_token", "damaged", "not_found") or rule.tokenizes is False else "tokenize"
     )
@@ -45,7 +45,7 @@ def in_text(job: Job, rule: CellRule, text: str | None) -> tuple[str | None, Cel
 
 
 def in_columns(job: Job, rule: CellRule, text: str | None) -> tuple[str | None, CellCounts, list[Reject]]:
-    """A column of one row through what Parquet and DuckDB share."""
+    """Run a column of one row through the code that Parquet and DuckDB share."""
     counts, rules, code = CellCounts({"c": 0}), cell_rules(job), CODE[rule.status]
     rejects = settle_rows(rules, "in.parquet", "c", np.array([code], np.uint8), 1, counts)
     counts.rejected += len(rejects)

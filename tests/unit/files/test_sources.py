@@ -1,4 +1,4 @@
-"""Which files are meant, and where their outputs go."""
+"""Which input files a command reads, and where their outputs go."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Names of objects: every slash stays, and nothing secret is shown."""
+"""Object names keep every slash, and show nothing secret."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The field configuration: which members of a record it finds, by a deliberately dumb second reader; and what it refuses."""
+"""The field configuration: which members it finds, checked by a deliberately naive second reader; and what it refuses."""
 
 import copy
 import json
@@ -38,7 +38,7 @@ def parsed(record: object) -> Document:
     return Document.parse(json.dumps(record).encode())
 
 
-# The dumb reader: every place of a record, compared with every expression.
+# The naive reader compares every place of a record with every expression.
 
 
 def places(value: Any, way: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], Any]]:
@@ -139,9 +139,9 @@ OTHER_SHAPES = ("{}", '{"a":null}', '{"a":1}', '{"a":"b"}', '{"a":{}}', '{"a":[]
             "$.patient.name.family $.ssn $.contacts[*].phone",
             '1 $.ssn "1" | 2 $.contacts[0].phone 2 | 2 $.contacts[3].phone "4" | 0 $.patient.name.family true',
         ),
-        # The exact text of a member is told, and objects and arrays are found too.
+        # A member is found with its exact text; objects and arrays are found too.
         (SPELLED, "$.a $.b $.c[1] $.d $.e", r'0 $.a 1.10 | 1 $.b "\u00e9" | 2 $.c[1] 2 | 3 $.d {"x":1} | 4 $.e []'),
-        # [*] takes the members of an object and the elements of an array, side by side with a single one.
+        # [*] matches the members of an object and the elements of an array, also beside an expression for a single one.
         (
             '{"a": {"x y": 1, "z": [2]}, "b": [3, null, 5]}',
             "$.a[*] $.b[*]",
@@ -149,11 +149,11 @@ OTHER_SHAPES = ("{}", '{"a":null}', '{"a":1}', '{"a":"b"}', '{"a":{}}', '{"a":[]
         ),
         (ARRAY, SIDE_BY_SIDE, "0 $.a[0].x 1 | 2 $.a[0].y 2 | 0 $.a[1].x 3 | 0 $.a[2].x 5 | 1 $.a[2].y 6"),
         ('{"a":{"j":{"x":1,"z":2},"k":{"x":3,"z":4}}}', SIDE_BY_SIDE, "0 $.a.j.x 1 | 0 $.a.k.x 3 | 3 $.a.k.z 4"),
-        # Single elements come in the order of the array; a name of digits is no index.
+        # Single elements come in the order of the array; a name made of digits is not an index.
         ('{"a":[0,1,2]}', "$.a[2] $.a[0] $.a[7]", "1 $.a[0] 0 | 0 $.a[2] 2"),
         ('{"a":{"0":1}}', "$.a[0]", ""),
         ('{"a":[1]}', "$.a['0']", ""),
-        # What is missing or of another shape is passed over.
+        # Members that are missing or have another shape are skipped.
         *((record, "$.a.b $.a[1] $['b']", "") for record in OTHER_SHAPES),
     ],
 )
@@ -205,7 +205,7 @@ def test_a_set_that_would_need_too_many_cases_is_refused() -> None:
     for _ in range(depth - 1):
         nested = [nested]
     found = compiled(*texts[:8]).find(parsed({"x": nested}))
-    assert [slot.field for slot in found] == list(range(1, 8))  # the first one asks for an array, and a record is an object
+    assert [slot.field for slot in found] == list(range(1, 8))  # the first one asks for an array, but a record is an object
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A first line that looks like data is shown to nobody."""
+"""A first line that looks like data is never shown."""
 
 import io
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Exact JSON: what check_json_text lets pass is what a second reader lets pass, and what passes comes back as it was spelled."""
+"""Exact JSON: check_json_text accepts exactly what a second reader accepts, and accepted text keeps its spelling."""
 
 import json
 from typing import Any
@@ -16,7 +16,7 @@ from quorumvault.formats.json import MAX_DEPTH, Document, check_json_text, check
 NUMBERS = ["0", "-0", "1", "1.10", "1.0", "1e400", "-1E+2", "0.000", "123456789012345678901234567890"]
 blanks = st.sampled_from(["", "", " ", "\n\t", "\r\n  "])
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=8) | st.sampled_from(['"', "{", "}[", "\\", "\\ud800", "null"])
-#: Few, so that objects repeat them.
+#: A small set of names, so that objects repeat some of them.
 names = st.sampled_from(["a", "b", "é", "a b", '"', "{", "\\"]) | texts
 
 
@@ -44,7 +44,7 @@ records = objects(values)
 
 
 class Spelling(str):
-    """A number as it is spelled, for a reader that must not take it for a string."""
+    """The spelling of a number, as a type that is not equal to a string."""
 
     __slots__ = ()
 
@@ -55,7 +55,7 @@ class Spelling(str):
 
 
 def read(text: bytes | str) -> Any:
-    """With the standard library: numbers by their spelling; what repeats a name has no place here."""
+    """Read with the standard library, keeping the spelling of numbers. An object must not repeat a name."""
     return json.loads(text, parse_int=Spelling, parse_float=Spelling)
 
 
@@ -71,7 +71,7 @@ def repeats_a_name(text: bytes | str) -> bool:
 
 
 def in_order(value: Any) -> Any:
-    """Such that == minds the order of members."""
+    """Convert the value so that == compares the order of members."""
     if isinstance(value, dict):
         return [(name, in_order(member)) for name, member in value.items()]
     return [in_order(item) for item in value] if isinstance(value, list) else value
@@ -96,7 +96,7 @@ def test_scalars_keep_every_byte(members: list[str]) -> None:
     ("record", "encoded"),
     [
         (b'{"a":{"b": "\\u00e9\\/", "c" :[1 , {"d":1e400}]},"e":"{"}', None),
-        (b' { "a" : [1 , 2] ,\n"b": "x  " } ', b'{"a":[1 , 2],"b":"x  "}'),  # blanks around a member go, those inside stay
+        (b' { "a" : [1 , 2] ,\n"b": "x  " } ', b'{"a":[1 , 2],"b":"x  "}'),  # blanks around a member are dropped, others stay
     ],
 )
 def test_members_keep_every_byte(record: bytes, encoded: bytes | None) -> None:
@@ -121,11 +121,11 @@ def test_opening_leaves_what_is_written_as_it_was() -> None:
     assert document.encode() == b'{"a":[1.10,[2]],"b":{"c":1},"d":"[1]","e":7}'
 
 
-# What is no JSON.
+# Text that is not JSON.
 
 
 def deepest(text: str) -> int:
-    """The depth of a JSON text, one character at a time."""
+    """The depth of a JSON text, found one character at a time."""
     depth = most = 0
     quoted = escaped = False
     for character in text:
@@ -143,7 +143,7 @@ def deepest(text: str) -> int:
 
 
 def is_acceptable(body: bytes) -> bool:
-    """By the standard library, which takes a lone surrogate, NaN, and any depth."""
+    """Judge by the standard library, with checks for what it would accept: a lone surrogate, NaN, and any depth."""
 
     def refuse(_: str) -> None:
         raise ValueError
@@ -170,7 +170,7 @@ def accepts(body: bytes) -> bool:
 
 @st.composite
 def damaged(draw: st.DrawFn) -> bytes:
-    """JSON with a few pieces put in or taken out: mostly no JSON any more, but near it."""
+    """JSON with a few pieces inserted or replaced: mostly no longer JSON, but close to it."""
     body = bytearray(draw(values).encode())
     pieces = st.sampled_from([*map(bytes, zip(b'"\\{}[],:0\n\xc3')), b"NaN", b"\\ud800", b"\\udc00"])
     for piece in draw(st.lists(pieces, max_size=3)):

@@ -1,4 +1,4 @@
-"""The expressions that name fields: what each means, what is refused and with which advice."""
+"""The expressions that name fields: what each one means, and which are refused, with what advice."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""A record that was changed has every other byte as it was: blanks, numbers, and names as they were spelled."""
+"""A changed record keeps every other byte: blanks, and the spelling of numbers and names."""
 
 import re
 from unittest import mock

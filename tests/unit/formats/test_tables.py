@@ -1,4 +1,4 @@
-"""Tables are read and written exactly, and what is no table is refused with its line."""
+"""Tables are read and written exactly, and input that is not a table is refused with its line number."""
 
 import csv
 import io
@@ -18,7 +18,7 @@ from quorumvault.formats.lines import Lines
 from quorumvault.formats.table import Row, Table
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
-#: Much of what CSV is about, often.
+#: Text in which the special characters of CSV are frequent.
 LIVELY = st.text(st.sampled_from('ab ,"\r\nä'), max_size=6)
 
 
@@ -59,14 +59,14 @@ def upper(row: Row) -> None:
 
 @st.composite
 def raw_cells(draw: st.DrawFn) -> str:
-    """A cell as a file may have it: null, bare, or in quotes that it may not need."""
+    """A cell as a file may spell it: null, bare, or in quotes that it may not need."""
     text = draw(st.one_of(TEXT, LIVELY))
     return COMMAS.encode(text, quoted=draw(st.booleans())) if draw(st.integers(0, 4)) else ""
 
 
 @st.composite
 def csv_files(draw: st.DrawFn) -> tuple[list[list[str]], bytes]:
-    """Raw cells, and a file of them."""
+    """Rows of raw cells, and a file made of them."""
     width = draw(st.integers(1, 4))
     body = draw(st.lists(st.lists(raw_cells(), min_size=width, max_size=width), max_size=6))
     rows = [[f"c{number}" for number in range(width)], *body]
@@ -128,9 +128,9 @@ RAW = msgspec.Raw
 @pytest.mark.parametrize(
     ("table", "before", "after", "text"),
     [
-        # A null and an empty string stay apart.
+        # A null and an empty string stay distinct.
         (csv_table(b'a,b\n,""\n', "a", "b"), {1: ""}, ["token"], b',"token"\n'),
-        # A cell is quoted as it was, or as it must be.
+        # A cell keeps its quotes, and gets quotes where it needs them.
         (csv_table(b'a,b,c\nx,"y",z\n', *"abc"), {0: "x", 1: "y", 2: "z"}, ["x,x", "yy", ""], b'"x,x","yy",""\n'),
         # A value of another type is written as text.
         (
@@ -171,7 +171,7 @@ JSON_WRITTEN = JSON_LINES.replace(b'"a"', b'"A"')
         (csv_table, LINES, ["b"], LINES.replace(b"x", b"X"), [False, True, False, True, False]),
         (csv_table, b"a,b\r\n", ["b"], b"a,b\r\n", []),
         (csv_table, b"a,b", ["b"], b"a,b", []),
-        # What is not replaced keeps its spelling, and a byte order mark its place.
+        # Values that are not replaced keep their spelling, and a byte order mark stays in place.
         (json_table, JSON_LINES, ["ssn"], JSON_WRITTEN, [True, False, True, True]),
         (json_table, b'\xef\xbb\xbf{"a":"x"}\n', ["a"], b'\xef\xbb\xbf{"a":"X"}\n', [True]),
         # JSON columns are names or paths.
@@ -255,11 +255,11 @@ NAMES = b'\xef\xbb\xbf"first, last",ssn,ssn,zip\n'
             ("given name", "ssn"),
         ),
         (csv_table, b"ssn,given name,phone\n", {"configured": ["$.SSN", "$.a.phone"]}, "none of the configured fields"),
-        # A named member that no record has is a mistake.
+        # Naming a member that no record has is an error.
         (json_table, b'{"a": 1}\n{"a": 2}\n', ["a", "b"], "no record of file has b"),
         (json_table, b'{"a": 1}\n', ["$.p.q"], "has \\$.p.q"),
         (json_table, b'{"a": 1}\n', ["$..q"], "character"),
-        # Of the configured fields one has to be there.
+        # At least one of the configured fields must be there.
         (json_table, b'{"a": 1}\n', {"configured": ["$.a", "$.b"]}, ("$.a", "$.b")),
         (json_table, b'{"a": null}\n', {"configured": ["$.a"]}, ("$.a",)),
         (json_table, b"", {"configured": ["$.a"]}, ("$.a",)),

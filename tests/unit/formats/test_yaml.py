@@ -1,4 +1,4 @@
-"""YAML as configuration is written in it: what each scalar means, and a file and a line for all that is refused."""
+"""YAML in configuration files: what each scalar means, and that every refusal names the file and the line."""
 
 from pathlib import Path
 from typing import Any
