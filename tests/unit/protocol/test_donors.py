@@ -29,12 +29,12 @@ def test_a_disk_that_is_listed_or_was_until_the_view_before_stands_in(view: obje
 @pytest.mark.parametrize(
     ("donor", "view", "remembered"),
     [
-        (HOLDS, NEW, [marks(), marks(Mark(2, 201))]),  # it is an older copy
+        (HOLDS, NEW, [marks(), marks(Mark(2, 201))]),  # the donor is an older copy
         (HOLDS, NEW, [marks(Mark(3, 200)), marks()]),
-        (HOLDS, NEW, [marks(), {}]),  # nobody can say that it is not
-        (HOLDS, NEW, [marks(), marks(d=Mark(1, 1), e=Mark(1, 1))]),  # another one left since, and may have voted
+        (HOLDS, NEW, [marks(), {}]),  # nobody can rule out that the donor is an older copy
+        (HOLDS, NEW, [marks(), marks(d=Mark(1, 1), e=Mark(1, 1))]),  # another disk left since, and may have voted
         (HOLDS, LATER, [marks(), marks()]),
-        (HOLDS, BESIDE, [marks(), marks()]),  # one of the others is another one by now
+        (HOLDS, BESIDE, [marks(), marks()]),  # one of the other disks has been replaced since
         (Donor("n2", b"?" * 16, OLD, AT), OLD, [marks(), marks()]),
         (JOINED, LATER, [marks(), marks()]),
     ],

@@ -1,4 +1,4 @@
-"""Joining, step by step: what it asks, what it waits for, where it goes on, and when it gives up."""
+"""Joining, step by step: what it asks, what it waits for, where it resumes, and when it gives up."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ def piece(node: str, keys: list[bytes], *, last: bool) -> dict[str, Copied]:
 
 
 class Script:
-    """A joining that is told what it hears. ``step`` is the present one."""
+    """A join to which a test passes what it hears. ``step`` is the current step."""
 
     def __init__(self, entered: View | None = None, donor: Donor | None = None) -> None:
         self._steps = join("n2", FRESH, entered, donor)
         self.step: Step = next(self._steps)
 
     def hears(self, *told: Any) -> Step:
-        """Hears one after the other; nothing is told by none. Returns the step that the last one leads to."""
+        """Pass on each of ``told`` in turn, or one empty answer if there are none. Return the step that follows."""
         for each in told or ({},):
             self.step = self._steps.send(each)
         return self.step
 
     def asks(self, kind: type, *nodes: str) -> Any:
-        """The request that is asked for now."""
+        """The request of the current step, which must be of this kind and go to these nodes."""
         assert isinstance(self.step, Ask)
         assert self.step.nodes == nodes
         request = self.step.request.sent_in(ROUND, self.step.request.view)
@@ -56,7 +56,7 @@ class Script:
         return request
 
     def copying(self, told: dict[str, ViewIs] | None = None) -> Script:
-        """Go on to the first piece of n1."""
+        """Advance to the first piece of n1."""
         assert self.hears(told or both(NEW)) == Enter(NEW)
         self.hears()
         return self
@@ -133,7 +133,7 @@ def test_a_copy_that_was_interrupted_goes_on_behind_its_last_key() -> None:
 
 
 def test_what_a_source_cannot_read_is_waited_for() -> None:
-    """An older node does not say where a copy could go on."""
+    """An older node does not say where a copy could resume."""
     joining = Script().copying()
     step = joining.hears({"n1": NotCopied(ROUND, NEW.id, DISKS["n1"])})
     assert isinstance(step, Wait)
@@ -156,7 +156,7 @@ def lacks(*parts: bytes) -> Unread:
     ],
 )
 def test_a_view_is_left_only_when_both_others_have_read_all_of_their_stores(told: dict[str, Any], why: str) -> None:
-    """The old disk still counts, and may have what they cannot read. Proves: read before the view changes."""
+    """The old disk still counts, and may have what the others cannot read. Proves: read before the view changes."""
     joining = Script()
     joining.hears(both())
     step = joining.hears(told)
@@ -179,7 +179,7 @@ def reminded(view: View, mark: Mark = MARKS["n2"]) -> dict[str, ViewIs]:
     [(Unread(), True), (lacks(b"r\0\2"), True), (lacks(b"r\0\1"), False), (NotCopied(ROUND, OLD.id, DISKS["n2"]), False)],
 )
 def test_a_disk_at_hand_stands_in_for_the_parts_that_one_of_the_others_cannot_read(of_the_old: Any, goes_on: bool) -> None:
-    """Two of three have to be able to read each part. Proves: donors have no voice."""
+    """Two of three disks must be able to read each part. Proves: donors have no voice."""
     joining = Script(donor=OLD_DISK)
     joining.hears(reminded(OLD))
     assert joining.hears({"n1": lacks(b"r\0\1"), "n3": lacks(b"r\0\2")} | {}) == Survey((DONOR,), OLD)
@@ -196,7 +196,7 @@ def test_one_that_forgot_something_does_not_stand_in() -> None:
 @pytest.mark.parametrize(
     ("donor", "view", "advice"),
     [
-        # n3 was replaced while the old disk was away: it is listed, and in the view that follows it would count no more.
+        # n3 was replaced while the old disk was away: the old disk is listed, but would not count in the next view.
         (OLD_DISK, successor(OLD, "n3", b"f" * 16), "still counts"),
         # Another new disk was given the slot, and may have voted.
         (OLD_DISK, successor(OLD, "n2", b"e" * 16), "quorumvault recover DIR"),
@@ -205,7 +205,7 @@ def test_one_that_forgot_something_does_not_stand_in() -> None:
 def test_a_disk_that_would_not_stand_in_any_more_in_the_next_view_is_not_counted_on(
     donor: Donor, view: View, advice: str
 ) -> None:
-    """The view would have been left for good, and nobody could be copied. Proves: read before the view changes."""
+    """Otherwise the view would be left for good, with no source to copy from. Proves: read before the view changes."""
     joining = Script(donor=donor)
     told = reminded(view)
     told["n3"] = structs.replace(told["n3"], disk=view.disks["n3"])
@@ -234,7 +234,7 @@ def test_what_a_source_cannot_read_is_copied_from_the_old_disk_and_the_copy_goes
     joining.hears()
     assert joining.asks(Copy, "n1").after == b"r\0\2"
     joining.hears(piece("n1", [], last=True), {})
-    joining.hears(gap("n3", b"r\0\1", b"r\0\2"))  # two of three
+    joining.hears(gap("n3", b"r\0\1", b"r\0\2"))  # two of three cannot read this part
     assert isinstance(joining.step, Wait)
 
 

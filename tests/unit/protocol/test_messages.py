@@ -1,4 +1,4 @@
-"""The codec between nodes: what goes in comes out, and nothing else is taken for a message."""
+"""The codec between nodes: a message survives a round trip, and nothing else is taken for a message."""
 
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -27,7 +27,7 @@ CELLS: dict[Any, st.SearchStrategy[Any]] = {
 
 
 def valued(kind: Any, rows: int | None = None) -> st.SearchStrategy[Any]:
-    """Values of a field's type; lists of just so many rows."""
+    """Values of a field's type. A list has exactly ``rows`` items, if given."""
     if kind in CELLS:
         return CELLS[kind]
     parts = get_args(kind)
@@ -65,7 +65,7 @@ def test_a_message_comes_back_and_a_request_is_no_reply(request: AnyRequest, rep
 
 @given(requests | replies)
 def test_the_bytes_are_plain_message_pack(message: AnyRequest | AnyReply) -> None:
-    """By another implementation: an array that starts with the tag."""
+    """Another MessagePack implementation reads a message as an array that starts with the tag."""
     fields = msgpack.unpackb(messages.encode(message), strict_map_key=False)
     assert fields[0] == type(message).__struct_config__.tag
     assert len(fields) == 1 + len(message.__struct_fields__)

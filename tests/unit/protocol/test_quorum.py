@@ -1,4 +1,4 @@
-"""The tally against a deliberately dumb twin, and the judge's table against the rules in words."""
+"""The tally against a deliberately naive twin, and the judge's table against the rules in words."""
 
 from itertools import permutations, product
 
@@ -91,7 +91,7 @@ def test_order_of_answers_does_not_count() -> None:
     for states in product(EVERY, repeat=3):
         verdicts = {repr(judge(order, 0)) for order in permutations(states)}
         held = {sealed_of(s) for s in states if s in (A, A_LATER, B, C)}
-        assert len(verdicts) == 1 or held == {b"a"}  # of A and A_LATER alone either may be written back
+        assert len(verdicts) == 1 or held == {b"a"}  # if only A and A_LATER are held, either may be written back
 
 
 def test_more_answers_never_turn_a_value_into_another_one() -> None:

@@ -1,4 +1,4 @@
-"""What a process knows of revoked keys grows, in whatever order answers come, and counts for a while from its questions on."""
+"""A process's knowledge of revoked keys only grows, whatever the order of answers, and counts for a while after each question."""
 
 import pytest
 from hypothesis import given
@@ -24,7 +24,7 @@ NOTHING = frozenset[str]()
 
 
 def driven(steps: Steps[frozenset[str]], *decisions: object) -> tuple[list[RevokeKeys], frozenset[str]]:
-    """The writes of an operation whose rounds are decided so, and its result."""
+    """Run an operation whose rounds have these decisions. Return its writes and its result."""
     asked = [next(steps)]
     try:
         for decision in decisions:

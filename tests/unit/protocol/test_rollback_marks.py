@@ -1,4 +1,4 @@
-"""Rollback marks: a disk that forgot something that anybody remembers is found out, and no other is."""
+"""Rollback marks: a disk is found out if it forgot something that another node remembers, and only then."""
 
 from dataclasses import dataclass, field
 
@@ -12,7 +12,7 @@ MARKS = st.builds(Mark, st.integers(0, 9), st.integers(0, 9))
 
 @dataclass
 class Disk:
-    """A disk as it lives: what it holds, what it was remembered for, and the copies that somebody took of it."""
+    """A disk over time: what it holds, what others remember of it, and the copies that were taken of it."""
 
     incarnation: int = 0
     sequence: int = 0
@@ -69,7 +69,7 @@ def test_a_disk_put_back_is_found_out_when_it_starts_if_an_acknowledgement_that_
 
 @given(st.lists(st.sampled_from(["acknowledged", "unheard"]), min_size=1), STEPS)
 def test_a_disk_put_back_to_the_life_that_it_is_in_is_found_out_too(gone: list[str], before: list[str]) -> None:
-    """A snapshot of a machine that runs: the incarnation is the same, the sequence is not."""
+    """A snapshot of a running machine has the same incarnation, but not the same sequence."""
     disk = Disk()
     disk.live(before)
     copy = Mark(disk.incarnation, disk.sequence)
@@ -82,7 +82,7 @@ def test_a_disk_put_back_to_the_life_that_it_is_in_is_found_out_too(gone: list[s
 
 
 def test_a_witness_that_comes_late_is_believed_about_earlier_incarnations() -> None:
-    """n3 was down when n2 was put back and n1 remembered less: by its return n2 has gone on, past what it once had been."""
+    """n3 was down when n2 was put back, and n1 remembered less. When n3 returns, n2 has passed the sequence that it once had."""
     start = Mark(4, 610)
     assert contradicts(Mark(3, 900), start, sequence=2000)
     assert not contradicts(Mark(3, 610), start, sequence=2000)

@@ -42,7 +42,7 @@ def read(count: int = 1, *, honest: bool = True) -> ReadRound:
 
 
 def follow(round_: Round[Any, Any], *heard: AnyReply | bytes, decides: object) -> None:
-    """The round hears replies, or of disks that will not reply: none decides it before the last one does."""
+    """Pass replies to the round, or the ids of disks that will not reply. Only the last one decides the round."""
     decisions = [round_.give_up(each) if isinstance(each, bytes) else round_.receive(each) for each in heard]
     assert decisions == [*[None] * (len(heard) - 1), decides]
 
@@ -86,7 +86,7 @@ def test_the_largest_of_two_has_to_be_written_back() -> None:
 
 A, B, OTHER = record(b"a"), record(b"b"), record(b"other")
 NEWER = View(2, D3, VIEW.disks)
-#: What a write hears, and what it decides.
+#: By name, what a write hears and what that decides.
 WRITES: dict[str, tuple[list[AnyReply | bytes], object]] = {
     "a disk outside the view has no voice": ([ack(D1), ack(STRANGER)], None),
     "lost at once when it cannot be won": ([D1, D2], Lost()),
@@ -96,7 +96,7 @@ WRITES: dict[str, tuple[list[AnyReply | bytes], object]] = {
     "other values on two collide": ([ack(D1, {1: OTHER}), ack(D2, {1: record(b"third")})], Committed(frozenset({1}))),
     "an unreadable record is neither": ([ack(D1, {0: b""}), ack(D2, {0: OTHER}), ack(D3, {0: OTHER})], Committed(frozenset({0}))),
 }
-#: How many records are read, what the read hears, and what it decides.
+#: By name, how many records are read, what the read hears, and what that decides.
 READS: dict[str, tuple[int, list[AnyReply | bytes], object]] = {
     "two alike": (2, [holds(D1, A, None), holds(D2, A, None)], ReadResult(VIEW.id, [A, None], {})),
     "one holder is to be repaired where it lacks": (
