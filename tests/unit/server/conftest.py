@@ -1,4 +1,4 @@
-"""Three nodes for tests that are coroutine functions: ``nodes`` heal each other, ``three`` are without healing.
+"""Three nodes for tests that are coroutine functions: those of ``nodes`` heal each other, those of ``three`` do not.
 
 ``stores``, ``settings``, ``copy_bytes``, ``digest_bits`` and ``timeouts`` may be parametrized or replaced.
 """

@@ -1,4 +1,4 @@
-"""The bytes of a backup: what was written is read, and whatever was lost, flipped, moved or added is noticed."""
+"""The bytes of a backup are read as they were written, and anything lost, flipped, moved or added is detected."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""A backup from running nodes: what two of them hold together, whichever of them lags, rots or goes away."""
+"""A backup from running nodes has what two of them hold together, whichever node lags, rots or goes away."""
 
 import io
 import os
@@ -33,7 +33,7 @@ from tests.rigs.made import NOW, flip, made
 from tests.rigs.trio import KEYRING, VIEW
 
 HEADER = Header("c1", 1, "m1", "", "", "")
-#: Some three records, so that there are many.
+#: About three records, so that there are many pieces.
 PIECE_BYTES = 300
 
 
@@ -82,7 +82,7 @@ async def test_each_node_saves_what_others_have_and_it_has_not(nodes: Cluster) -
 
 
 class Sealed:
-    """Records of the first texts that are numbers."""
+    """Sealed records of the first numbers, as texts."""
 
     pairs: Mapping[bytes, bytes]
 
@@ -132,7 +132,7 @@ async def test_where_one_peer_ends_the_other_one_goes_on(nodes: Cluster) -> None
     whole = await union(nodes)
     pairs, trailer = await backup(n1)
     assert (pairs, trailer.sources) == (whole, ["n1", "n2", "n3"])
-    assert asked == 21  # from then on the other one is asked first
+    assert asked == 21  # from then on the other node is asked first
 
 
 async def test_with_one_disk_alone_it_does_not_begin(nodes: Cluster) -> None:
@@ -173,7 +173,7 @@ async def test_a_view_that_follows_in_the_middle_ends_it(nodes: Cluster) -> None
     assert "view 1 has ended, in which the backup began" in broken(chunks).why
 
 
-#: By name: which of the records, by their place in the order of keys, each store cannot read.
+#: By name: the records that each store cannot read, as places in the order of keys.
 UNREADABLE: dict[str, dict[str, list[int]]] = {
     "one of one": {"n1": [50]},
     "many of one": {"n2": [0, 1, 2, 3, 50, 98, 99]},
@@ -289,10 +289,10 @@ async def test_what_is_written_meanwhile_breaks_nothing(nodes: Cluster) -> None:
     assert len(after) > len(before) + 50
 
 
-# What a node does: one at a time, an event for each, and none without a disk
+# A node takes one backup at a time, logs an event for each, and takes none without a disk
 
 NODES = plan_nodes(["127.0.0.1"], 9000)
-#: That of the nodes in memory.
+#: The master secret of the nodes in memory.
 SECRET = bytes(range(32))
 
 

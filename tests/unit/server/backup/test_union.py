@@ -1,4 +1,4 @@
-"""The union of ordered stores, read piece by piece, is what all of them are when they are put into one dictionary."""
+"""The union of ordered stores, read piece by piece, equals one dictionary into which all of them are put."""
 
 import pytest
 from hypothesis import given
@@ -15,7 +15,7 @@ def larger(key: bytes, one: bytes, other: bytes) -> bytes:
 
 
 def cut(store: dict[bytes, bytes], data: st.DataObject, sizes: st.SearchStrategy[int]) -> list[list[tuple[bytes, bytes]]]:
-    """In pieces, of which only the last may be empty."""
+    """Cut the store into pieces, of which only the last may be empty."""
     pairs = sorted(store.items())
     pieces: list[list[tuple[bytes, bytes]]] = []
     while pairs:

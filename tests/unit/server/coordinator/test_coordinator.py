@@ -1,4 +1,4 @@
-"""The coordinator over three replicas in one process: all real but for the stores, in memory, and the peers, which can fail."""
+"""The coordinator over three replicas in one process. Only the stores (in memory) and the peers, which can fail, are not real."""
 
 import asyncio
 
@@ -119,7 +119,7 @@ async def test_a_peer_that_hangs_is_not_waited_for_twice(three: Trio) -> None:
 
 
 async def test_a_peer_that_cannot_answer_is_replaced_before_the_other_has_answered(three: Trio) -> None:
-    """The rig's timeouts are a minute: nothing here waits for a hedge. No replica is asked alone first."""
+    """The rig's timeouts are a minute, so nothing here waits for a hedge. The coordinator asks no replica alone first."""
     three.coordinators["n1"].reads_settled = False
     tokens = tokens_of((await three.coordinators["n1"].tokenize(ACME, VALUES)).tokens)
     three.peers["n1"].hangs = True
@@ -303,7 +303,7 @@ async def test_the_epoch_of_a_token_raises_no_register(three: Trio) -> None:
 @pytest.mark.parametrize("digest_bits", [8])
 @pytest.mark.parametrize("batch", [1, 600])
 async def test_two_values_that_meet_in_one_token_collide_and_neither_is_overwritten(three: Trio, batch: int) -> None:
-    """Whether they come one by one, through all nodes, or in one batch. Proves: write-once."""
+    """The values may come one by one, through all nodes, or in one batch. Proves: write-once."""
     forms = [canonical.from_str(str(number)) for number in range(600)]
     tokens: list[str | None] = []
     for first in range(0, 600, batch):
@@ -333,7 +333,7 @@ async def entered(three: Trio, node: str) -> None:
 
 
 async def test_while_one_replica_has_entered_a_view_and_the_other_not_yet_a_moment_s_patience_answers(three: Trio) -> None:
-    """n3 has lost its disk, and its new one is not there yet."""
+    """n3 has lost its disk, and its new disk is not there yet."""
     tokens = tokens_of((await three.coordinators["n1"].tokenize(ACME, VALUES)).tokens)
     three.peers["n3"].up = False
     await three.settled()
@@ -347,7 +347,7 @@ async def test_while_one_replica_has_entered_a_view_and_the_other_not_yet_a_mome
         return False
 
     n2.drops = each_has_asked_twice
-    for node in ("n1", "n2"):  # n2's learns the view from n1's replica
+    for node in ("n1", "n2"):  # n2's coordinator learns the view from n1's replica
         n2.asked.clear()
         asked = asyncio.gather(
             three.coordinators[node].tokenize(ACME, [b"s" + node.encode()]),
@@ -384,7 +384,7 @@ async def test_who_did_not_acknowledge_what_was_committed_is_told_now_or_later(t
     three.peers["n2"].up, three.peers["n2"].hangs = True, True
     await vault.tokenize(ACME, VALUES[:1])
     await vault.tokenize(ACME, VALUES[:4])
-    assert diary.missed == [("n2", 3)]  # it may be slow, and nothing worse
+    assert diary.missed == [("n2", 3)]  # n2 may merely be slow
     (asked, acknowledged), (_, lost) = three.peers["n2"].unanswered
     acknowledged(Ack(asked.round, asked.view, DISKS["n2"], 1, 1, {}))
     lost(NoReply(sent=True))
@@ -408,7 +408,7 @@ async def issued_large(three: Trio) -> list[str]:
 
 
 async def waiting_for_large_reads(three: Trio, coordinator: Coordinator, by_owner: dict[Owner, int]) -> None:
-    """Until so many reads of each owner wait."""
+    """Wait until this many reads of each owner are queued."""
     while {owner: len(line) for owner, line in coordinator._large_reads._waiting.items()} != by_owner:
         await three.settled()
 

@@ -20,8 +20,8 @@ seconds = st.floats(0.0, 3.0)
 
 @dataclass
 class Reads:
-    """Reads of one coordinator, one every ``every`` seconds, whatever became of earlier ones; ``takes(node, now)`` is what a
-    replica needs for an answer. The order of events is a coordinator's: ask two, hedge, decide with the second answer."""
+    """Reads of one coordinator, one every ``every`` seconds, whether or not earlier ones have ended; ``takes(node, now)`` is the
+    time that a replica needs to answer. Events come in a coordinator's order: ask two, hedge, decide with the second answer."""
 
     takes: Callable[[str, float], float]
     every: float = 0.01
@@ -93,12 +93,12 @@ def test_a_replica_that_stops_holds_up_only_those_reads_that_had_asked_it_before
 
 
 def test_a_read_that_is_to_wait_for_nothing_waits_a_moment_all_the_same() -> None:
-    """timeouts.hedge may be 0: the event loop would be asked again at once, for as long as the answer takes."""
+    """timeouts.hedge may be 0. Without a wait, the event loop would be called again and again until the answer comes."""
     assert Hedging(0.0, MOST, lambda hedge: None).read(1, 0.0).wait >= 0.001
 
 
 def test_a_stop_is_passed_over_though_the_budget_is_spent() -> None:
-    """Beside it others answer, so what is asked of the third is no hedge."""
+    """The other replicas answer meanwhile, so the request to the third is no hedge."""
     told: list[Hedge] = []
     hedging = Hedging(LEAST, MOST, told.append)
     reads = [hedging.read(1, 1.0) for _ in range(100)]
@@ -118,7 +118,7 @@ def test_a_replica_that_was_asked_alone_is_given_up_when_it_answers_no_read() ->
     assert told == [Hedge.PASSED_OVER]
     read.answered(OWN, 1.4)
     assert not hedging.is_hanging(OWN)
-    assert hedging.is_aside(OWN)  # reads by quorum ask it last: it was late
+    assert hedging.is_aside(OWN)  # the replica was late, so reads by quorum ask it last
 
 
 def test_a_replica_that_was_asked_alone_is_waited_for_while_it_answers_other_reads() -> None:
@@ -167,7 +167,7 @@ def test_both_peers_take_turns() -> None:
 
 @given(st.lists(st.booleans(), max_size=400))
 def test_hedges_are_a_twentieth_of_reads_besides_what_was_saved_up(steps: list[bool]) -> None:
-    """True: a read begins; False: the last one is overdue, while all others answer."""
+    """Each step is True if a read begins, or False if the last read is overdue while all others answer."""
     told: Counter[Hedge] = Counter()
     hedging = Hedging(LEAST, MOST, lambda hedge: told.update([hedge]))
     begun, now, read = 1, 0.0, hedging.read(1, 0.0)
@@ -208,7 +208,7 @@ def test_a_wait_is_within_its_bounds(taken: list[tuple[float, float]]) -> None:
 
 @given(st.lists(seconds, min_size=1, max_size=1_000))
 def test_few_reads_take_longer_than_the_wait(taken: list[float]) -> None:
-    """As few as it is for; and it is no longer than that takes, but for what a bucket of the histogram spans."""
+    """No more reads exceed the wait than it allows for, and it is no longer than that needs, to within one histogram bucket."""
     waits = Waits(LEAST, 10.0)
     for took in taken:
         waits.add(took, 0.0)

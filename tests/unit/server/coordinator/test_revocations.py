@@ -131,7 +131,7 @@ async def test_made_up_ids_neither_end_revocations_nor_go_unnoticed(three: Trio,
     await node.revocations.revoke("leaked")
     await node.revocations.once()
     assert node.revocations.ids == {"madeup", "another", "leaked", "abc"}
-    await node.revocations.once()  # there is no room for the other one, which is said in the log
+    await node.revocations.once()  # there is no room for the other key, which the log reports
     assert node.revocations.known
     for again in ("leaked", "madeup"):
         await node.revocations.revoke(again)
