@@ -1,4 +1,4 @@
-"""Anti-entropy: whatever two replicas hold, comparing them finds all that differs and nothing else, and makes them the same."""
+"""Anti-entropy: whatever two replicas hold, a comparison finds exactly what differs, and makes the replicas equal."""
 
 import asyncio
 from collections.abc import Generator, Iterable
@@ -55,7 +55,7 @@ class Side:
 
 
 def drive(steps: Generator[Step, object, Any], mine: Side, theirs: Side, taken: list[Step] | None = None) -> Any:
-    """What the event loop does, step by step. ``taken`` gets the steps."""
+    """Run the steps as the event loop does. ``taken`` collects them."""
     result: object = None
     try:
         while True:
@@ -91,7 +91,7 @@ def write_back(mine: Side, theirs: Side, places: list[bytes]) -> int:
 
 
 def record(owner: Owner, epoch: int, number: int, clock: int, keyring: Keyring = KEYRING) -> tuple[bytes, bytes]:
-    """(key, record) of the text of a number."""
+    """The key and the record of a number's text."""
     keys = keyring.epoch_keys(owner, epoch)
     (digest,) = keys.digests(values(number, number + 1))
     (sealed,) = keys.sealer.seal(values(number, number + 1), [digest])
@@ -115,7 +115,7 @@ contents = st.builds(
 
 
 def merged(one: dict[bytes, bytes], other: dict[bytes, bytes]) -> dict[bytes, bytes]:
-    """What two replicas come to together, by the rules and by nothing else."""
+    """The content on which two replicas converge, computed from the rules alone."""
     both = one | other
     for key in one.keys() & other.keys():
         is_register = key.startswith(layout.REGISTER)
@@ -184,7 +184,7 @@ def test_many_differences_in_a_row_are_listed_slice_by_slice() -> None:
 
 
 def test_two_values_in_one_token_stay_where_they_are() -> None:
-    """Three replicas settle them at each read; a mark would take the word from two that agree."""
+    """Each read settles such values among three replicas. A conflict mark here would silence two replicas that agree."""
     narrow = Keyring("m1", bytes(range(32)), digest_bits=8)
     first = record(CLINIC, 1, 0, 1, narrow)
     other = next(each for number in range(1, 2000) if (each := record(CLINIC, 1, number, 1, narrow))[0] == first[0])
@@ -196,7 +196,7 @@ def test_two_values_in_one_token_stay_where_they_are() -> None:
 def test_rotten_bytes_are_neither_taken_nor_given_nor_make_a_mark() -> None:
     key, good = record(CLINIC, 1, 7, 1)
     n1, n2 = Side("n1", {key: good}), Side("n2", {key: flip(good)})
-    # The tag did not change, so the sums agree: only a listing, or the scrub, can tell.
+    # The tag is unchanged, so the sums agree: only a listing or the scrub can find the difference.
     assert drive(compare(), n1, n2) == Compared()
     n2 = Side("n2", {key: flip(good, 12)})
     assert (drive(compare(), n1, n2), n1.common()) == (Compared(buckets=1), {key: good})
@@ -224,7 +224,7 @@ def test_what_can_be_read_of_a_bucket_is_mended_and_what_cannot_is_left_alone() 
 
 
 def test_buckets_that_neither_side_can_read_are_not_settled_by_their_sums() -> None:
-    """Such a bucket has no sum: that two have none says nothing about the records that can be read there."""
+    """Such a bucket has no sum. That both sums are missing says nothing about the records that can be read there."""
     content = content_of((CLINIC, 1, number, 1) for number in range(20))
     key = min(content)
     n1, n2 = Side("n1", content), Side("n2", {})
@@ -293,7 +293,7 @@ def test_verify_sees_a_flipped_bit_that_no_sum_shows() -> None:
     ("first", "end"), [(5, 5), (6, 5), (-1, 3), (BUCKETS, BUCKETS), (BUCKETS, BUCKETS + 5), (BUCKETS + 1, BUCKETS + 9)]
 )
 def test_a_listing_of_no_buckets_is_empty(first: int, end: int) -> None:
-    """Whatever a peer asks for."""
+    """A peer may ask for any range."""
     side = Side("n1", content_of([(CLINIC, 1, 1, 1)]))
     (listing,) = side.replica.handle([AskListing(ROUND, VIEW.id, first, end)])
     assert (listing.next, listing.places, listing.unreadable) == (first, [], [])
@@ -303,7 +303,7 @@ def test_a_listing_of_no_buckets_is_empty(first: int, end: int) -> None:
 
 
 async def pass_round_timeout() -> None:
-    """From here on the loop's clock is as late as if the longest round had ended meanwhile."""
+    """Advance the loop's clock by the timeout of a round, so that even the longest round has ended."""
     loop = asyncio.get_running_loop()
     before = loop.time
     loop.time = lambda: before() + Timeouts().round  # type: ignore[method-assign]
@@ -332,7 +332,7 @@ async def test_it_is_due_at_the_start_and_then_when_the_time_has_come(nodes: Clu
 
 
 async def test_what_a_node_wrote_alone_while_it_was_cut_off_reaches_all_soon_after_the_link_is_back(nodes: Cluster) -> None:
-    """Nobody acknowledged it, so nobody has a hint; the comparisons at the start were before it."""
+    """The write was never acknowledged, so no node has a hint for it. The comparisons at the start came before the write."""
     await nodes.compare_all()
     for node in nodes.values():
         await node.healer.anti_entropy.repair()
@@ -350,7 +350,7 @@ async def test_what_a_node_wrote_alone_while_it_was_cut_off_reaches_all_soon_aft
     await n3.healer.anti_entropy.once()
     assert n3.diary.comparisons[:2] == [("n1", Compared(buckets=20, given=20)), ("n2", Compared(buckets=20, given=20))]
     assert n1.records() == nodes["n2"].records() == n3.records()
-    # A link that comes and goes all the time makes no more of them than one for each round's time-out.
+    # A link that keeps changing causes at most one comparison in the timeout of a round.
     n3.healer.anti_entropy.link_changed()
     done = len(n3.diary.comparisons)
     await n3.healer.anti_entropy.once()
@@ -358,7 +358,7 @@ async def test_what_a_node_wrote_alone_while_it_was_cut_off_reaches_all_soon_aft
 
 
 async def test_what_the_fence_left_on_one_disk_reaches_all_soon_though_no_link_changed(nodes: Cluster) -> None:
-    """n1 has not heard of a rotation: its own replica takes a batch of the old epoch, which both others refuse."""
+    """n1 has missed a rotation: its own replica takes a batch of the old epoch, which both others refuse."""
     n1, n3 = nodes["n1"], nodes["n3"]
     await n1.coordinator.tokenize(CLINIC, values(0, 5))
     await nodes.compare_all()
@@ -413,7 +413,7 @@ async def test_what_is_left_over_all_the_time_causes_comparisons_a_limited_part_
 
 
 async def test_one_that_came_to_nothing_is_tried_again_soon(nodes: Cluster) -> None:
-    """Whoever counts first after a start of all finds that the others still do."""
+    """After all nodes start, the first to finish its count finds the others still counting."""
     n1 = nodes["n1"].healer.anti_entropy
     await n1.once()
     assert [outcome for _, outcome in nodes["n1"].diary.comparisons if isinstance(outcome, Compared)] == []

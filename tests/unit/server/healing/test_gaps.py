@@ -1,4 +1,4 @@
-"""Gaps: a disk that does not know what it had says so, takes it from both others, and knows when it has all of it."""
+"""Gaps: a disk that no longer knows what it held says so, takes it from both others, and knows when it is complete."""
 
 import asyncio
 from collections.abc import Iterable, Iterator, Mapping
@@ -31,7 +31,7 @@ NAME = {layout.owner_key(CLINIC.id): CLINIC.name.encode()}
 
 
 def stores(lost: Mapping[str, Iterable[int]]) -> dict[str, MemoryStore]:
-    """By node which of the records, by their place in the order of keys, its disk has lost and does not know any more."""
+    """Make the nodes' stores. ``lost`` has by node the records that its disk no longer knows, as places in the order of keys."""
     made = {}
     for node in NODE_NAMES:
         keys = {KEYS[number] for number in lost.get(node, ())}
@@ -42,7 +42,7 @@ def stores(lost: Mapping[str, Iterable[int]]) -> dict[str, MemoryStore]:
 
 
 async def counted(nodes: Cluster) -> None:
-    """All buckets are, and no request is under way that began before the nodes did."""
+    """Count all buckets, and let no request be under way that began before the nodes did."""
     for node in nodes.values():
         await node.healer.anti_entropy._count()
         node.healer.anti_entropy.gaps.rounds_end_after = 0.0
@@ -53,7 +53,7 @@ def gaps(node: Node) -> list[Gap]:
 
 
 async def unknown(node: Node, *numbers: int) -> list[int]:
-    """Those of these records of which its replica says neither what it has nor that it has none."""
+    """Those of these records of which the node's replica reports neither a value nor that it has none."""
     keys = [layout.parse_place(KEYS[number][1:]) for number in numbers]
     epochs, digests = [epoch for _, epoch, _ in keys], [digest for *_, digest in keys]
     get = Get(RoundId(b"d" * 16, b"boot", 1), VIEW.id, CLINIC.id, epochs, digests)
@@ -69,7 +69,7 @@ def test_a_gap_is_unknown_until_both_others_were_read_there() -> None:
         n1 = nodes["n1"]
         await counted(nodes)
         filling = n1.healer.anti_entropy.gaps
-        # Neither comparison brings anything there: what one disk has may be a leftover beside what was acknowledged.
+        # Neither comparison fills the gap: what one disk has may be a leftover, and another value may have been acknowledged.
         await n1.healer.anti_entropy.compare("n2")
         await nodes["n3"].healer.anti_entropy.compare("n1")
         await nodes.cut_off("n3")
@@ -87,7 +87,7 @@ def test_a_gap_is_unknown_until_both_others_were_read_there() -> None:
 
 
 def test_two_values_that_meet_in_a_gap_leave_it_open() -> None:
-    """Either may have been acknowledged by this disk and by the one that has it.
+    """This disk may have acknowledged either value, together with the disk that has it.
 
     Proves: write-once.
     """
@@ -103,7 +103,7 @@ def test_two_values_that_meet_in_a_gap_leave_it_open() -> None:
 
 
 def another_value(key: bytes) -> bytes:
-    """A record that is authentic under this key, and holds another value."""
+    """An authentic record under this key that holds another value."""
     _, epoch, digest = layout.parse_place(key[1:])
     (sealed,) = KEYRING.epoch_keys(CLINIC, epoch).sealer.seal([b"another value"], [digest])
     return records.header(Version(1, 3)) + sealed
@@ -124,7 +124,7 @@ def test_a_gap_takes_no_put_and_no_write_back() -> None:
         replies = await on_storage_thread(n1.commit, lambda replica: replica.handle([put, back]))
         assert [reply.refused for reply in replies] == [{0: b""}, {0: b""}]
         assert await unknown(n1, 8) == [8]
-        # The two others take it.
+        # The two other disks take the value.
         await nodes["n2"].coordinator.tokenize(CLINIC, [canonical.from_str("new")])
 
     in_cluster(test, stores({"n1": [8]}))
@@ -156,7 +156,7 @@ def test_a_gap_over_buckets_in_which_nobody_has_anything_is_closed_too() -> None
 
 
 def test_what_two_disks_do_not_know_stays_unknown_though_the_third_has_it() -> None:
-    """Something else may have been acknowledged by the two: the third one's word for it does not do.
+    """The two disks may have acknowledged something else, so the third disk's record is not enough.
 
     Proves: what is not known is not absent.
     """
@@ -195,7 +195,7 @@ def test_what_no_disk_knows_is_never_called_absent() -> None:
 
 
 def test_what_a_restored_backup_does_not_know_is_unknown_on_all_three_until_it_is_given_up() -> None:
-    """Each disk of the new cluster has the backup's gaps, so no comparison ends them. Nor is a value taken there.
+    """Each disk of the new cluster has the backup's gaps, so no comparison closes them. Nor does a disk take a value there.
 
     Proves: what is not known is not absent.
     """
@@ -210,7 +210,7 @@ def test_what_a_restored_backup_does_not_know_is_unknown_on_all_three_until_it_i
             assert await node.coordinator.detokenize(CLINIC, [token]) == [Missing.UNAVAILABLE]
             with pytest.raises(NoQuorum):
                 await node.coordinator.tokenize(CLINIC, [lost])
-        # The last one reads then that the two others have nothing there.
+        # By then the last node reads that the two others have nothing there.
         assert [await node.healer.anti_entropy.give_up_gaps(read_first=True) for node in nodes.values()] == [1, 1, 0]
         assert await nodes["n1"].coordinator.detokenize(CLINIC, [token]) == [Missing.NOT_FOUND]
         await nodes["n1"].coordinator.tokenize(CLINIC, [lost])
@@ -224,7 +224,7 @@ def digest_of(value: bytes) -> bytes:
 
 
 def test_a_gap_is_closed_in_one_view() -> None:
-    """Between two views a disk may have been replaced by one that has less."""
+    """Between two views, a disk may have been replaced by a disk that has less."""
     bucket = layout.bucket_of(KEYS[4])
     later = (VIEW.id[0] + 1, VIEW.id[1])
 

@@ -1,4 +1,4 @@
-"""Handoff: what a peer missed is brought to it, from memory or after a restart, and nothing more than that is moved."""
+"""Hinted handoff: a peer gets what it missed, from memory or after a restart, and nothing else is moved."""
 
 import pytest
 from hypothesis import given
@@ -135,7 +135,7 @@ async def test_a_rotate_that_a_peer_missed_reaches_it(nodes: Cluster) -> None:
 async def test_a_peer_that_goes_away_again_keeps_what_it_is_owed(nodes: Cluster) -> None:
     n1 = nodes["n1"]
     await nodes.cut_off("n3")
-    for first in range(0, 48, 3):  # as many hints as are handed off at once: what is behind them is no reason to keep them
+    for first in range(0, 48, 3):  # as many hints as one handoff takes: a failure behind them does not keep them
         await n1.coordinator.tokenize(CLINIC, values(first, first + 3))
         await n1.healer.handoff.once()
     await n1.coordinator.tokenize(REGISTRY, values(0, 4))

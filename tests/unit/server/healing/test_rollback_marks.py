@@ -1,4 +1,4 @@
-"""What a node remembers of other disks, and makes of what others remember of its own."""
+"""What a node remembers of other disks, and how it uses what others remember of its own disk."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -32,7 +32,7 @@ def make_replica(store: Store, *, reserve: bool = True) -> Replica:
 
 @dataclass
 class Rig:
-    """The rollback marks of n2. ``timers`` are due when a test says so; ``busy``: too much waits for its disk."""
+    """The rollback marks of n2. A test decides when ``timers`` are due; if ``busy``, too much waits for n2's disk."""
 
     store: MemoryStore = field(default_factory=MemoryStore)
     view: View | None = VIEW
@@ -48,7 +48,7 @@ class Rig:
         self.start()
 
     def start(self) -> None:
-        """A process begins."""
+        """Start n2's process."""
         self.replica = make_replica(self.store)
         self.marks = RollbackMarks(
             lambda: self.replica if self.has_disk else None,
@@ -65,7 +65,7 @@ class Rig:
         on_reply(NoReply(sent=False) if self.busy else self.replica.handle([request])[0])
 
     def wait(self) -> None:
-        """Until what is due by now has happened."""
+        """Run all timers that are due by now."""
         due, self.timers = self.timers, []
         for seconds, what in due:
             assert seconds == SOON
@@ -99,7 +99,7 @@ def test_many_acknowledgements_are_one_write_and_the_same_again_is_none() -> Non
 
 
 def test_to_remember_is_no_write_that_others_would_have_to_remember() -> None:
-    """Or three idle nodes would tell each other of their writes for ever."""
+    """Otherwise three idle nodes would tell each other of their writes forever."""
     rig = Rig()
     rig.marks.acknowledged(ONE, Mark(1, 5))
     rig.wait()
@@ -150,7 +150,7 @@ def test_disks_that_are_in_no_view_are_not_remembered_and_those_that_left_it_are
 
 
 def test_while_a_disk_of_the_view_is_not_active_one_that_left_is_remembered() -> None:
-    """It may be needed yet, and has to be told from an older copy of itself (rule: donors have no voice)."""
+    """The disk may still be needed, and must be distinguishable from an older copy of itself (rule: donors have no voice)."""
     rig = Rig(whole=False)
     rig.marks.heard(told())
     rig.view = successor(VIEW, "n1", FRESH)
@@ -160,7 +160,7 @@ def test_while_a_disk_of_the_view_is_not_active_one_that_left_is_remembered() ->
     for number in range(9):
         rig.marks.acknowledged(bytes([number]) * 16, Mark(1, 1))
     rig.wait()
-    assert make_replica(rig.store).remembered.keys() == {FRESH}  # too many to tell which was the last
+    assert make_replica(rig.store).remembered.keys() == {FRESH}  # too many disks to tell which left last
 
 
 def test_a_node_that_knows_no_view_yet_still_hears_that_its_disk_was_put_back() -> None:

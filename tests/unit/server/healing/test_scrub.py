@@ -1,4 +1,4 @@
-"""The scrub: what is not what was written is found within one pass, and mended from both others, or the store is given up."""
+"""The scrub finds damage within one pass and mends it from both other disks, or it gives up the store."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,15 +18,15 @@ from tests.rigs.healing import CLINIC, REGISTRY, Cluster, Node, in_cluster, valu
 from tests.rigs.made import flip
 from tests.rigs.trio import DISKS
 
-#: For ``heard_after``: peers have heard of damage whatever the clock says.
+#: For ``heard_after``: peers count as having heard of damage, whatever the clock says.
 ALREADY = -1.0
 
-# Each of them counts 65,536 buckets on three nodes.
+# Each of these tests counts 65,536 buckets on three nodes.
 pytestmark = pytest.mark.slow
 
 
 async def written(nodes: Cluster, count: int = 60) -> list[bytes]:
-    """Records on all three nodes, counted; their keys."""
+    """Write records to all three nodes, and count them. Return their keys."""
     await nodes["n1"].coordinator.tokenize(CLINIC, values(0, count))
     await nodes["n2"].coordinator.tokenize(REGISTRY, values(0, 5))
     await nodes.settled()
@@ -35,7 +35,7 @@ async def written(nodes: Cluster, count: int = 60) -> list[bytes]:
 
 
 async def one_pass(node: Node) -> None:
-    """Until every record was looked over once more."""
+    """Scrub until every record has been checked once more."""
     scrub = node.healer.scrub
     until = scrub.counts.passes + (1 if scrub._bucket == 0 else 2)
     while scrub.counts.passes < until:
@@ -52,7 +52,7 @@ async def test_a_pass_looks_at_every_record_and_finds_nothing_wrong(nodes: Clust
 
 @pytest.mark.parametrize("at", [0, 1, 11, 30, -1])
 async def test_a_flipped_bit_is_mended_from_both_others(nodes: Cluster, at: int) -> None:
-    """In its format, its kind, its tag or its value: a bit of the version alone is no damage that anybody could see.
+    """The bit is in the record's format, kind, tag or value. A flipped bit in the version alone cannot be detected.
 
     Proves: scrub.
     """
@@ -81,7 +81,7 @@ async def test_rot_stays_unknown_until_both_others_have_answered(nodes: Cluster)
 
 
 async def test_rot_that_the_others_know_nothing_of_is_left_as_it_is(nodes: Cluster) -> None:
-    """It is no record of anybody's, and not absent either: what it was may have been acknowledged."""
+    """The rotten bytes are nobody's record, but the key is not absent either: the original may have been acknowledged."""
     (key, *_) = await written(nodes)
     foreign = layout.RECORD + bytes(2) + key[3:]
     nodes["n1"].store.write({foreign: flip(nodes["n1"].records()[key], -1)})
@@ -91,10 +91,10 @@ async def test_rot_that_the_others_know_nothing_of_is_left_as_it_is(nodes: Clust
 
 
 Change = Callable[[bytes], bytes]
-#: By what others have instead of the good record: (that), what becomes of the rotten one here, and how many were mended.
+#: By name: what others have instead of the good record, what becomes of the rotten one here, and how many are mended.
 OTHERS: dict[str, tuple[dict[str, Change], Change, int]] = {
     "a mark": ({"n2": lambda good: records.CONFLICT_MARK}, lambda good: good, 1),
-    # Else the last good copy would become a conflict.
+    # Otherwise the last good copy would become a conflict.
     "other rotten bytes": ({"n3": lambda good: flip(good, -2)}, lambda good: good, 1),
     "the same rotten bytes": (dict.fromkeys(("n2", "n3"), lambda good: flip(good, -1)), lambda good: flip(good, -1), 0),
 }
@@ -130,7 +130,7 @@ async def test_a_bad_block_is_the_end_of_the_store_once_both_peers_are_active(
     assert (scrub.damage, n1.diary.announced, n1.diary.given_up) == ("a block of its store fails its checksum", 1, [])
     n1.neighbours = Neighbours(all_active=True, damaged=frozenset())
     await scrub.once()
-    assert n1.diary.given_up == []  # not before the peers must have heard of it
+    assert n1.diary.given_up == []  # not before the peers must have heard of the damage
     scrub.heard_after = ALREADY
     await scrub.once()
     assert n1.diary.given_up == [scrub.damage]
@@ -140,7 +140,7 @@ async def test_a_bad_block_is_the_end_of_the_store_once_both_peers_are_active(
 async def test_a_store_is_kept_while_another_is_damaged_too_or_there_is_no_room_for_a_new_one(
     nodes: Cluster, damaged: set[str], room: bool, goes: bool
 ) -> None:
-    """Between two damaged stores all can be read; a copy of one of them could not be made whole."""
+    """Two damaged stores may have everything between them, but a new copy of one of them could not be complete."""
     node = nodes["n2"]
     scrub = node.healer.scrub
     scrub.heard_after = ALREADY
@@ -154,7 +154,7 @@ async def test_a_store_is_kept_while_another_is_damaged_too_or_there_is_no_room_
 
 @pytest.mark.parametrize(("damaged", "goes"), [({"n3"}, True), ({"n1"}, False), ({"n1", "n3"}, False)])
 async def test_of_stores_that_can_be_salvaged_one_goes_after_the_other(nodes: Cluster, damaged: set[str], goes: bool) -> None:
-    """None of them needs the others whole."""
+    """A store can be salvaged even if the others are not whole."""
     node = nodes["n2"]
     scrub = node.healer.scrub
     scrub.heard_after, scrub.damage = ALREADY, UNREADABLE
@@ -176,7 +176,7 @@ async def test_a_store_that_a_joining_disk_needs_is_salvaged_and_not_copied_anew
 
 
 class _Hiding(FaultyStore):
-    """LevelDB uses the filter that has gone bad for a key that is asked for alone, and not for many keys."""
+    """Behaves like LevelDB with a bad filter, which is used for a look-up of one key but not for many keys."""
 
     hidden: bytes = b""
 
@@ -186,7 +186,7 @@ class _Hiding(FaultyStore):
 
 @pytest.mark.parametrize("stores", [{name: _Hiding(MemoryStore()) for name in NODE_NAMES}])
 async def test_a_record_that_a_look_up_does_not_find_is_damage(nodes: Cluster, stores: dict[str, _Hiding]) -> None:
-    """As with a filter that has gone bad in memory: the iterator has it, and ``get`` does not."""
+    """With a filter that has gone bad in memory, the iterator finds the record and ``get`` does not."""
     keys = await written(nodes)
     stores["n1"].hidden = keys[9]
     await one_pass(nodes["n1"])
@@ -213,7 +213,7 @@ async def test_writes_between_two_slices_are_no_damage(nodes: Cluster) -> None:
 
 
 def test_flipped_bits_in_tables_are_found_and_no_record_is_mistaken(tmp_path: Path) -> None:
-    """On LevelDB, in a block of the largest table: its records are unknown, and those of all other blocks are what they were."""
+    """The bits are in a block of LevelDB's largest table: its records are unknown, and those of other blocks are unchanged."""
     for name in NODE_NAMES:
         store = LevelDBStore.create(tmp_path / name, DISKS[name])
         store.close()

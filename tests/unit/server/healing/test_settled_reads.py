@@ -1,4 +1,4 @@
-"""Settled records: after a comparison, or the notice of a round, one node tells what it holds, and writes no repeat again."""
+"""Settled records: after a comparison or the notice of a round, one node answers alone, and does not write a repeat again."""
 
 from collections.abc import Callable, Sequence
 
@@ -18,21 +18,21 @@ from tests.rigs.healing import CLINIC, REGISTRY, Cluster, Node, in_cluster, valu
 from tests.rigs.made import flip
 from tests.rigs.trio import KEYRING, tokens_of
 
-# Each of them counts 65,536 buckets on three nodes.
+# Each of these tests counts 65,536 buckets on three nodes.
 pytestmark = pytest.mark.slow
 
 TWENTY = values(0, 20)
 
 
 async def tokenized(nodes: Cluster) -> list[str]:
-    """Tokens of TWENTY, whose records are on all three nodes, none of which knows of any that it is settled."""
+    """Tokens of TWENTY. Their records are on all three nodes, and no node knows yet that any of them is settled."""
     tokens = tokens_of((await nodes["n1"].coordinator.tokenize(CLINIC, TWENTY)).tokens)
     await nodes.settled()
     return tokens
 
 
 async def compared(nodes: Cluster) -> None:
-    """Each node has counted its records, and has been compared with both others."""
+    """Count the records of each node, and compare each node with both others."""
     await nodes.compare_all()
     for node in nodes.values():
         for name in nodes.keys() - {node.name}:
@@ -94,7 +94,7 @@ async def test_another_owner_is_told_nothing_of_what_is_settled(nodes: Cluster) 
 
 
 async def test_a_node_out_of_touch_with_a_quorum_tells_nothing_alone(nodes: Cluster) -> None:
-    """So 503 means what it meant."""
+    """The node answers 503, which keeps its meaning."""
     tokens = await tokenized(nodes)
     await compared(nodes)
     await nodes.cut_off("n2")
@@ -164,7 +164,7 @@ async def test_a_comparison_does_not_settle_what_is_written_while_it_goes_on(nod
 
 
 def items_put(node: Node) -> list[int]:
-    """How many items each of the node's batches had that were sent to n3, since the last call."""
+    """The number of items in each batch that the node sent to n3 since the last call."""
     asked = node.ways["n3"].asked
     counts = [len(request.digests) for request in asked if isinstance(request, Put)]
     asked.clear()
@@ -207,7 +207,7 @@ async def test_a_batch_of_new_values_asks_nobody_what_is_settled(nodes: Cluster)
 
 
 async def test_values_that_collide_are_named_by_their_own_places(nodes: Cluster) -> None:
-    """What is settled is left out of the batch; what collides is counted in the whole of it."""
+    """Settled values are left out of the batch that is written; a collision is reported by its place in the whole batch."""
     await tokenized(nodes)
     (foreign,) = layout.record_keys(CLINIC.id, [1], KEYRING.epoch_keys(CLINIC, 1).digests(values(20, 21)))
     (record, *_) = nodes["n1"].records().values()

@@ -1,4 +1,4 @@
-"""How a joining disk has a store read: once, from where it stopped, and anew when what could not be read can be."""
+"""How a joining disk has a store read: once, from where it stopped, and again when unreadable parts have become readable."""
 
 from collections.abc import Callable
 
@@ -20,7 +20,7 @@ BROKEN = KEYS[3]
 
 
 class Source:
-    """n1 as a peer. ``asked``: after which keys it was to read on; ``mute``: it does not answer. ``on_copy``: as it reads."""
+    """n1 as a peer. ``asked``: the keys after which it was to read; ``mute``: it does not answer; ``on_copy``: run at a read."""
 
     node, up = "n1", True
 
@@ -66,21 +66,21 @@ async def test_a_store_is_read_once_and_around_what_cannot_be_read() -> None:
     read = len(source.asked)
     assert read > 4
     assert await rejoin._survey("n1", VIEW) == Unread(frozenset({b"r\0\2", b"r\0\3"}))
-    assert len(source.asked) == read + 2  # is the gap still there, and has anything come behind the end?
+    assert len(source.asked) == read + 2  # is the gap still there, and is anything new after the end?
     source.store.corrupt.clear()
     assert await rejoin._survey("n1", VIEW) == Unread()
     assert source.asked[read + 3] == b""
 
 
 async def test_a_store_is_read_anew_after_a_start() -> None:
-    """It may have been salvaged: what could be read before may be a gap now. Proves: read before the view changes."""
+    """The store may have been salvaged: what could be read before may be a gap now. Proves: read before the view changes."""
     source = Source()
     rejoin = joining(source)
     assert await rejoin._survey("n1", VIEW) == Unread()
     source.store.corrupt.add(BROKEN)
     source.start_again()
     assert await rejoin._survey("n1", VIEW) == Unread(frozenset({b"r\0\2", b"r\0\3"}))
-    # And so it is if it started while it was read.
+    # The same holds if n1 starts again while its store is read.
     rejoin = joining(source)
     source.on_copy = source.start_again
     assert await rejoin._survey("n1", VIEW) is None

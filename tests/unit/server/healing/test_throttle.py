@@ -1,4 +1,4 @@
-"""Loops in the background rest in proportion to their work, also when they share a throttle."""
+"""Background loops rest in proportion to their work, also when they share a throttle."""
 
 import asyncio
 
