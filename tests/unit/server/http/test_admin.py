@@ -1,4 +1,4 @@
-"""The administrative socket: who can reach it, what it answers, and what the command line makes of that."""
+"""The administrative socket: who can reach it, what it answers, and how the command line reports that."""
 
 import asyncio
 import json
@@ -86,7 +86,7 @@ CONTROLS = Controls(
 
 
 def serving(directory: Path, ask: Callable[[], ResultT], **controls: Any) -> ResultT:
-    """What ``ask`` returns, on another thread, while a node answers at the socket in ``directory``."""
+    """Run ``ask`` on another thread while a node answers at the socket in ``directory``. Return its result."""
 
     async def serve() -> ResultT:
         app = create_admin_app(replace(CONTROLS, **controls), lambda: "r-1")
@@ -167,7 +167,7 @@ TRAILER = Trailer(Counts(1, 0, 0, 0), ["n1", "n3"], bytes(32))
 
 
 def giving(*messages: AnyMessage) -> Callable[[], AsyncGenerator[bytes, None]]:
-    """A backup of these."""
+    """A backup made of these messages."""
 
     async def chunks() -> AsyncGenerator[bytes, None]:
         writer = Writer()
@@ -203,7 +203,7 @@ def test_a_taker_that_leaves_ends_the_backup(tmp_path: Path) -> None:
             while True:
                 given += 1
                 yield writer.write(PIECES[0])
-                await asyncio.sleep(0)  # as one that rests
+                await asyncio.sleep(0)  # as a backup that rests
         finally:
             ended.set()
 
@@ -213,7 +213,7 @@ def test_a_taker_that_leaves_ends_the_backup(tmp_path: Path) -> None:
         assert ended.wait(20)
 
     serving(tmp_path, ask, backup=endless)
-    assert given < 1000  # what nobody takes is not made
+    assert given < 1000  # pieces that nobody takes are not made
 
 
 # The command line.
@@ -316,7 +316,7 @@ def repaired(found: PeerRepair) -> dict[str, Any]:
 
 NONE_TAKEN, SAME = "0 records taken, 0 given, 0 epochs raised", "10 records, identical"
 ALL_DIFFER = "10 records: 1 only on n1, 2 only on n2, 3 not the same, 4 epochs not the same, 5 buckets that cannot be read"
-#: What the node answers if not what it does otherwise, the exit code, and what is said of n2 and of n3, or all that is said.
+#: The command, overrides of the node's answers, the exit code, and the words about n2 and n3, or the whole output.
 TOLD: list[tuple[str, dict[str, Any], int, list[str]]] = [
     ("admin stop", {}, 0, ["n1 drains, and ends when that is done."]),
     ("repair", {}, 0, ["1,200 records taken, 7 given, 1 epochs raised", NONE_TAKEN]),

@@ -1,4 +1,4 @@
-"""Answers leave in pieces, each made when it is its turn, and what they hold is given back when the last one has left."""
+"""Answers leave in pieces, each made when its turn comes; what an answer holds is released when the last piece has left."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -40,7 +40,7 @@ async def nothing() -> Any:
 
 
 def answer(content: Any, line: Line, scope: dict[str, Any] | None = None) -> list[str]:
-    """The answer goes out; returns what was released, now or later."""
+    """Send the answer. Return the list of what is released, now or later."""
     released: list[str] = []
     response = AnswerResponse(content, "application/json", lambda: released.append("released"))
     asyncio.run(response({CONNECTION: line, "type": "http"} if scope is None else scope, nothing, line.send))

@@ -1,4 +1,4 @@
-"""Arrow streams as nobody in order would make them, one fault each; and after all of them pyarrow's memory is unharmed."""
+"""Malformed Arrow streams, one fault each; after all of them, pyarrow's memory is unharmed."""
 
 import os
 import struct
@@ -84,11 +84,11 @@ def at(body: bytes, place: int, new: bytes) -> bytes:
 
 
 def unmarked(message: Message) -> Message:
-    """As they were before 2019."""
+    """The message as it was written before 2019, without a continuation marker."""
     return replace(message, prefix=b"", metadata=message.metadata + bytes(4))
 
 
-#: Buffers and offsets.
+#: Faults in buffers and offsets.
 BAD_BUFFERS = {
     "a negative offset": buffers(ends=offsets(-1, 1, 2)),
     "a negative offset of a null row": buffers(validity=bits(True, False), nulls=1, ends=offsets(0, 1, -(2**31))),
@@ -125,7 +125,7 @@ BAD_BUFFERS = {
     "more nulls than rows": buffers(validity=bits(False, False), nulls=3),
     "a negative number of nulls": buffers(validity=bits(False, False), nulls=-2),
 }
-#: What the metadata of a batch say.
+#: Faults in the metadata of a batch.
 BAD_BATCHES = {
     "a buffer before the message's": with_rows(replace(A_B, places={1: (-8, 12)})),
     "a buffer beyond the message's": with_rows(replace(A_B, places={1: (16, 12)})),
@@ -222,7 +222,7 @@ BAD_FRAMES = {
     "a name outside": stream(Message(padded(schema().metadata.replace(b"\x05\0\0\0value", b"\xff\xff\xff\xffvalue")[:-8]))),
 }
 BAD = {**BAD_BUFFERS, **BAD_BATCHES, **BAD_DICTIONARIES, **BAD_SCHEMAS, **BAD_FRAMES}
-#: What the contract has other words for.
+#: Streams for which the contract has other errors.
 REFUSED = {
     "no columns": (Invalid, stream(schema(count=0), batch(Rows([], 0)))),
     "two columns": (Invalid, stream(schema(field_of(), field_of(b"more")), batch(A_B))),
@@ -317,7 +317,7 @@ def test_a_name_that_claims_to_be_longer_than_the_metadata_is_another_one() -> N
 
 @pytest.mark.slow
 def test_nothing_is_written_outside_of_what_was_given_out() -> None:
-    """In a process whose memory pool looks at the ends of each piece when it is given back, and aborts."""
+    """The process's memory pool checks the ends of each allocation when it is freed, and aborts if they were written to."""
     run = subprocess.run(
         [sys.executable, "-c", "from tests.unit.server.http.test_arrow_ipc import walk; walk()"],
         env={**os.environ, "ARROW_DEBUG_MEMORY_POOL": "abort"},

@@ -1,4 +1,4 @@
-"""Which of a request's headers is its key, and what the key permits."""
+"""Which of a request's headers holds its key, and what the key permits."""
 
 import pytest
 
@@ -39,7 +39,7 @@ def test_one_key_however_often_it_is_said(pairs: list[tuple[str, str]]) -> None:
         [("Authorization", f"Bearer {CLINIC_KEY}"), ("X-API-Key", LAB_KEY)],
         [("Authorization", f"Bearer {CLINIC_KEY}"), ("Authorization", f"Bearer {LAB_KEY}")],
         [("X-API-Key", f"{CLINIC_KEY}, {LAB_KEY}")],
-        # A line that names no key does not hide behind one that does: what it was meant to say is not known.
+        # A header without a key is refused even beside one with a key, because its intent is unknown.
         [("Authorization", "Bearer"), ("X-API-Key", CLINIC_KEY)],
         [("Authorization", f"Basic {CLINIC_KEY}"), ("X-API-Key", CLINIC_KEY)],
         [("X-API-Key", ""), ("Authorization", f"Bearer {CLINIC_KEY}")],

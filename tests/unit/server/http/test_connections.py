@@ -1,4 +1,4 @@
-"""How many connections there may be, of whom, and which go first."""
+"""How many connections there may be, from whom, and which are closed first."""
 
 from collections import Counter
 
@@ -25,7 +25,7 @@ class One:
 
 
 class Counted(HttpRefusals):
-    """Without the log."""
+    """Counts refusals without logging them."""
 
     def __init__(self) -> None:
         self.counts: Counter[Refusal] = Counter()
@@ -41,7 +41,7 @@ def refusals() -> Counted:
 
 @pytest.fixture
 def connections(refusals: Counted) -> Connections:
-    """Two of the 20 are kept for questions about health; an address that has a share has 3."""
+    """Two of the 20 are reserved for health checks; an address that is limited to a share has 3."""
     return Connections(Limits(connections=20, connections_per_address=3), refusals)
 
 
@@ -142,7 +142,7 @@ def test_all_are_checked() -> None:
 
 def test_when_none_is_idle_the_longest_unread_answer_makes_room_and_no_request_under_way(connections: Connections) -> None:
     busy, answered = admitted(connections, 16), admitted(connections, 2, busy=False)
-    busy[0].unsent_since = 1.0  # it is still owed the rest of its answer
+    busy[0].unsent_since = 1.0  # the rest of its answer is still unsent
     answered[0].unsent_since, answered[1].unsent_since = 3.0, 2.0
     admitted(connections, 1)
     assert [one.aborted for one in answered] == [False, True]

@@ -1,4 +1,4 @@
-"""One budget of bytes: what is held is what was paid for, nobody has more than a share, and whoever waits is served in order."""
+"""One budget of bytes: requests hold what they paid for, no owner exceeds its share, and waiting requests are served in order."""
 
 import asyncio
 
@@ -20,7 +20,7 @@ SOON = 0.001
 
 
 class Budget(RuleBasedStateMachine):
-    """Requests of three owners take, wait, give back and end, in any order, beside a plain account of what each one has."""
+    """Requests of three owners take, wait, give back and end, in any order; a plain account tracks what each one has."""
 
     @initialize()
     def begin(self) -> None:
@@ -43,7 +43,7 @@ class Budget(RuleBasedStateMachine):
         self.loop.close()
 
     def settle(self) -> None:
-        """Whoever was given what it waited for has it."""
+        """Let every request that was given what it waited for receive it."""
 
         async def turns() -> None:
             for _ in range(3):

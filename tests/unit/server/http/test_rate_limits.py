@@ -20,7 +20,7 @@ def limited(rates: Rates, name: str = "slow") -> ApiKey:
 
 
 def wait_of(allowances: Allowances, key: ApiKey, values: int | None = None, says: str | None = None) -> int:
-    """What a refused request, or one about so many values, is told to wait."""
+    """The seconds that a refusal tells the caller to wait: for a request, or for one about ``values`` values."""
     spend = partial(allowances.spend_request, key) if values is None else partial(allowances.spend_values, key, values)
     with pytest.raises(RateLimited, match=says) as refused:
         spend()
@@ -76,7 +76,7 @@ def test_a_batch_of_more_than_a_second_s_worth_goes_through_and_is_paid_off_befo
     for _ in range(3):
         allowances.spend_values(key, 10_000)
         assert wait_of(allowances, key, 10_000) == 10
-        assert wait_of(allowances, key, 1) == 10  # 9 and a thousandth, in whole seconds
+        assert wait_of(allowances, key, 1) == 10  # 9 and a thousandth, rounded up to whole seconds
         clock.now += 9.5
         assert wait_of(allowances, key, 10_000) == 1
         allowances.spend_values(key, 500)
@@ -109,7 +109,7 @@ def test_the_wait_is_for_all_that_is_wanted_and_who_has_to_wait_pays_for_none_of
     for _ in range(8639):
         allowances.spend_values(key, 10)
         clock.now += 1
-    # The day's worth is used up but for what came in meanwhile, and a second's worth is there.
+    # The day's allowance is used up except for what came in meanwhile, and one second's allowance is there.
     assert wait_of(allowances, limited(Rates(None, 10, 86_400)), 86_400) > 1
     allowances.spend_values(key, 10)
 

@@ -1,4 +1,4 @@
-"""TLS around an HTTP connection: what comes is delivered in order as far as it is wanted, by buffers that stay small."""
+"""TLS around an HTTP connection: input is delivered in order as far as it is wanted, through buffers that stay small."""
 
 import asyncio
 import ssl
@@ -13,7 +13,7 @@ from tests.unit.server.test_tls import Watched
 
 
 class _Socket:
-    """The transport under it."""
+    """The transport under TLS."""
 
     def __init__(self) -> None:
         self.written, self.reading = b"", True
@@ -56,7 +56,7 @@ class _Connection:
 
 
 def secured(refused: list[str]) -> tuple[Secured, _Connection, _Socket, TlsSession]:
-    """Once the handshake is over."""
+    """A secured connection after the handshake."""
     connection, socket = _Connection(), _Socket()
     made = Secured(api_context(), connection, memoryview(bytearray(READ_BYTES)), lambda: refused.append("TLS"))  # type: ignore[arg-type]
     made.connection_made(socket)  # type: ignore[arg-type]
@@ -73,7 +73,7 @@ def secured(refused: list[str]) -> tuple[Secured, _Connection, _Socket, TlsSessi
 
 
 def give(to: Secured, data: bytes) -> None:
-    """As the loop does: the buffer is somebody else's again after each call."""
+    """Pass in data as the loop does: after each call, others may overwrite the buffer."""
     for at in range(0, len(data), READ_BYTES):
         piece = data[at : at + READ_BYTES]
         to.get_buffer(-1)[: len(piece)] = piece

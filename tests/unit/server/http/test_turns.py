@@ -1,4 +1,4 @@
-"""Between two steps of work on a large body everybody else has a turn; small ones are not held up by it."""
+"""Between two steps of work on a large body, all other requests get a turn; a small body does not wait for turns."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""What all connections together may do in a turn of the loop."""
+"""What all connections together may do in one turn of the event loop."""
 
 from collections.abc import Callable
 
@@ -21,7 +21,7 @@ class Loop:
 
 
 class Waiter:
-    """Begins one request whenever it may."""
+    """A connection that begins one request whenever it is admitted."""
 
     def __init__(self, turnstile: Turnstile) -> None:
         self._turnstile = turnstile

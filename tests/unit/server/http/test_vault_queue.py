@@ -1,4 +1,4 @@
-"""The line at the vault: few values are worked on at once, owners have their turns, and a wait in vain has done nothing."""
+"""The queue at the vault: few values are handled at once, owners take turns, and a request that waits in vain does no work."""
 
 import asyncio
 import contextlib
@@ -22,7 +22,7 @@ async def settled() -> None:
 
 
 class Crowd:
-    """Requests in one line. ``order`` has the names of those that got a turn; each keeps it until it is let go."""
+    """Requests in one queue. ``order`` has the names of those that got a turn; each keeps its turn until the test ends it."""
 
     def __init__(self) -> None:
         self.queue = VaultQueue()
@@ -31,7 +31,7 @@ class Crowd:
         self.tasks: dict[str, asyncio.Task[None]] = {}
 
     async def come(self, name: str, items: int, seconds: float = PATIENCE) -> None:
-        """The first letter of the name is the owner."""
+        """Queue a request. The first letter of its name is its owner."""
         self._ends[name] = asyncio.Event()
         self.tasks[name] = asyncio.ensure_future(self._ask(name, items, seconds))
         await settled()
@@ -102,7 +102,7 @@ async def test_a_turn_that_comes_as_its_request_ends_goes_to_the_next_one() -> N
     for name in ("a", "b", "c"):
         await crowd.come(name, AT_ONCE)
     crowd._ends["a"].set()
-    await asyncio.sleep(0)  # the turn is b's, which does not know it yet
+    await asyncio.sleep(0)  # b has the turn, but does not know it yet
     assert crowd.queue.under_way == AT_ONCE
     crowd.tasks["b"].cancel()
     await settled()

@@ -1,4 +1,4 @@
-"""A node that is started before its host has its name or its address waits for them, and then says that it did."""
+"""A node that starts before its host has its name or address waits for them, and then reports that it waited."""
 
 import logging
 import socket
@@ -13,12 +13,12 @@ from quorumvault.server.http.server import listening_socket
 from quorumvault.server.node.addresses import await_addresses
 from tests.rigs.made import made
 
-#: No DNS is asked for the first; the second is kept for documents (RFC 5737).
+#: The first needs no DNS query; the second is reserved for documentation (RFC 5737).
 NOT_THERE = ("256.1.1.1", "192.0.2.7")
 
 
 class Boot:
-    """A clock, and a host whose addresses come one second after the other from ``first`` seconds on."""
+    """A clock, and a host whose addresses appear one second apart, the first of them after ``first`` seconds."""
 
     def __init__(self, first: float) -> None:
         self.now, self._comes = 0.0, first

@@ -1,4 +1,4 @@
-"""What a node makes of the views that its peers tell of: enters one, ends for one, or leaves it."""
+"""How a node reacts to the views that its peers report: it enters one, stops because of one, or leaves it alone."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,7 +26,7 @@ FAR = successor(OTHER, "n1", b"f" * 16)
 
 @dataclass
 class Rig:
-    """A membership, and what it had done."""
+    """A membership, and a record of what it did."""
 
     identity: DiskIdentity = MINE
     proposed: list[View] = field(default_factory=list)

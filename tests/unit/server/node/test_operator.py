@@ -1,4 +1,4 @@
-"""What an operator may give up on a running node: nothing that another disk could tell."""
+"""What an operator may give up on a running node: nothing that another disk could still supply."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -17,7 +17,7 @@ ACTIVE, JOINING = N2, structs.replace(N2, mode=Mode.JOINING, view=None)
 
 
 async def gives_up(nodes: Cluster, **facts: object) -> Repaired:
-    """What n1 answers to `repair --accept-loss`, while its peers tell these facts of themselves: None if they are down."""
+    """n1's answer to `repair --accept-loss` while its peers report these facts. The facts of a peer that is down are None."""
     n1 = nodes["n1"]
     links = {node: SimpleNamespace(up=told is not None, facts=told) for node, told in facts.items()}
     report = SimpleNamespace(config=SimpleNamespace(node="n1"), links=links, facts=lambda: SimpleNamespace(gaps=len(gaps(n1))))
@@ -25,7 +25,7 @@ async def gives_up(nodes: Cluster, **facts: object) -> Repaired:
 
 
 def test_nothing_is_given_up_that_a_node_could_tell_which_was_not_compared() -> None:
-    """n3 alone has the record beside n1's gap, and is down; or nobody is there.
+    """Only n3 has the record in n1's gap, and n3 is down; or no peer is there.
 
     Proves: what is not known is not absent.
     """
@@ -50,7 +50,7 @@ def test_nothing_is_given_up_that_a_node_could_tell_which_was_not_compared() -> 
 
 
 def test_a_node_that_waits_with_an_empty_disk_has_nothing_to_tell() -> None:
-    """Its new disk can join only when these gaps are gone."""
+    """The waiting node's new disk can join only when these gaps are gone."""
 
     async def test(nodes: Cluster) -> None:
         await counted(nodes)
@@ -63,7 +63,7 @@ def test_a_node_that_waits_with_an_empty_disk_has_nothing_to_tell() -> None:
 
 
 def test_a_node_that_waits_beside_a_store_that_it_does_not_use_has_something_to_tell() -> None:
-    """Its store does not open, or was set aside, and may be the last that has what n1 does not know.
+    """The node's store does not open, or was set aside, and may be the last one that has what n1 does not know.
 
     Proves: what is not known is not absent.
     """
@@ -79,7 +79,7 @@ def test_a_node_that_waits_beside_a_store_that_it_does_not_use_has_something_to_
 
 
 def test_what_both_others_have_is_read_before_anything_is_given_up() -> None:
-    """Here it could not be, though the comparisons came to their end. Proves: what is not known is not absent."""
+    """Here that read was impossible, although the comparisons finished. Proves: what is not known is not absent."""
 
     async def test(nodes: Cluster) -> None:
         await counted(nodes)

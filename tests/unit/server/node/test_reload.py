@@ -1,4 +1,4 @@
-"""What a running node reads again: keys that came, went and changed are events, and a file that is wrong changes nothing."""
+"""What a running node reads again: keys that are added, removed or changed are events, and an invalid file changes nothing."""
 
 import dataclasses
 import re
@@ -27,7 +27,7 @@ from tests.unit.config.test_cluster import GOOD
 
 @dataclass
 class Scene:
-    """A cluster's files, and what reads them again."""
+    """A cluster's files, and the code that reads them again."""
 
     config: Path
     events: list[Event] = field(default_factory=list)
@@ -157,7 +157,7 @@ def test_a_certificate_that_has_ended_does_not_take_the_place_of_a_good_one(scen
     done = scene.reloads.reload("SIGHUP")
     assert "peers.certificate: expected one that is valid, this ended 2030-01-02" in done.refused["certificates"]
     assert (scene.reloads.credentials, scene.taken) == (before, [])
-    # Once that has ended too, it is no better.
+    # Once the old certificate has expired too, it is no better than the new one.
     scene.now += timedelta(days=400)
     assert list(before.problems(scene.now)) == ["the certificate for other nodes has expired (2031-01-01): renew it"]
     assert scene.reloads.reload("SIGHUP").refused == {}
