@@ -82,7 +82,7 @@ def test_the_first_keys_may_do_everything_and_are_stored_as_hashes(tmp_path: Pat
     ("name", "words"),
     [
         ("cluster.yaml", r"vault: there is a cluster here already \(cluster.yaml\); nothing was changed"),
-        ("cluster.yaml.unfinished", "an earlier init did not end"),  # as it is at the last instant before the end
+        ("cluster.yaml.unfinished", "an earlier init did not end"),  # the state at the last instant before init ends
         ("photo.jpg", "expected an empty directory"),
     ],
 )

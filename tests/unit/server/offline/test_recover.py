@@ -1,4 +1,4 @@
-"""Stores that a power cut has torn are cut and united; what is damaged otherwise is left out; and a cluster out of one disk."""
+"""Recovery cuts and unites stores that a power cut has torn, leaves out other damage, and makes a cluster from one disk."""
 
 import json
 import os
@@ -32,7 +32,7 @@ from quorumvault.server.storage.disk_identity import DiskIdentity, lock_data_dir
 from quorumvault.server.storage.leveldb import LevelDBStore
 from tests.rigs.made import CLINIC, files, made, sealed
 
-#: A header of a whole record, and bytes that its checksum does not fit: LevelDB does not open a log that ends so.
+#: The header of a whole record, and bytes that do not match its checksum: LevelDB does not open a log that ends so.
 TORN = struct.pack("<IHB", 1, 100, 1) + bytes(range(100))
 
 
@@ -56,7 +56,7 @@ class Vault:
         return sealed(self.keyring, CLINIC, text, epoch, clock, writer)
 
     def store(self, pairs: dict[bytes, bytes], *nodes: str) -> None:
-        """One batch each, and the log stays as the process left it."""
+        """Write the pairs to each store in one batch. The log stays as the process left it."""
         for node in nodes or NODE_NAMES:
             with closing(self.open(node)) as store:
                 store.write(pairs)
@@ -70,7 +70,7 @@ class Vault:
                 log.write(tail)
 
     def content(self, node: str) -> dict[bytes, bytes]:
-        """Records and registers."""
+        """The records and registers of a node's store."""
         with closing(self.open(node)) as store:
             return {key: value for prefix in (b"e", b"r") for key, value in store.scan(prefix)}
 
@@ -84,7 +84,7 @@ class Vault:
         return rebuild(self.nodes[node], into, now=datetime.now(UTC), entropy=os.urandom, tell=lambda words: None)
 
     def came_to(self, node: str, mark: Mark) -> None:
-        """The disk has been started so often, and written so many groups."""
+        """Set how often the disk has been started and how many groups it has written."""
         write_identity(self.directory / node / "disk.json", replace(self.identity(node), incarnation=mark.incarnation))
         self.store({layout.SEQUENCE_KEY: layout.encode_sequence(mark.sequence)}, node)
 
@@ -154,7 +154,7 @@ BEHIND = "n3 remembers more of it than it holds: it was put back from an older c
 
 @pytest.mark.parametrize("remembered", [Mark(2, 8), Mark(1, 8), Mark(3, 7), Mark(3, 2)])
 def test_a_disk_that_another_one_here_remembers_more_of_takes_no_part(vault: Vault, remembered: Mark) -> None:
-    """n2 was put back from an older copy, and no node ran since that could have told it."""
+    """n2 was put back from an older copy, and no node has run since that could have told it so."""
     vault.store(vault.record("acknowledged by n1 and n2"), "n1")
     for node in NODE_NAMES:
         vault.came_to(node, Mark(2, 7))
@@ -267,7 +267,7 @@ def test_a_store_whose_memory_cannot_be_read_is_left_out(vault: Vault) -> None:
 def test_a_disk_that_was_cut_does_not_vote_before_a_recovery_has_come_to_its_end(
     vault: Vault, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It opens again by then, and may lack what only a recovery gives it."""
+    """The disk's store opens again by then, but may lack what only a recovery adds."""
     shutil.rmtree(vault.directory / "n3")
     vault.tear("n1")
     with monkeypatch.context() as broken:
@@ -301,7 +301,7 @@ def damage(path: Path, at: int) -> None:
 
 
 def fill(vault: Vault, *nodes: str) -> None:
-    """Several batches in one log."""
+    """Write several batches to one log."""
     for node in nodes or NODE_NAMES:
         with closing(vault.open(node)) as store:
             for number in range(5):
@@ -309,7 +309,7 @@ def fill(vault: Vault, *nodes: str) -> None:
 
 
 def damage_older_log(vault: Vault) -> None:
-    """LevelDB writes to a second log while it makes a table of the first."""
+    """Damage an older log: LevelDB writes to a second log while it makes a table of the first."""
     older = vault.log("n3")
     newer = older.with_name(f"{int(older.stem) + 50:06}.log")
     batches = older.read_bytes()
@@ -413,11 +413,11 @@ def test_the_copy_is_there_before_anything_is_cut_and_a_second_one_beside_it(
     assert done.cuts["n1"][0].copy.read_bytes() == torn
 
 
-# A cluster out of one disk
+# A cluster from one disk
 
 
 def test_a_cluster_out_of_one_disk_has_what_that_disk_has_on_three_new_ones(vault: Vault, tmp_path: Path) -> None:
-    """The one disk may be torn. All else of the old cluster stays as it was, and is another cluster's."""
+    """The one disk may be torn. The rest of the old cluster stays as it was, and is foreign to the new cluster."""
     expected = vault.record("a", clock=1_767_225_600_000 << 16) | register(4)
     vault.store(expected)
     vault.store(vault.record("b"), "n2", "n3")
@@ -445,7 +445,7 @@ def test_a_cluster_out_of_one_disk_has_what_that_disk_has_on_three_new_ones(vaul
         assert (tmp_path / "new" / name).read_bytes() == (vault.directory / name).read_bytes()
         assert (tmp_path / "new" / name).stat().st_mode == (vault.directory / name).stat().st_mode
     assert (tmp_path / "new" / "secrets").stat().st_mode & 0o777 == 0o700
-    for node in NODE_NAMES:  # for the new cluster id
+    for node in NODE_NAMES:  # the certificates are for the new cluster id
         load_credentials(load_cluster(rebuilt.cluster_file), node)
     shutil.rmtree(tmp_path / "new" / "n2")
     shutil.copytree(vault.directory / "n2", tmp_path / "new" / "n2")

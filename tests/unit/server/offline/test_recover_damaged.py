@@ -1,4 +1,4 @@
-"""Stores that cannot be read to their end, and disks that have no vote any more: what a recovery takes of them."""
+"""What a recovery takes from stores that cannot be read to their end, and from disks that have lost their vote."""
 
 import itertools
 import json
@@ -56,21 +56,21 @@ def some(vault: Vault, *numbers: int) -> dict[bytes, bytes]:
 
 
 def tabled(vault: Vault, node: str) -> Path:
-    """What is in the log of a node's store becomes a table. Returns the largest."""
+    """Make a table of the log of a node's store. Return the largest table."""
     with closing(vault.open(node)) as store:
         store._db.compact_range()
     return max((vault.directory / node / "store").glob("*.ldb"), key=lambda path: path.stat().st_size)
 
 
 def rot(vault: Vault, node: str, *shares: float) -> None:
-    """Flips a bit in a block of a node's table, so far from its beginning."""
+    """Flip a bit in a node's largest table at each of these shares of its length."""
     table = tabled(vault, node)
     for share in shares or (0.5,):
         damage(table, int(table.stat().st_size * share))
 
 
 def replaced(vault: Vault, node: str = "n3", *, entered: bool = True) -> Path:
-    """A new disk has the node's slot, and waits; ``entered``: the two others are in its view. Returns where the old one is."""
+    """Give the node's slot to a new disk that waits. If ``entered``, both others enter its view. Return the old disk's place."""
     old = vault.identity("n1").view
     fresh = replace_disk(vault.directory, node, None, entropy=random.Random(1).randbytes)
     assert old is not None
@@ -86,7 +86,7 @@ def enter(vault: Vault, view: View) -> None:
 
 
 def remember(vault: Vault, mark: Mark, *witnesses: str) -> None:
-    """What the others remember of the first disk of n3."""
+    """Have the witnesses remember this mark of n3's first disk."""
     for witness in witnesses or ("n1", "n2"):
         vault.remembers(witness, "n3", mark)
 
@@ -96,14 +96,14 @@ def try_it(vault: Vault, **options: bool | list[Path]) -> Recovery:
 
 
 def readable(vault: Vault, *nodes: str) -> dict[bytes, bytes]:
-    """What these nodes hold, all the same; what has no vote is left out."""
+    """What these nodes hold, which must be the same on all of them. Callers leave out nodes without a vote."""
     contents = [vault.content(node) for node in nodes]
     assert all(content == contents[0] for content in contents)
     return contents[0]
 
 
 def test_a_disk_that_was_replaced_gives_what_a_damaged_survivor_cannot_read(vault: Vault) -> None:
-    """The view had changed before anybody knew of the damage: the new disk waits, and the old one was refused for good.
+    """The view changed before the damage was known: the new disk waits, and the old one has been refused for good.
 
     Proves: donors have no voice."""
     acknowledged = some(vault, 0)
@@ -116,7 +116,7 @@ def test_a_disk_that_was_replaced_gives_what_a_damaged_survivor_cannot_read(vaul
     assert readable(vault, "n1", "n2") == acknowledged | register(3)
     assert vault.votes("n1")
     assert vault.votes("n2")
-    assert not vault.votes("n3")  # it joins, from two that are whole
+    assert not vault.votes("n3")  # it joins, from two whole disks
     assert (done.unread, done.records, done.rebuilt) == (0, 100, {"n1": vault.directory / "n1" / "store.damaged.set-aside-1"})
     assert done.left_out == {"n3": "it has not been whole since it joined"}
     assert (aside / "store" / "CURRENT").exists()
@@ -147,7 +147,7 @@ def test_one_that_may_have_forgotten_something_has_no_voice(vault: Vault, prepar
     assert not (vault.directory / "n1" / "store.anew").exists()
     assert len(before) > 0
     done = try_it(vault, accept_loss=True)
-    assert readable(vault, "n1", "n2") == acknowledged  # it gave what it has, and that was all
+    assert readable(vault, "n1", "n2") == acknowledged  # the donor gave what it has, and it has everything
     assert done.unread > 0
     assert done.donors[str(aside)] > 0
 
@@ -160,14 +160,14 @@ def test_what_nobody_can_read_is_lost_only_if_that_is_accepted(vault: Vault) -> 
         try_it(vault)
     done = try_it(vault, accept_loss=True)
     left = readable(vault, "n1", "n2")
-    assert 95 < len(left) < 100  # all but what is in that block
+    assert 95 < len(left) < 100  # all but the records in that block
     assert left.items() <= some(vault, 0).items()
     assert done.unread > 0
     assert vault.votes("n1")
 
 
 def test_a_cluster_out_of_one_damaged_disk_has_what_can_be_read_of_it(vault: Vault, tmp_path: Path) -> None:
-    """Its operator has accepted what is lost: no disk of the new cluster goes on saying that it does not know."""
+    """The operator has accepted the loss, so no disk of the new cluster still reports lost records as unknown."""
     held = some(vault, 0)
     vault.store(register(3), "n1")
     vault.store(held, "n1")
@@ -197,7 +197,7 @@ def test_a_cluster_out_of_one_damaged_disk_has_what_can_be_read_of_it(vault: Vau
 
 
 def test_three_disks_with_damage_in_different_parts_have_everything(vault: Vault) -> None:
-    """None can be read to its end, and all three are made anew."""
+    """No disk can be read to its end, and all three are rebuilt."""
     acknowledged = some(vault, 0, 1)
     vault.store(acknowledged)
     for node, share in zip(NODE_NAMES, (0.2, 0.5, 0.8), strict=True):
@@ -225,7 +225,7 @@ KEY_IDS = ["".join(letters) for letters in itertools.islice(itertools.product("a
 
 
 def test_what_can_be_read_behind_a_bad_block_of_revoked_keys_is_kept(vault: Vault) -> None:
-    """A revoked key that was dropped with them would be taken again."""
+    """A revoked key that was dropped with the block would be accepted again."""
     revoked = {layout.revoked_key(key_id): layout.REVOKED_VALUE for key_id in KEY_IDS}
     vault.store(revoked, "n1", "n2")
     shutil.rmtree(vault.directory / "n3")
@@ -253,7 +253,7 @@ def test_an_owner_whose_epoch_nobody_can_read_is_in_that_of_its_newest_record_at
 
 
 def test_a_store_that_its_node_gave_up_for_a_bad_block_counts_where_it_can_be_read(vault: Vault) -> None:
-    """It may have the only copy beside one that nobody can read there; what hides records for another reason has no voice."""
+    """The store may have the only readable copy of a part. A store that hides records for another reason has no voice."""
     vault.store(some(vault, 0), "n1", "n3")
     rot(vault, "n1", 0.3)
     rot(vault, "n3", 0.7)
@@ -267,7 +267,7 @@ def test_a_store_that_its_node_gave_up_for_a_bad_block_counts_where_it_can_be_re
 
 
 def test_a_disk_that_is_still_listed_counts_where_it_was_set_aside(vault: Vault) -> None:
-    """`init --replace` was said, and the new disk has not entered any view yet."""
+    """`init --replace` has run, but the new disk has not entered any view yet."""
     vault.store(some(vault, 0), "n1", "n3")
     aside = replaced(vault, entered=False)
     rot(vault, "n1")
@@ -281,7 +281,7 @@ def test_a_disk_that_is_still_listed_counts_where_it_was_set_aside(vault: Vault)
 
 
 def test_a_disk_that_is_whole_makes_one_that_waits_whole_with_the_old_one_beside_it(vault: Vault) -> None:
-    """n1 is gone, n2 is whole, and n3's new disk waits: n2 and n3's old disk have everything."""
+    """n1 is gone, n2 is whole, and n3's new disk waits. Together, n2 and n3's old disk have everything."""
     vault.store(some(vault, 0), "n1", "n3")
     remember(vault, Mark(1, 10))
     replaced(vault)
@@ -294,7 +294,7 @@ def test_a_disk_that_is_whole_makes_one_that_waits_whole_with_the_old_one_beside
 
 
 def test_a_donor_contradicts_nothing_that_two_have(vault: Vault) -> None:
-    """What it was never told for: another value in the same token, another writer's version, bytes that are not authentic."""
+    """Two disks outweigh another value in the same token, another writer's version, and bytes that are not authentic."""
     ((key, record),) = vault.record("acknowledged", clock=2 << 16).items()
     ((_, other),) = vault.record("never acknowledged").items()
     ((rotten_key, rotten),) = vault.record("rotten").items()
@@ -313,7 +313,7 @@ def test_a_donor_contradicts_nothing_that_two_have(vault: Vault) -> None:
 
 @pytest.mark.parametrize("unread", [True, False])
 def test_two_donors_that_disagree_leave_neither_value_where_two_could_not_be_read(unread: bool) -> None:
-    """There one of them may have been acknowledged, so the other must not be told in its place. Elsewhere neither was."""
+    """In an unread part either value may have been acknowledged, so the other must not replace it. Elsewhere neither was."""
     key, one, other = copies.KEY, copies.record(copies.ONE), copies.record(copies.OTHER)
     sinks = {"n1": copies.holding(copies.NAME), "n2": copies.holding(copies.NAME)}
     donors = {"x": copies.holding({key: one}), "y": copies.holding({key: other})}

@@ -1,4 +1,4 @@
-"""``init --replace``: what was there is set aside, what is new is empty and joining, and nothing else changes."""
+"""``init --replace``: the old disk is set aside, the new one is empty and joining, and nothing else changes."""
 
 import json
 import os
@@ -44,7 +44,7 @@ def new_disk(vault: Path, node: str = "n2", host: str | None = None) -> Replaced
 def test_a_new_disk_is_empty_and_joining_and_the_old_one_is_set_aside_whole(
     vault: Path, monkeypatch: pytest.MonkeyPatch, is_mounted: bool
 ) -> None:
-    """A directory where a volume is mounted cannot be renamed: its contents are set aside in it."""
+    """A directory that is a mount point cannot be renamed, so its contents are set aside inside it."""
     before = {name: data for name, data in files(vault).items() if name != "n2/lock"}
     monkeypatch.setattr(Path, "is_mount", lambda path: is_mounted and path == vault / "n2")
     first, second = new_disk(vault), new_disk(vault)
@@ -75,7 +75,7 @@ def test_a_node_that_runs_is_left_alone(vault: Path) -> None:
 
 @pytest.mark.parametrize("before", ["there", "gone", "mounted"])
 def test_the_new_disk_is_owned_until_all_is_done(vault: Path, monkeypatch: pytest.MonkeyPatch, before: str) -> None:
-    """A supervisor may start the node at any moment: between its identity and its store it would find half a disk."""
+    """A supervisor may start the node at any moment. Between the making of identity and store, it would find half a disk."""
     if before == "gone":
         (vault / "n2").rename(vault / "elsewhere")
     if before == "mounted":
@@ -114,7 +114,7 @@ def test_a_disk_that_cannot_be_made_takes_nobody_s_place(vault: Path, monkeypatc
 
 
 def test_a_node_that_makes_a_directory_of_that_name_meanwhile_is_left_alone(vault: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process that finds no directory makes one (serve), and owns it from then on."""
+    """A `serve` process that finds no directory makes one, and owns it from then on."""
 
     def quarantine(path: Path) -> Path:
         aside = real(path)
@@ -150,7 +150,7 @@ def test_another_host_changes_the_addresses_of_that_node_and_no_other_line(vault
     ],
 )
 def test_addresses_that_are_not_for_a_program_to_choose(vault: Path, host: str, more: str, words: str) -> None:
-    """An address to listen at is left to the operator, and a host that another node has is refused. Nothing changes."""
+    """A listen address is left to the operator, and a host that belongs to another node is refused. Nothing changes."""
     file, line = vault / "cluster.yaml", '    api: "127.0.0.12:9000"'
     file.write_text(file.read_text().replace(line, line + more))
     before = files(vault)
@@ -207,7 +207,7 @@ def test_the_new_disk_can_be_packed(vault: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_what_another_node_cannot_read_may_be_on_the_disk_that_would_be_replaced(vault: Path) -> None:
-    """Nodes that do not answer are no reason: the new disk asks again before it takes the old one's place."""
+    """Nodes that do not answer are no reason to refuse: the new disk asks again before it takes the old one's place."""
     file = vault / "cluster.yaml"
     text, before = file.read_text(), files(vault / "n2")
     with node((200, health("ok", 3, damaged=True))) as url:

@@ -1,4 +1,4 @@
-"""A new cluster out of a backup: all of it on three new disks; and whatever is wrong with the file, nothing at all."""
+"""A new cluster from a backup: all of the backup is on three new disks, or nothing at all if anything is wrong with the file."""
 
 import json
 import os
@@ -33,7 +33,7 @@ NODES = plan_nodes(["127.0.0.1"], 9100)
 
 @dataclass
 class Old:
-    """The cluster that a backup is from, or what is left of it: its files."""
+    """The files of the cluster that a backup comes from, or what is left of them."""
 
     directory: Path
 
@@ -59,7 +59,7 @@ class Old:
         return pairs
 
     def save(self, file: Path, pairs: dict[bytes, bytes], counts: Counts | None = None, key: bytes | None = None) -> Path:
-        """A backup of these, in the order of keys."""
+        """Write a backup of these pairs, in the order of keys."""
         writer = Writer()
         data = writer.write(self.header)
         order = sorted(pairs)
@@ -190,7 +190,7 @@ def test_a_record_that_is_not_what_was_sealed_is_refused(old: Old, into: Path, t
     key = max(pairs)
     for wrong in (
         pairs | {key: flip(pairs[key])},
-        pairs | {key[:-1] + bytes([key[-1] ^ 1]): pairs[key]},  # another token's
+        pairs | {key[:-1] + bytes([key[-1] ^ 1]): pairs[key]},  # the record of another token
         {each: value for each, value in pairs.items() if value != b"registry"},  # an owner without a name
         pairs | {layout.owner_key(CLINIC.id): b"registry"},
         pairs | {layout.owner_key(bytes(16)): b"lost"},

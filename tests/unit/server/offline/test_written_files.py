@@ -1,4 +1,4 @@
-"""What a command writes is read back as what it was told, whatever the names look like: numbers, dates, quotes, colons."""
+"""What a command writes is read back unchanged, whatever the names look like: numbers, dates, quotes, colons."""
 
 import itertools
 import json
@@ -37,7 +37,7 @@ NOW = datetime(2025, 6, 15, tzinfo=UTC)
 FILE = Path("/vault/cluster.yaml")
 DIGITS = "9007199254740993"
 
-#: Text that is something else to one reader of YAML or another, or that ends a scalar, or that a shell takes apart.
+#: Text that some YAML reader takes for another type, that ends a scalar, or that a shell splits.
 AWKWARD = st.sampled_from([
     "yes", "no", "on", "y", "null", "~", "true", "False", "1", "-1", "+1", "007", "0755", "0x10", "0o17", "0b1", "1_000", "1.5",
     ".5", "1.", "1e3", "1E3", "1.0e+3", ".inf", ".nan", "12:30", "2026-11-28", "2026-11-28T09:00:00Z", "=", "<<", DIGITS,
@@ -71,7 +71,7 @@ NAMES = (ANY_TEXT.map(lambda text: re.sub("[/\0]", "_", text)) | AWKWARD).filter
 
 @contextmanager
 def folder(name: str = "vault") -> Iterator[Path]:
-    """A path with this name in a directory that is gone when the block ends: one for each example."""
+    """A path with this name in a directory that is removed when the block ends. Each example has its own."""
     with tempfile.TemporaryDirectory() as directory:
         yield Path(directory) / name
 
@@ -164,7 +164,7 @@ def test_what_init_made_starts_wherever_it_is_and_so_does_what_pack_took(name: s
 
 
 @settings(max_examples=15)
-@given(NAMES.filter(str.isprintable))  # the rest is not shown as it is
+@given(NAMES.filter(str.isprintable))  # other names are not printed as they are
 @example("a b; $(id) 'c'")
 def test_commands_that_are_printed_can_be_pasted(name: str) -> None:
     with folder(name) as home:
@@ -223,7 +223,7 @@ def test_a_node_that_moves_and_a_cluster_made_of_one_disk_say_what_they_were_tol
 def test_what_cannot_be_read_back_is_not_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, instead: Callable[..., object], words: str
 ) -> None:
-    """Whatever goes wrong: init says so, and leaves nothing behind."""
+    """Whatever goes wrong, init reports it and leaves nothing behind."""
     home = tmp_path / "vault"
     monkeypatch.setattr(initialise, name, instead)
     with pytest.raises(ConfigError, match=words):
