@@ -1,4 +1,4 @@
-"""Who keeps a name for which two processes ask, at one node."""
+"""Which of two processes keeps a name that both claim at one node."""
 
 from dataclasses import dataclass, field
 
@@ -37,7 +37,7 @@ def answer(claims: Claims, claimant: Claimant) -> None:
 
 
 def held(*boots: bytes) -> tuple[Claims, list[Claimant]]:
-    """Claims of n2 with n1 held by the first process, on one connection for each boot."""
+    """The claims at n2. The first process holds the name n1; each boot has one connection."""
     claims, claimants = Claims("n2"), [Claimant() for _ in boots]
     for boot, claimant in zip(boots, claimants, strict=True):
         claims.claim(claimant, facts(boot))
@@ -64,7 +64,7 @@ def test_a_process_may_have_several_connections() -> None:
     assert first.heard == second.heard == ["welcome"]
     claims.release(first)
     challenger = challenged(claims)
-    assert challenger.heard == []  # the second one still holds the name
+    assert challenger.heard == []  # the second connection still holds the name
     claims.release(second)
     assert challenger.heard == ["welcome"]
 

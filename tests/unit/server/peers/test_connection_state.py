@@ -1,4 +1,4 @@
-"""The states of a connection: every way between them that the table has is taken, and no other."""
+"""The states of a connection: every transition in the table is taken, and no other."""
 
 import asyncio
 import itertools
@@ -20,7 +20,7 @@ from tests.rigs.certificates import credentials, node_pem
 from tests.rigs.links import facts_of, local_node
 from tests.unit.server.peers.test_claims import Claimant
 
-#: The way to an open connection.
+#: The events that lead to an open connection.
 _OPENING = (Event.CONNECTED, Event.SECURED, Event.GREETED, Event.WELCOMED)
 
 
@@ -39,7 +39,7 @@ def test_only_an_open_connection_takes_requests() -> None:
 
 
 class _Transport:
-    """Takes everything; hands what the handshake writes to the other side of the test."""
+    """Takes everything, and keeps what the handshake writes for the other side of the test."""
 
     def __init__(self) -> None:
         self.written = b""
@@ -107,7 +107,7 @@ _MOVES = {
 
 
 def _play(moves: list[str], *, contested: bool = False) -> set[tuple[State, Event]]:
-    """Make the moves on a new connection, perhaps while another process has n1's name. Returns the transitions that it took."""
+    """Make the moves on a new connection. If ``contested``, another process has n1's name. Return the transitions taken."""
     taken, claims = set[tuple[State, Event]](), Claims("n2")
     if contested:
         claims.claim(Claimant(), facts_of("n1", boot=b"another"))

@@ -1,4 +1,4 @@
-"""What nodes say of themselves, and for what one refuses the other."""
+"""What nodes say of themselves, and why one node refuses another."""
 
 import msgpack
 import msgspec

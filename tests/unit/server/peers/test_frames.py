@@ -1,4 +1,4 @@
-"""Frames: what one side packs the other unpacks, in that order; what no side would have packed ends the connection."""
+"""Frames: one side unpacks what the other packs, in the same order; bytes that no side would pack end the connection."""
 
 import itertools
 import struct
@@ -98,7 +98,7 @@ def test_a_frame_has_whole_envelopes_or_is_refused(payload: bytes) -> None:
 
 
 def test_the_bytes_are_those_of_the_document() -> None:
-    """docs/peer-protocol.md, section 2, implemented from the text; the body by another implementation of MessagePack."""
+    """Section 2 of docs/peer-protocol.md, implemented from the text. Another MessagePack implementation reads the body."""
     request = Get(RoundId(b"d" * 16, b"b" * 8, 7), (1, bytes(16)), b"o" * 16, [1], [b"x" * 20])
     stream = b"".join(frames([[Envelope(Kind.PING, 0, b"\xc0")], [Envelope(Kind.REQUEST, 5, encode(request))]]))
     opened = list[bytes]()

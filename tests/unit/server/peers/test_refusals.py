@@ -1,4 +1,4 @@
-"""What is said of connections that came to nothing: enough to know why, and never more than a disk can bear."""
+"""What is logged about failed connections: enough to know why they failed, and never more than a disk can bear."""
 
 from quorumvault.server.peers.refusals import Refusals
 

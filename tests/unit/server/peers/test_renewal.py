@@ -1,4 +1,4 @@
-"""Links are made anew one after the other, so that there is always a peer to ask."""
+"""Links are renewed one after the other, so that there is always a peer to ask."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -49,7 +49,7 @@ class Rig:
         self.renewal = Renewal(cast("Any", self), links, timeouts, cast("Any", self._later))
 
     def forget_untrusted(self) -> None:
-        """What the peer server does."""
+        """Stands in for the peer server's method."""
         self.forgot += 1
 
     def _later(self, seconds: float, callback: Callable[[], None]) -> StubTimer:
@@ -66,7 +66,7 @@ def test_the_second_link_waits_for_the_first() -> None:
     rig = Rig()
     rig.renewal.begin()
     assert rig.done == ["n2 anew"]
-    assert [rig.forgot, *(link.asked for link in rig.links.values())] == [1, 1, 1]  # what is revoked does not wait
+    assert [rig.forgot, *(link.asked for link in rig.links.values())] == [1, 1, 1]  # revoked certificates are dropped at once
     rig.set("n2", up=False)
     assert rig.done == ["n2 anew"]
     rig.set("n2", up=True)
@@ -78,7 +78,7 @@ def test_the_second_link_waits_for_the_first() -> None:
 
 
 def test_but_not_longer_than_a_reconnection_may_take() -> None:
-    """What is trusted no more must not go on because another peer is gone. Proves: a node is whom its certificate names."""
+    """An untrusted link must not go on only because another peer is gone. Proves: a node is whom its certificate names."""
     rig = Rig()
     rig.renewal.begin()
     (timer,) = rig.timers

@@ -1,4 +1,4 @@
-"""When a process may vote: the order of what it has to hear. What that is worth is shown in tests/model/test_one_name.py."""
+"""When a process may vote: what it must hear first, and in which order. tests/model/test_one_name.py shows what that ensures."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -65,7 +65,7 @@ def test_one_peer_lost_is_nothing_and_both_lost_is_all() -> None:
     rig.set("n3", up=False)
     assert rig.changes == [True, False]
     rig.set("n3", up=True)
-    assert rig.changes == [True, False]  # n2 is to be asked anew: it may hold another process meanwhile
+    assert rig.changes == [True, False]  # n2 must be asked again: meanwhile it may hold the name for another process
     rig.fail("n2")
     assert rig.changes == [True, False, True]
 
@@ -91,7 +91,7 @@ def test_who_is_told_that_its_name_is_taken_never_votes_again() -> None:
 
 
 def test_peers_are_told_too_if_it_never_might_vote() -> None:
-    """A peer's facts are heard before its link counts as up, and a disk that was put back is found out by them."""
+    """A process hears a peer's facts before the link counts as up, and those facts reveal a disk that was put back."""
     rig = Rig()
     rig.standing.withdraw()
     assert (rig.changes, rig.standing.withdrawn) == ([False], True)

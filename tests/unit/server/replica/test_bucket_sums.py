@@ -1,4 +1,4 @@
-"""Fingerprints of buckets: whatever was written, in whatever order, they are those of what is there."""
+"""Fingerprints of buckets match what the buckets hold, whatever was written and in whatever order."""
 
 import itertools
 from collections import Counter
@@ -17,7 +17,7 @@ from quorumvault.server.storage import layout
 
 OWNERS = [Owner("clinic").id, Owner("registry").id]
 
-#: Few buckets, so that records meet in them.
+#: Few buckets, so that several records are in one.
 digests = st.builds(
     lambda bucket, rest: bucket.to_bytes(2, "big") + rest,
     st.sampled_from([0, 1, 255, 256, 65535]),
@@ -43,7 +43,7 @@ def sums_of(content: dict[bytes, bytes]) -> list[int]:
 
 
 def differ(sums: BucketSums, expected: Sequence[int]) -> list[int]:
-    """Buckets whose sums are other ones: few to print where a comparison of all would be long."""
+    """The buckets whose sums differ: a failed test prints these few, and not the sums of all buckets."""
     return [bucket for bucket in range(BUCKETS) if sums[bucket] != expected[bucket]]
 
 
@@ -60,7 +60,7 @@ def counted() -> BucketSums:
 def test_sums_that_are_kept_up_are_those_that_a_scan_comes_to(batches: Sequence[dict[bytes, bytes]]) -> None:
     sums, content = counted(), dict[bytes, bytes]()
     for batch in batches:
-        sums.of_groups()  # what was worked out before a write is not told after it
+        sums.of_groups()  # a result from before a write is not returned after it
         replaced = {key: content[key] for key in batch if key in content}
         sums.wrote({**batch, layout.SEQUENCE_KEY: b"12345678", layout.register_key(OWNERS[0]): b"\x01\0\0\0\1"}, replaced)
         content |= batch
@@ -104,15 +104,15 @@ def test_buckets_that_are_scanned_between_writes_miss_none(
 
 @given(keys, versions, versions, sealed)
 def test_the_version_is_part_of_a_fingerprint(key: bytes, one: Version, other: Version, sealed: bytes) -> None:
-    """All bits of it, as long as the tag is odd; half of all tags are, and all are random."""
+    """All bits of the version count if the tag is odd. Tags are random, so half of them are odd."""
     odd = sealed[:7] + bytes([sealed[7] | 1]) + sealed[8:]
     same = fingerprint(key, records.header(one) + odd) == fingerprint(key, records.header(other) + odd)
-    # The product keeps 64 bits of a version's 72: clocks that differ by 2^55 and more may meet.
+    # The product keeps 64 of a version's 72 bits: clocks that differ by 2^55 or more may collide.
     assert same == ((one.clock << 9 | one.node << 1) % 2**64 == (other.clock << 9 | other.node << 1) % 2**64)
 
 
 def test_a_record_or_mark_counts_for_the_key_that_it_is_under_and_swapped_versions_change_the_sum() -> None:
-    """A sum of plain versions and tags would not see two records that have each other's versions."""
+    """A sum of plain versions and tags would not detect that two records have swapped their versions."""
     one, other = layout.record_keys(OWNERS[0], [1, 1], [bytes(19) + b"\1", bytes(19) + b"\2"])
     assert fingerprint(one, records.CONFLICT_MARK) != fingerprint(other, records.CONFLICT_MARK)
     early, late = records.header(Version(5, 1)), records.header(Version(9, 2))

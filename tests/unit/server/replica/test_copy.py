@@ -1,4 +1,4 @@
-"""Copies of a store: all of it in pieces of any size, and what becomes of two stores that hold different things."""
+"""Copies of a store: all of it in pieces of any size, and how two stores with different content are merged."""
 
 import pytest
 from hypothesis import given
@@ -21,7 +21,7 @@ NARROW = Keyring("s1", bytes(32), digest_bits=8)
 KEYS = NARROW.epoch_keys(OWNER, 1)
 ONE = canonical.from_str("one")
 (DIGEST,) = KEYS.digests([ONE])
-#: Another value with its token.
+#: Another value with the same token.
 OTHER = next(v for v in map(b"i%d".__mod__, range(10_000)) if KEYS.digests([v]) == [DIGEST])
 (KEY,) = layout.record_keys(OWNER.id, [1], [DIGEST])
 NAME = {layout.owner_key(OWNER.id): OWNER.name.encode()}
@@ -65,7 +65,7 @@ def test_pieces_of_any_size_make_the_whole_of_what_disks_have_in_common(pairs: d
 
 
 def test_what_cannot_be_read_is_an_unread_part_and_the_rest_is_read_around_it() -> None:
-    """It ends where the part ends: registers, revoked keys, names, each bucket."""
+    """An unread part ends where its section of the store ends: registers, revoked keys, names, each bucket."""
     names = [b"e1", b"e2", b"k1", b"mowner/1", b"r\0\0a", b"r\0\0b", b"r\0\xff1", b"r\0\xff2", b"r\xff\xfe1", b"r\xff\xff2"]
     store = FaultyStore(holding(dict.fromkeys(names, layout.encode_register(1, "s1"))))
     store.corrupt |= {b"e2", b"k1", b"r\0\0a", b"r\0\xff2", b"r\xff\xff2"}
@@ -134,7 +134,7 @@ def test_what_disks_have_not_in_common_is_not_taken_from_another_one() -> None:
 
 
 def test_what_a_disk_sends_that_nothing_could_read_later_ends_nobody_else_s_process() -> None:
-    """Its own process ends when it reads that; this one keeps what it has, and takes the rest of the piece."""
+    """The sender's own process ends when it reads such a record; this one keeps what it has, and takes the rest of the piece."""
     register = layout.register_key(OWNER.id)
     mine = NAME | {KEY: ROTTEN, register: layout.encode_register(2, "s1")}
     store = holding(mine)

@@ -1,4 +1,4 @@
-"""Disks without room refuse what would have to be written, and nothing else; and a store that fails to write is the end of it."""
+"""Disks without room refuse only what would have to be written; a store whose write fails stops for good."""
 
 import asyncio
 from itertools import combinations
@@ -134,7 +134,7 @@ async def test_a_value_that_has_a_token_gets_it_though_two_disks_are_full(three:
 
 @pytest.mark.parametrize("full", ["n2", "n3"])
 async def test_a_read_that_finds_a_record_at_one_and_a_full_disk_without_it_asks_the_third(three: Trio, full: str) -> None:
-    """Whichever of the others is full, the one with room gets the record before the answer."""
+    """Whichever of the other disks is full, the one with room gets the record before the answer."""
     token = await three.written_to_n1_alone()
     three.full.add(full)
     for node in NODES:

@@ -15,7 +15,7 @@ KiB = 1 << 10
 
 
 class HeldReplica:
-    """Handles a group when it is let, and remembers how large the groups were."""
+    """Handles a group when the test lets it, and records the size of each group."""
 
     def __init__(self) -> None:
         self.go = threading.Semaphore(0)
@@ -68,10 +68,10 @@ class Scene:
         return self.replies.count(NoReply(sent=False))
 
     async def settle(self, replies: int) -> None:
-        """Wait until so many requests have been replied to, refusals included."""
+        """Wait until this many requests have a reply. Refusals count."""
         self.replica.go.release(100)
         async with asyncio.timeout(20):
-            while len(self.replies) < replies:  # noqa: ASYNC110 - replies are called back, and none of them is the last
+            while len(self.replies) < replies:  # noqa: ASYNC110 - replies come by callback, and none is marked as the last
                 await asyncio.sleep(0.001)
 
     async def end(self) -> None:
@@ -98,7 +98,7 @@ async def test_a_group_is_as_large_as_its_bytes_whatever_kind_they_are_of() -> N
 
 
 async def test_bytes_that_wait_for_the_disk_are_bounded() -> None:
-    """Writes that the two other replicas have acknowledged go on coming while this disk hangs."""
+    """Writes that the two other replicas have acknowledged keep coming while this disk hangs."""
     one = Scene(Limits(storage_queue_bytes=10 * KiB))
     one.submit(*[put(4 * KiB)] * 2, get(2))
     assert one.refused == 0

@@ -1,6 +1,6 @@
-"""The filter of present keys: whatever is written, counted, rots or is outgrown, no key of the store is called absent.
+"""The filter of present keys: whatever is written or counted, rots or outgrows it, it calls no key of the store absent.
 
-A replica with a filter answers and stores what one without a filter does.
+A replica with a filter gives the same answers and stores the same records as one without a filter.
 """
 
 from collections.abc import Sequence
@@ -29,13 +29,13 @@ from tests.rigs.faulty_store import FaultyStore
 from tests.rigs.trio import ACME, DISKS, KEYRING, VIEW, make_replica
 
 HEAD = (messages.RoundId(DISKS["n2"], b"boot", 1), VIEW.id)
-#: Buckets in these tests, so that all of them are soon counted.
+#: The buckets in these tests: so few that all of them are soon counted.
 FEW = 16
 SEALER = KEYRING.epoch_keys(ACME, 1)
-#: Digests in few buckets, in the first and the last among them, of which some are side by side.
+#: Digests in few buckets, among them the first, the last and some adjacent ones.
 DIGESTS = [bucket.to_bytes(2, "big") + bytes([rest]) * 18 for bucket in (0, 1, 2, FEW - 1) for rest in range(12)]
 KEYS = layout.record_keys(ACME.id, [1] * len(DIGESTS), DIGESTS)
-#: Two values that may meet under each digest.
+#: For each digest, two values that may collide under it.
 SEALED = {
     digest: SEALER.sealer.seal([canonical.from_str("one"), canonical.from_str("other")], [digest, digest]) for digest in DIGESTS
 }
@@ -60,7 +60,7 @@ def held(store: MemoryStore) -> dict[bytes, bytes]:
 
 
 class TwoReplicas(RuleBasedStateMachine):
-    """The same happens to two replicas, one of which never counts, and so has no filter."""
+    """Two replicas to which the same happens. One of them never counts its records, and so has no filter."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class TwoReplicas(RuleBasedStateMachine):
 
     @rule()
     def restart(self) -> None:
-        """A crash between two groups."""
+        """Start again after a crash between two groups."""
         self.stores = [FaultyStore(disk) for disk in self.disks]
         for store in self.stores:
             store.corrupt = self.unreadable
@@ -92,7 +92,7 @@ class TwoReplicas(RuleBasedStateMachine):
 
     @rule(requests=st.lists(st.builds(put, batches, which, clocks), min_size=1, max_size=2), kept=st.booleans())
     def a_group_that_fails(self, requests: list[messages.AnyRequest], kept: bool) -> None:
-        """The process dies of it. The batch is in the store, or it is not."""
+        """The process dies of the failure. The batch is in the store if it is ``kept``."""
         for store, replica in zip(self.stores, (self.filtered, self.plain), strict=True):
             store.fail_write, store.fails_late = True, kept
             with suppress(StorageFailed):  # if there is anything to write
@@ -101,7 +101,7 @@ class TwoReplicas(RuleBasedStateMachine):
 
     @rule(digests=batches, value=which, clock=clocks)
     def a_copy(self, digests: list[bytes], value: int, clock: int) -> None:
-        """While joining, and from a comparison; where a record cannot be read a copy ends the process."""
+        """A copy while joining, or from a comparison. A copy over an unreadable record ends the process, so none is made."""
         offered = {key: records.header(Version(clock, 3)) + SEALED[key[1:3] + key[23:]][value] for key in self.keys(digests)}
         if self.unreadable.isdisjoint(offered):
             assert self.filtered.merge(list(offered), list(offered.values())) == self.plain.merge([*offered], [*offered.values()])
@@ -169,13 +169,13 @@ def test_a_new_value_is_not_looked_up_and_one_that_is_there_is() -> None:
 
 
 def test_a_block_that_rots_before_the_count_leaves_its_bucket_to_the_store(tmp_path: Path) -> None:
-    """And one that rots after the count hides nothing from the filter. Proves: write-once."""
+    """A block that rots after the count hides nothing from the filter. Proves: write-once."""
     path = tmp_path / "store"
     digests = [Random(number).randbytes(20) for number in range(3000)]
     keys = layout.record_keys(ACME.id, [1] * len(digests), digests)
     with closing(LevelDBStore.create(path, DISKS["n1"])) as store:
         store.write(dict.fromkeys(keys, records.header(Version(1, 1)) + bytes(100)))
-    LevelDBStore.open(path, DISKS["n1"]).close()  # makes a table of the log
+    LevelDBStore.open(path, DISKS["n1"]).close()  # turns the log into a table
     (table,) = path.glob("*.ldb")
     contents = bytearray(table.read_bytes())
     contents[len(contents) // 2] ^= 0x20
@@ -196,11 +196,11 @@ def test_a_block_that_rots_before_the_count_leaves_its_bucket_to_the_store(tmp_p
 
 
 def test_a_filter_that_is_outgrown_is_followed_by_others_up_to_a_limit() -> None:
-    """Errors stay rare until the limit is reached; then they grow, and still no key is forgotten."""
+    """Wrong answers stay rare until the limit is reached. Then they become more frequent, but no key is ever forgotten."""
     draw = Random(5).randbytes
     with mock.patch.multiple(present_keys, _LEAST=1000, MOST_KEYS=8000):
         present = PresentKeys()
-        present.add([b"r" + draw(40)])  # before the first count: that finds it
+        present.add([b"r" + draw(40)])  # before the first count, which will find this key
         assert present.bytes == 0
         present.learn(dict.fromkeys(range(BUCKETS), ()))
         keys, sizes = list[bytes](), set[int]()
@@ -228,7 +228,7 @@ def test_the_first_filter_has_room_for_what_some_buckets_tell_of_all() -> None:
 
 @pytest.mark.parametrize("unreadable", [False, True])
 def test_a_bucket_of_more_records_than_a_slice_takes_is_counted_all_the_same(unreadable: bool) -> None:
-    """The last one of the store too, and one with a block that cannot be read behind those records: neither is met for ever."""
+    """The count also gets past the store's last bucket, and past one with an unreadable block after those records."""
     store = FaultyStore(MemoryStore())
     replica = make_replica(store)
     replica.handle([put(DIGESTS[:6], 0, 1)])

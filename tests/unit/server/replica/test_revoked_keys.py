@@ -1,4 +1,4 @@
-"""One disk's share of the revoked keys: it keeps them, on a disk that is nearly full too, and tells them where it has a vote."""
+"""One disk's share of the revoked keys: it keeps them, even when it is nearly full, and reports them where it has a vote."""
 
 from dataclasses import replace
 from typing import Any
@@ -155,7 +155,7 @@ def test_an_answer_does_not_wait_for_the_disk_and_a_write_tells_the_node() -> No
     revoking.assert_not_called()
     on_reply(replica.handle([REVOKE])[0])
     assert len(replies) == 1
-    revoking.assert_not_called()  # it had them: nothing is to be learnt
+    revoking.assert_not_called()  # the replica had them already: nothing is new
     more = messages.RevokeKeys(*HEAD, ["abc", "ghi"])
     peer.submit(more, replies.append)
     (_, on_reply), _ = storage.submit.call_args

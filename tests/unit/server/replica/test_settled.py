@@ -1,4 +1,4 @@
-"""Settled records: what a replica may tell alone is what it has learned, and nothing that was written since."""
+"""Settled records: a replica answers alone only with what it has learned to be settled, and not with what was written since."""
 
 from collections.abc import Sequence
 
@@ -29,11 +29,11 @@ def round_of(counter: int, boot: bytes = b"boot") -> RoundId:
 
 
 def key_of(number: int) -> bytes:
-    """Keys of few buckets."""
+    """A key in one of few buckets."""
     return layout.record_keys(ACME.id, [1], [bytes([0, number % 3]) + number.to_bytes(18, "big")])[0]
 
 
-# The knowledge by itself.
+# The knowledge of settled records by itself.
 
 _ROUNDS = st.integers(1, 3)
 _KEYS = st.lists(st.integers(0, 5), max_size=3, unique=True)
@@ -53,7 +53,7 @@ _STEPS = st.lists(
 def test_nothing_counts_as_settled_that_was_not_shown_to_be(steps: Sequence[tuple[str, int, list[int]]], limit: int) -> None:
     """Proves: settled records.
 
-    However small the room, and however rounds, notices, comparisons and writes follow each other.
+    This holds however small the room is, and in any order of rounds, notices, comparisons and writes.
     """
     settled = SettledRecords(limit, limit)
     sequence = snapshot = 0
@@ -110,7 +110,7 @@ def test_what_there_is_no_room_for_unsettles_its_bucket_and_comparisons_that_beg
     assert settled.select([key_of(0), key_of(1)]) == [0, 1]
 
 
-# A replica that has it.
+# A replica with this knowledge.
 
 
 def replica_that_settled(store: MemoryStore | FaultyStore, keyring: Keyring = KEYRING) -> Replica:
@@ -136,7 +136,7 @@ def notice(*counters: int) -> messages.Settle:
 
 
 def told(replica: Replica, *requests: AnyRequest | OwnWork) -> bytes | None:
-    """The record that the last of these requests, handled in one group, is answered with."""
+    """Handle the requests in one group. Return the record in the answer to the last one."""
     reply = replica.handle(requests)[-1]
     assert isinstance(reply, messages.Holds)
     assert not reply.unknown
@@ -144,7 +144,7 @@ def told(replica: Replica, *requests: AnyRequest | OwnWork) -> bytes | None:
 
 
 VALUE = b"=value"
-#: Another value with VALUE's token, where tokens are narrow.
+#: Another value with the same token as VALUE, where tokens are narrow.
 OTHER = next(v for v in map(b"i%d".__mod__, range(10_000)) if get(v, NARROW).digests == get(VALUE, NARROW).digests)
 
 
@@ -152,7 +152,7 @@ def test_a_record_is_told_alone_once_its_round_is_known_to_be_committed() -> Non
     replica = replica_that_settled(MemoryStore())
     assert told(replica, put(VALUE), get(VALUE)) is None
     assert told(replica, get(VALUE)) is None
-    assert told(replica, notice(1), get(VALUE)) is None  # a notice counts when its group is written
+    assert told(replica, notice(1), get(VALUE)) is None  # a notice counts only after its group is written
     record = told(replica, get(VALUE))
     assert record is not None
     assert records.holds_value(record)
@@ -220,7 +220,7 @@ def test_a_comparison_in_another_view_shows_nothing() -> None:
 
 @pytest.mark.parametrize("mark_here", [True, False])
 def test_an_active_disk_keeps_a_value_that_meets_a_conflict(mark_here: bool) -> None:
-    """Two disks may have it, and one of them may have told it alone: it stays what it is."""
+    """Two disks may have the value, and one of them may have answered with it alone, so it stays."""
     store = MemoryStore()
     replica = make_replica(store, "n1", NARROW)
     replica.handle([put(VALUE, 1, NARROW)])
