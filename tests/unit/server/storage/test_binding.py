@@ -1,4 +1,4 @@
-"""LevelDB's binding: either package will do, and whoever keeps no store needs neither."""
+"""LevelDB's binding: either package will do, and a program without a store needs neither."""
 
 import runpy
 import subprocess
@@ -12,7 +12,7 @@ from quorumvault.server.storage import binding
 from quorumvault.testing.serving import served
 from tests.rigs.vault import Rig
 
-#: Imports of either fail, as where neither is installed.
+#: Makes imports of both packages fail, as if neither were installed.
 _WITHOUT = "import sys; sys.modules.update(dict.fromkeys(['plyvel', 'plyvel_next']));"
 
 
@@ -28,7 +28,7 @@ def without_a_binding(program: str, *arguments: str) -> str:
 def test_either_package_is_the_binding(installed: str, other: str, monkeypatch: pytest.MonkeyPatch) -> None:
     module = ModuleType(installed)
     monkeypatch.setitem(sys.modules, installed, module)
-    monkeypatch.setitem(sys.modules, other, None)  # what makes an import fail
+    monkeypatch.setitem(sys.modules, other, None)  # makes its import fail
     assert runpy.run_path(binding.__file__)["plyvel"] is module
 
 
@@ -56,7 +56,7 @@ for command in ("", *_COMMANDS):
 
 
 def test_commands_of_a_client_need_no_store(tmp_path: Path) -> None:
-    """Each goes as far as it comes with a key that no node knows."""
+    """Each command goes as far as it can with a key that no node knows."""
     file, key = tmp_path / "a.csv", tmp_path / "key"
     file.write_text("ssn\n1\n")
     key.write_text("qvk_aaaaaaaa_" + "a" * 32)

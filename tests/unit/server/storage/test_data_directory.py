@@ -1,4 +1,4 @@
-"""A node's disk at start: trusted, lost, or its operator's business; and a new one in a lost one's place, crashes and all."""
+"""A node's disk at start: trusted, lost, or left to the operator; and a new disk in place of a lost one, despite crashes."""
 
 import shutil
 from collections.abc import Callable, Sequence
@@ -54,7 +54,7 @@ def trusted(config: NodeConfig) -> bool:
 
 
 def started(config: NodeConfig) -> data_directory.NodeDisk:
-    """Opened, and closed again."""
+    """Open the node's disk, and close it again."""
     disk = open_disk(config)
     if disk.store is not None:
         disk.store.close()
@@ -62,14 +62,14 @@ def started(config: NodeConfig) -> data_directory.NodeDisk:
 
 
 def tear(config: NodeConfig) -> None:
-    """Tears the store, and starts the node: its process ends."""
+    """Damage the store, and start the node: its process ends."""
     (config.data_directory / STORE_DIRECTORY / "CURRENT").write_text("nothing")
     with pytest.raises(StorageFailed):
         open_disk(config)
 
 
 def replaced(config: NodeConfig) -> data_directory.NodeDisk:
-    """What the start after a new disk was provided finds."""
+    """Provide a new disk for a lost one. Return what the next start finds."""
     lost = started(config)
     assert lost.replaceable
     identity, store = create_replacement(config, lost.identity)
@@ -89,7 +89,7 @@ def test_a_store_that_does_not_open_ends_the_process_and_is_lost_from_the_next_s
     tear(config)
     lost = started(config)
     assert (lost.store, lost.identity.mode, lost.identity.view, lost.replaceable) == (None, Mode.JOINING, None, True)
-    # Until others are there to copy from, all that it had stays where it was.
+    # Until others are there to copy from, all that the disk had stays where it was.
     assert identity_on(config) == identity
     assert (config.data_directory / STORE_DIRECTORY / "CURRENT").read_text() == "nothing"
 
@@ -168,8 +168,8 @@ def test_a_crash_while_the_disk_is_replaced_leaves_it_lost_or_replaced(
 def test_a_torn_store_tells_what_it_remembers_and_gives_what_it_has_as_a_donor(config: NodeConfig) -> None:
     """Proves: rollback marks.
 
-    Its node is the only one that knows that another disk was put back, if the third was away. It says so before it has a new
-    disk, and later the old one is read around what was torn.
+    If the third node was away, only this node knows that another disk was put back. It says so before it has a new disk.
+    Later, the old disk is read around the torn part.
     """
     other, store = b"o" * 16, config.data_directory / STORE_DIRECTORY
     _write(config, b"rin a table", b"value")
@@ -198,7 +198,7 @@ def test_a_torn_store_tells_what_it_remembers_and_gives_what_it_has_as_a_donor(c
 
 @pytest.mark.parametrize(("why", "known"), [(PUT_BACK, True), ("IO error: store/000005.ldb: Input/output error", False)])
 def test_a_start_changes_nothing_in_a_store_that_is_not_trusted(config: NodeConfig, why: str, known: bool) -> None:
-    """Nor does it read from a device that cannot: that may end the process, each time."""
+    """Nor does the start read from a device that cannot be read, which could end the process at each start."""
     other, store = b"o" * 16, config.data_directory / STORE_DIRECTORY
     _write(config, layout.mark_key(other), layout.encode_mark(Mark(3, 14)))
     mark_untrusted(config.data_directory, why)
@@ -266,7 +266,7 @@ def test_what_an_operator_has_to_mend_is_no_reason_to_give_up(config: NodeConfig
 
 @pytest.mark.parametrize("when", ["open", "first write"])
 def test_a_full_disk_keeps_its_trust(config: NodeConfig, when: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first write notes the fingerprint of the master secret: in a new store, or when there is another secret."""
+    """The first write records the fingerprint of the master secret, in a new store or when the secret is another one."""
 
     def cannot_write(store: LevelDBStore, puts: object) -> None:
         raise StorageFailed("store: cannot be written: IO error: 000005.log: No space left on device; nothing more is written")

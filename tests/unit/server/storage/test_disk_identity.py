@@ -1,4 +1,4 @@
-"""A disk's identity: comes back whole, changes at once or not at all, and anything else in its place is refused."""
+"""A disk's identity: it is read back whole, it changes atomically, and anything else in its place is refused."""
 
 import json
 import os
@@ -29,7 +29,7 @@ NUMBERS = st.integers(1, 2**53 - 1)
 
 @st.composite
 def identities(draw: st.DrawFn) -> disk_identity.DiskIdentity:
-    """Any identity that can be: active in a view that lists it, or joining in any view or none."""
+    """Any possible identity: active in a view that lists it, or joining in any view or none."""
     node = draw(st.sampled_from(NODE_NAMES))
     disks = dict(zip(NODE_NAMES, draw(st.lists(IDS, min_size=3, max_size=3, unique=True)), strict=True))
     view = View(draw(NUMBERS), draw(IDS), disks)

@@ -1,4 +1,4 @@
-"""Free space: below the floor there is no room, a quarter above it there is again, and what cannot be told changes nothing."""
+"""Free space: below the floor there is no room, a quarter above it there is again, and a failed check changes nothing."""
 
 import asyncio
 import os
@@ -19,7 +19,7 @@ class Disk:
         self.free: int | None = free
         self.directory = Path("/data/n1")
         self.looks = 0
-        #: What the node was told of it.
+        #: What the node was told about the disk's room.
         self.told: asyncio.Queue[bool] = asyncio.Queue()
 
     def __call__(self, directory: Path) -> int:

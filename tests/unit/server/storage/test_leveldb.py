@@ -21,14 +21,14 @@ DISK = bytes(range(16))
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Where a store was made, and closed."""
+    """The path of a store that was created and closed."""
     LevelDBStore.create(tmp_path / "store", DISK).close()
     return tmp_path / "store"
 
 
 @pytest.mark.parametrize("left", ["nothing", "a file", "another store"])
 def test_nothing_is_written_to_files_that_are_not_there_any_more(path: Path, left: str) -> None:
-    """LevelDB would write on, into files that have no name. Proves: durable before acknowledged."""
+    """LevelDB itself would go on writing to files that have no name. Proves: durable before acknowledged."""
     with closing(LevelDBStore.open(path, DISK)) as store:
         store.write({b"r1": b"a"})
         path.rename(path.with_name("away"))
@@ -47,7 +47,7 @@ def test_nothing_is_written_to_files_that_are_not_there_any_more(path: Path, lef
 
 
 def test_every_write_asks_for_a_sync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """LevelDB does not unless asked, and only a power cut would show it. Proves: durable before acknowledged."""
+    """LevelDB does not sync unless asked, and only a power cut would show that. Proves: durable before acknowledged."""
     real, opened = plyvel.DB, list[mock.Mock]()
 
     def watched(*arguments: object, **options: object) -> mock.Mock:
@@ -67,7 +67,7 @@ def test_every_write_asks_for_a_sync(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("batch", [8, 64, 100, 128, 1000])
 def test_batches_are_charged_for_few_of_their_look_ups_in_all_parts_of_the_keys(path: Path, batch: int) -> None:
-    """LevelDB compacts on account of each ``get`` that touches two tables, and of no seek of an iterator."""
+    """LevelDB counts each ``get`` that touches two tables towards a compaction, but no seek of an iterator."""
     keys = [b"r%04d" % number for number in range(batch)]
     batches = 60_000 // batch
     with closing(LevelDBStore.open(path, DISK)) as store:
@@ -160,7 +160,7 @@ def test_another_disks_store_and_another_versions_are_refused(
 ) -> None:
     with closing(LevelDBStore.open(path, DISK)) as store:
         store.write(description)
-    for _ in range(2):  # the first refusal has closed it again
+    for _ in range(2):  # the first refusal closed the store again
         with pytest.raises(refusal, match=words):
             LevelDBStore.open(path, DISK)
 

@@ -24,7 +24,7 @@ OWNER = b"an owner's id..."
 RECORDS = 600
 BATCH = 20
 FOOTER = 48
-#: The first block also holds the store's description, without which it does not open.
+#: The first block also holds the store's description, without which the store does not open.
 SECOND_BLOCK = 3000
 
 
@@ -98,7 +98,7 @@ def _flipped(contents: bytes, bit: int) -> bytes:
 
 
 def _holds_what_was_written(path: Path) -> bool:
-    """True if every record came back. One that did not is CORRUPT or made the store fail, and is neither wrong nor absent."""
+    """True if every record came back. Other records are CORRUPT or made the store fail; none of them is wrong or absent."""
     try:
         with closing(LevelDBStore.open(path, DISK)) as store:
             found, absent, scanned = store.get(KEYS), store.get(ABSENT), list(store.scan(layout.RECORD))
@@ -119,7 +119,7 @@ class Parts(NamedTuple):
 
 
 def _varints(data: bytes) -> list[int]:
-    """The first two numbers: seven bits a byte, the lowest ones first; all bytes of a number but its last have the top bit."""
+    """The first two numbers: seven bits a byte, lowest bits first. Each byte of a number except the last has the top bit set."""
     numbers = re.findall(rb"[\x80-\xff]*[\x00-\x7f]", data)[:2]
     return [sum((byte & 0x7F) << 7 * place for place, byte in enumerate(number)) for number in numbers]
 
@@ -158,7 +158,7 @@ def test_a_flipped_bit_in_a_table_hides_and_changes_nothing(table: Disk, damaged
 
 
 def test_every_block_is_checked_by_get_and_by_scan(table: Disk, damaged: Damage) -> None:
-    """The last block too, where an iterator's end could pass for the end of the records."""
+    """This includes the last block, where an iterator's end could pass for the end of the records."""
     contents = table.contents
     corrupt: set[bytes] = set()
     for offset in range(SECOND_BLOCK, _parts(contents).filter_start, 1000):
@@ -177,7 +177,7 @@ def test_every_block_is_checked_by_get_and_by_scan(table: Disk, damaged: Damage)
 
 @pytest.mark.parametrize("few", [1, RECORDS])
 def test_a_rotten_block_shows_nothing_older_under_its_keys(few: int, table: Disk, damaged: Damage) -> None:
-    """Each key is in two tables. Where the newer one cannot be read, the other one's value is no answer."""
+    """Each key is in two tables. If the newer table cannot be read, the value in the older one is not an answer."""
     path = damaged(table, table.contents)
     with closing(LevelDBStore.open(path, DISK)) as store:
         store.write(dict.fromkeys(KEYS, b"newer, and as long as most of the values are"))
@@ -245,7 +245,7 @@ def test_a_zeroed_filter_hides_no_record(table: Disk, damaged: Damage) -> None:
 
 
 def test_a_filter_that_rots_in_memory_hides_records_from_look_ups_of_one_key_alone(table: Disk, damaged: Damage) -> None:
-    """The scrub finds such a filter by these. Tables are mapped: what is written to the file shows in memory."""
+    """The scrub finds such a filter by these look-ups. Tables are memory-mapped, so a write to the file shows in memory."""
     path = damaged(table, table.contents)
     start, end, _ = _parts(table.contents)
     with closing(LevelDBStore.open(path, DISK)) as store, (path / table.file.name).open("r+b") as file:
@@ -273,7 +273,7 @@ def test_rot_that_a_compaction_meets_stops_the_writes_and_drops_nothing(table: D
 
 
 def _batches_kept(path: Path) -> int | None:
-    """Count the batches that are there: the first ones, each whole. None if the store does not open."""
+    """Count the batches that are left: they are the first ones, each whole. None if the store does not open."""
     try:
         store = LevelDBStore.open(path, DISK)
     except StorageFailed:
@@ -317,7 +317,7 @@ def test_what_follows_the_last_record_costs_no_batch(
 
 
 def test_a_flipped_bit_in_the_log_is_refused(log: Disk, damaged: Damage) -> None:
-    """But for the one case that the module's docstring names, and then the last batch is gone, and nothing else."""
+    """The one exception is named in storage/leveldb.py: there, the last batch is gone, and nothing else."""
     contents, chance = log.contents, random.Random(7)
     refused = 0
     for bit in chance.sample(range(8 * len(contents)), 200):

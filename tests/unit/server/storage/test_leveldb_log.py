@@ -1,4 +1,4 @@
-"""The log reader beside LevelDB: what LevelDB wrote is whole, what a crash leaves is a tail, and damage before it is told."""
+"""The log reader compared with LevelDB: LevelDB's logs are whole, a crash leaves a tail, and damage before it is reported."""
 
 import random
 import shutil
@@ -55,7 +55,7 @@ def whole_scan(one: Written, batches: int) -> LogScan:
 
 
 Make = Callable[..., Written]
-#: Small ones, ones that end at, just before and just behind the end of a block, and ones over many blocks.
+#: Small batches; batches that end at, just before or just after the end of a block; and batches over many blocks.
 sizes = st.integers(0, 300) | st.integers(BLOCK_BYTES - 60, BLOCK_BYTES + 60) | st.integers(0, 5 * BLOCK_BYTES)
 same_place = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -72,7 +72,7 @@ def test_what_leveldb_wrote_is_whole(make: Make, wanted: list[int]) -> None:
 def test_whatever_is_left_of_the_last_batch_the_earlier_ones_end_where_they_did(
     make: Make, earlier: list[int], last: int, data: st.DataObject
 ) -> None:
-    """Pages of it are there, are zeros, or are what the disk had before; and the file may be shorter."""
+    """Pages of the last batch are there, are zeros, or are what the disk had before. The file may also be shorter."""
     one = make(*earlier, 10, last)
     start = one.ends[-2]
     torn = bytearray(one.log)
@@ -98,7 +98,7 @@ def test_damage_before_a_later_batch_is_told(make: Make, wanted: list[int], last
     at = data.draw(st.integers(0, one.ends[-2] - 1))
     before = max((end for end in (0, *one.ends) if end <= at), default=0)
     if BLOCK_BYTES - before % BLOCK_BYTES < 7 and at < before + BLOCK_BYTES - before % BLOCK_BYTES:
-        return  # in the bytes that are left empty at the end of a block, which nobody reads
+        return  # in the unused bytes at the end of a block, which nobody reads
     damaged = bytearray(one.log)
     damaged[at] ^= data.draw(st.integers(1, 255))
     with pytest.raises(StoreCorrupt, match=f"behind its first {before} bytes"):
@@ -112,13 +112,13 @@ def test_the_beginning_of_a_torn_batch_says_how_large_it_was(make: Make) -> None
 
 
 def test_an_older_log_that_the_disk_had_there_before_is_no_later_batch(make: Make) -> None:
-    """A file that has grown shows what its blocks had in them, on file systems that do not empty them."""
+    """On file systems that do not clear blocks, a file that has grown shows what its blocks had in them before."""
     one = make(10, 10, 10)
     assert scan_log(one.log + one.log[: one.ends[1]]) == LogScan(len(one.log) + one.ends[1], len(one.log), 3, 1, 6, None)
 
 
 def test_a_later_batch_is_found_wherever_it_begins(make: Make) -> None:
-    """A length that was changed leads astray from there on, though what follows is as it was written."""
+    """A changed length misleads the reader from there on, although what follows is as it was written."""
     one = make(10, 10, 10, 10)
     for byte in (4, 5):
         astray = bytearray(one.log)
@@ -138,7 +138,7 @@ def test_a_log_without_a_batch(make: Make) -> None:
 
 @pytest.mark.parametrize("kind", [2, 3, 4])
 def test_pieces_that_do_not_follow_each_other_end_what_is_whole(make: Make, kind: int) -> None:
-    """The last piece of a batch without its first, a first without a last before the next: made of LevelDB's own records."""
+    """A last piece without its first, or a first piece without a last before the next batch, made from LevelDB's own records."""
     pieces = make(10, 100_000)
     first, second = pieces.log[: pieces.ends[0]], pieces.log[BLOCK_BYTES : 2 * BLOCK_BYTES]
     last = pieces.log[3 * BLOCK_BYTES :]
@@ -158,7 +158,7 @@ def store(tmp_path: Path) -> Callable[..., Path]:
 
 
 def split(one: Written, batches: int) -> tuple[bytes, bytes]:
-    """Split the log, as if LevelDB had gone on in a second one behind the first few of these small batches."""
+    """Split the log, as if LevelDB had gone on in a second log after the first ``batches`` of these small batches."""
     return one.log[: one.ends[batches - 1]], one.log[one.ends[batches - 1] :]
 
 
@@ -170,14 +170,14 @@ def test_logs_are_read_in_the_order_of_their_numbers(make: Make, store: Callable
 
 
 def test_a_tail_that_was_torn_before_the_next_log_was_begun_is_no_damage(make: Make, store: Callable[..., Path]) -> None:
-    """A crash cut it short, the store was opened and written to, and the older log has not been removed, or is back."""
+    """A crash cut the log short, the store was opened and written to, and the older log was not removed, or is back."""
     first, second = split(make(10, 10, 10), 1)
     (_, scan), (_, later) = scan_logs(store(log000009=first + b"torn", log000010=b"", log000011=second))[::2]
     assert (scan.torn, later.torn) == (4, 0)
 
 
 Damage = Callable[[Written], dict[str, bytes]]
-#: Logs of three batches that are damaged in the middle, and what is said of each.
+#: Logs of three batches that are damaged in the middle, and the message for each.
 DAMAGES: dict[str, tuple[Damage, str]] = {
     "a batch is missing between two logs": (
         lambda one: {"log000009": one.log[: one.ends[1] - 1] + b"?", "log000010": split(one, 2)[1]},

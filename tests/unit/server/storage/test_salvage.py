@@ -1,4 +1,4 @@
-"""Stores with blocks that cannot be read: what is left of them is read around the blocks, salvaged, and never called absent."""
+"""Stores with unreadable blocks: the rest is read around them and salvaged, and no unreadable record is called absent."""
 
 import random
 import shutil
@@ -31,7 +31,7 @@ PAIRS = {key: random.Random(key).randbytes(30 + number % 60) for number, key in 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with three tables: of two thirds of the records, of the rest, and of some that are in one of the others too."""
+    """A store with three tables: two thirds of the records, the rest, and some that are also in one of the other tables."""
     path = tmp_path_factory.mktemp("whole") / "store"
     with closing(LevelDBStore.create(path, DISK)) as store:
         store.write(REGISTER | HINT)
@@ -50,7 +50,7 @@ def store(whole: Path, tmp_path: Path) -> Path:
 
 
 def table_of(store: Path) -> Path:
-    """The largest table. Its first block has records, and what a disk cannot do without is in another table."""
+    """The largest table. Its first block has records; what a disk cannot do without is in another table."""
     return max(store.glob("*.ldb"), key=lambda path: path.stat().st_size)
 
 
@@ -62,11 +62,11 @@ def rot(table: Path, *offsets: int) -> None:
 
 
 def every(step: int) -> Callable[[Path], Iterator[int]]:
-    """Offsets in the data blocks but the first: a scan of what is before the records looks at that too."""
+    """Offsets in the data blocks except the first, which is also read by a scan of what is before the records."""
     return lambda table: iter(range(3000, table.stat().st_size * 8 // 10, step))
 
 
-#: By name, what rots in the largest table.
+#: By name, the offsets that rot in the largest table.
 ROT: dict[str, Callable[[Path], Iterator[int]]] = {
     "one block": lambda table: iter([table.stat().st_size // 2]),
     "every fourth block": every(8000),
@@ -79,7 +79,7 @@ ROT: dict[str, Callable[[Path], Iterator[int]]] = {
 
 @pytest.mark.parametrize("name", ROT)
 def test_what_is_not_read_around_bad_blocks_is_in_a_gap_and_nothing_else_is_lost(name: str, store: Path) -> None:
-    """What a look-up of one key can read is never lost, and a record that is told is the one that was written.
+    """What a look-up of one key can read is never lost, and every record returned is the one that was written.
 
     Proves: what is not known is not absent.
     """
@@ -142,7 +142,7 @@ def test_a_disk_that_cannot_read_its_registers_is_not_salvaged(store: Path) -> N
 
 
 def test_a_salvage_that_did_not_come_to_its_end_is_never_taken_for_the_disk(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Though the old store is gone: what there is of the new one lacks records, and has no gap where it does.
+    """This holds even though the old store is gone: the unfinished new store lacks records, and has no gaps for them.
 
     Proves: what is not known is not absent.
     """

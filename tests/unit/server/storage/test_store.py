@@ -1,4 +1,4 @@
-"""The store's contract (storage/store.py), held to by every store there is."""
+"""The store's contract (storage/store.py), which every store keeps."""
 
 import tempfile
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ from quorumvault.server.storage.store import CORRUPT, Store
 from tests.rigs.faulty_store import FaultyStore
 
 DISK = bytes(range(16))
-#: The keys of a store's description of itself, which is not for those who use it.
+#: The keys of a store's description of itself, which is not meant for the store's users.
 DESCRIPTION = {layout.FORMAT_KEY, layout.DISK_KEY}
 
 Make = Callable[[Path], Store]
@@ -114,7 +114,7 @@ def test_a_write_that_failed_leaves_what_was_there() -> None:
     assert store.get([b"r1", b"r2"]) == [b"one", None]
 
 
-#: Few bytes, so that keys meet and have each other as prefixes.
+#: Few byte values, so that keys are equal or are prefixes of each other.
 BYTES = st.lists(st.sampled_from(b"\x00r\xfe\xff"), max_size=4).map(bytes)
 
 
@@ -131,7 +131,7 @@ class StoreAsDict(RuleBasedStateMachine):
 
     @rule(puts=st.dictionaries(BYTES, st.binary(max_size=100), max_size=8), deletes=st.lists(BYTES, max_size=3))
     def write(self, puts: dict[bytes, bytes], deletes: list[bytes]) -> None:
-        # What says whose store it is, is no more to be deleted than records are.
+        # The entries that say whose store it is are never deleted, as the contract says of records.
         gone = [key for key in deletes if key not in DESCRIPTION]
         self.store.write(puts, gone)
         self.model = {key: value for key, value in self.model.items() if key not in gone} | puts
