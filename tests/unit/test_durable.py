@@ -1,6 +1,6 @@
-"""A file that is written survives a crash, and an error, at any step: there is the old one or the new one, whole.
+"""Writing a file survives a crash or an error at any step: afterwards the old file or the new one is there, whole.
 
-Each call into the system on the way fails in turn. At a crash nothing more is called, and what was not synced is lost: such a
+Each system call on the way fails in turn. After a crash nothing more is called, and what was not synced is lost: an unsynced
 file keeps half of its content.
 """
 
@@ -32,11 +32,11 @@ CALLS = ("open", "unlink", "fchown", "fchmod", "fsync", "link", "replace", "writ
 
 
 class Crash(BaseException):
-    """The process ends: nothing that it would have done on its way out is done."""
+    """The process ends at once, without any clean-up."""
 
 
 class Faults:
-    """Counts steps, each a call into the system, and fails that with number ``at``: by a crash, or as a full disk does."""
+    """Counts steps, each a system call, and makes the one with number ``at`` fail: by a crash, or as on a full disk."""
 
     def __init__(self, patch: pytest.MonkeyPatch, at: int, *, crash: bool) -> None:
         self._at, self._crash = at, crash
@@ -179,8 +179,8 @@ def test_a_file_is_the_old_one_or_the_new_one_whole(tmp_path: Path, what: str, c
     for place in places:
         if not crash:
             assert set(place.iterdir()) <= {place / "file"}
-        with contextlib.suppress(FileExistsError):  # of what replaces nothing
-            change(place)  # whatever was left is in nobody's way
+        with contextlib.suppress(FileExistsError):  # from a change that replaces nothing
+            change(place)  # whatever was left does not get in the way
         assert content(place) is not None
 
 
@@ -191,7 +191,7 @@ def _noted(place: Path) -> str | None:
 
 @pytest.mark.parametrize("crash", [True, False], ids=["crash", "full disk"])
 def test_a_disk_that_is_untrusted_stays_untrusted_for_one_whole_reason(tmp_path: Path, crash: bool) -> None:
-    """A second reason replaces the first. Without a first one, a full disk has the mark all the same; a crash may leave none."""
+    """A second reason replaces the first. Without a first reason, a full disk still gets the mark; a crash may leave none."""
     again = outcomes(
         tmp_path, lambda place: mark_untrusted(place, "old"), lambda place: mark_untrusted(place, "new"), crash=crash
     )
@@ -247,9 +247,9 @@ def test_an_error_of_the_one_who_writes_changes_nothing(tmp_path: Path) -> None:
 def test_what_replaces_nothing_leaves_what_has_appeared_and_nothing_else(
     lacks: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also on file systems that have no files without a name, or no hard links."""
+    """This also holds on file systems without unnamed files or without hard links."""
     if lacks:
-        monkeypatch.setattr(durable, "_UNNAMED", os.O_WRONLY | os.O_DIRECTORY)  # as a kernel that does not know the flag
+        monkeypatch.setattr(durable, "_UNNAMED", os.O_WRONLY | os.O_DIRECTORY)  # as on a kernel that does not know the flag
     if "links" in lacks:
         monkeypatch.setattr(os, "link", Mock(side_effect=OSError(errno.EPERM, os.strerror(errno.EPERM))))
     path = tmp_path / "file"

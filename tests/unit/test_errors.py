@@ -1,4 +1,4 @@
-"""What an error says about the tries of a client, and how it gets from one process to another."""
+"""What an error says about a client's tries, and how it is passed from one process to another."""
 
 import pickle
 

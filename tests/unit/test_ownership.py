@@ -1,7 +1,7 @@
-"""Who has what a command makes: owners and modes are kept, whoever runs it, and no link leads anybody's hand elsewhere.
+"""Who owns what a command makes: owners and modes are kept, whoever runs the command, and no link redirects it elsewhere.
 
-As root, files are given to another user, as on a machine where nodes run under one of their own. As another user nothing can be
-given away; then calls are recorded, or what is shown is that nothing changes hands.
+As root, the tests give files to another user, as on a machine where nodes run under a user of their own. Any other user cannot
+give files away; then the tests record the calls, or show that no file changes hands.
 """
 
 import os
@@ -95,7 +95,7 @@ def test_the_owner_is_asked_for_before_the_mode(tmp_path: Path, monkeypatch: pyt
 def test_an_owner_that_cannot_be_kept_is_an_error_that_says_who(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uid: int | None, mode: int, refused: bool
 ) -> None:
-    """None: this user, and a group that it is not in."""
+    """If ``uid`` is None, the file belongs to this user, and to a group that the user is not in."""
 
     def forbidden(descriptor: int, owner: int, group: int) -> None:
         raise PermissionError

@@ -1,8 +1,8 @@
 """Not found costs the same work, whatever the token is, alone or beside others. The work is counted, not timed.
 
-Counted are messages to replicas and how many keys each asks for, records that each store looks for, and calls that derive keys,
-hash, seal or open. Another owner's token, one that was never issued, one of an epoch that never was, and text that is no token
-cost the same.
+The tests count messages to replicas and how many keys each asks for, records that each store looks for, and calls that derive
+keys, hash, seal or open. Another owner's token, a token that was never issued, one of an unknown epoch, and text that is no
+token cost the same.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from quorumvault.server.storage import layout
 from quorumvault.server.storage.memory import MemoryStore
 from tests.rigs.trio import ACME, NODES, OTHER, Trio, tokens_of, trio
 
-#: A token of ACME's first epoch that nobody was given.
+#: A token of ACME's first epoch that was never issued.
 GHOST = format_token(1, b"\x5a" * 20)
 MALFORMED = {
     "mistyped": GHOST[:-1] + ("0" if GHOST[-1] != "0" else "1"),
@@ -40,18 +40,18 @@ MALFORMED = {
     "not ASCII": "\u0661\u00e9\U0001f600" * 20,
 }
 BATCH = 100
-#: More than is parsed, and more than is asked for, at one go.
+#: More tokens than are parsed at once, and more than are asked for at once.
 LARGE = 4_500
 
 
 def _records(store: MemoryStore, wanted: Sequence[bytes]) -> int:
-    """How many of the keys are records'. An epoch's register is read anew or not, by which writes happen to share a sync."""
+    """The number of record keys. Registers are left out: which writes share a sync decides whether a register is read again."""
     return sum(key.startswith(layout.RECORD) for key in wanted)
 
 
 @contextmanager
 def counted(three: Trio) -> Iterator[Counter[object]]:
-    """What is done until the block ends: by node and message with its number of keys, by store, and by crypto call."""
+    """Count the work until the block ends: by node and message with its number of keys, by store, and by crypto call."""
     work: Counter[object] = Counter()
 
     def counting(owner: Any, name: str, label: Callable[[tuple[Any, ...]], object], of: Callable[..., int]) -> Any:
@@ -80,21 +80,21 @@ def counted(three: Trio) -> Iterator[Counter[object]]:
 
 
 async def cost(three: Trio, operation: str, tokens: Sequence[str]) -> tuple[list[object], Counter[object]]:
-    """What the first node answers an owner who asks for these, and what that cost, what comes after the answer too."""
+    """The first node's answers to ACME about these tokens, and what they cost, including work after the answer."""
     vault = three.coordinators["n1"]
     await three.settled()
-    vault._turns = itertools.cycle((1, 2))  # the peers take turns, by the number of reads before
+    vault._turns = itertools.cycle((1, 2))  # the peers take turns, so earlier reads would decide
     with counted(three) as work:
         if operation == "detokenize":
             answers: list[object] = [*await vault.detokenize(ACME, tokens)]
         else:
             answers = [*(await vault.retokenize(ACME, tokens)).tokens]
-        await three.settled()  # which costs always the same
+        await three.settled()  # always costs the same
     return answers, +work
 
 
 async def kinds(three: Trio) -> dict[str, str]:
-    """One token of each kind; of the first, its owner resolves it."""
+    """One token of each kind. The first is another owner's, who can resolve it."""
     (theirs,) = tokens_of((await three.coordinators["n2"].tokenize(OTHER, [canonical.from_str("theirs")])).tokens)
     assert await three.coordinators["n3"].detokenize(OTHER, [theirs]) == [canonical.from_str("theirs")]
     return {"another's": theirs, "never issued": GHOST, "unknown epoch": format_token(9, b"\x5a" * 20), **MALFORMED}
@@ -127,7 +127,7 @@ async def test_alone(three: Trio, operation: str) -> None:
 @pytest.mark.parametrize("operation", ["detokenize", "retokenize"])
 @pytest.mark.parametrize("place", [0, 37, BATCH - 1])
 async def test_one_of_them_beside_tokens_that_are_found(three: Trio, operation: str, place: int) -> None:
-    """A malformed one among well-formed ones too: it is read as they are, and spoils none."""
+    """This includes a malformed token among well-formed ones: it is read as they are, and spoils none of them."""
     own = await mine(three, BATCH)
     costs = {}
     for kind, token in (await kinds(three)).items():

@@ -1,4 +1,4 @@
-"""One side of TLS as bytes: whatever the pieces, what one side seals the other opens; and nothing else, from nobody else."""
+"""One side of TLS as bytes: in whatever pieces they come, one side opens what the other sealed, and nothing from anybody else."""
 
 import itertools
 import ssl
@@ -19,7 +19,7 @@ from tests.rigs.certificates import DAY, api_context, authority, ca_pem, credent
 
 
 def sides(dialling: bytes | None = None, listening: bytes | None = None) -> tuple[TlsSession, TlsSession]:
-    """n1, which dials n2; with other certificates than theirs if they are given."""
+    """The sessions of n1, which dials, and of n2. Certificates that are given replace their own."""
     return (
         TlsSession(credentials(dialling or node_pem("n1")).dialling, server_side=False),
         TlsSession(credentials(listening or node_pem("n2")).listening, server_side=True),
@@ -33,7 +33,7 @@ def cut(data: bytes, places: Iterable[int]) -> list[bytes]:
 
 
 def shake_hands(dialling: TlsSession, listening: TlsSession, places: Iterable[int] = ()) -> None:
-    """Until both are established, or one raises; then what it has to say has reached the other, which may raise in its turn."""
+    """Pass each side's bytes to the other until both are established, or until one raises."""
     dialling.start()
     for _ in range(3):
         for one, other in ((dialling, listening), (listening, dialling)):
@@ -72,7 +72,7 @@ def test_no_byte_may_change_on_its_way(place: int, difference: int) -> None:
     listening.feed(bytes(sealed))
     opened = b""
     buffer = memoryview(bytearray(16384))
-    with pytest.raises(TlsError):  # noqa: PT012 - a length that became larger waits for bytes, which come
+    with pytest.raises(TlsError):  # noqa: PT012 - a length that became larger waits for more bytes, which come
         while count := listening.read_into(buffer):
             opened += bytes(buffer[:count])
         listening.feed(dialling.seal(b"z" * 16384) * 5)
@@ -112,7 +112,7 @@ def test_who_is_refused_hears_why(pem: bytes, words: str, told: str) -> None:
     dialling.start()
     listening.feed(dialling.outgoing())
     dialling.feed(listening.outgoing())
-    assert dialling.established  # it knows the listener, and not yet what that thinks of it
+    assert dialling.established  # it trusts the listener, but does not know yet whether the listener trusts it
     with pytest.raises(TlsError, match=words):
         listening.feed(dialling.outgoing())
     assert not listening.established
@@ -160,7 +160,7 @@ def test_bytes_before_the_proof_are_bounded_and_those_after_it_are_not() -> None
 @pytest.mark.parametrize("length", [16 * 1024 + 1, 120_000, 2**24 - 1])
 @pytest.mark.parametrize("at", [1, 4, 5, 8, 9])
 def test_a_hello_that_announces_too_much_is_refused_at_its_head(length: int, at: int) -> None:
-    """OpenSSL would make room for all of it, for each of a thousand strangers."""
+    """OpenSSL would allocate memory for the whole message, for each of a thousand strangers."""
     said = b"\x16\x03\x01\x40\x00\x01" + length.to_bytes(3) + bytes(5000)
     _, listening = sides()
     if at < 9:
@@ -171,7 +171,7 @@ def test_a_hello_that_announces_too_much_is_refused_at_its_head(length: int, at:
 
 
 def retrying() -> tuple[TlsSession, TlsSession]:
-    """A client that guesses a group which the server has not, and is asked for a second hello."""
+    """A client whose guess of a key exchange group the server does not support, so that the server asks for a second hello."""
     client, server = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), api_credentials(node_pem("n1"), None).context
     client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
     server.set_ecdh_curve("secp384r1")
@@ -240,7 +240,7 @@ def test_a_hello_in_records_that_hide_its_length_is_refused() -> None:
 
 
 class Watched:
-    """OpenSSL, and the most that ever waited in either of a session's buffers, which do not shrink."""
+    """Wraps OpenSSL, and records the most bytes that ever waited in each of a session's buffers, which do not shrink."""
 
     def __init__(self, session: TlsSession) -> None:
         self.session, self.tls, self.most_in, self.most_out = session, session._tls, 0, 0
@@ -285,13 +285,13 @@ def test_new_keys_between_bytes_of_the_stream_are_taken(tmp_path: Path) -> None:
 
 
 class ByHand:
-    """The records of a client, sealed by hand (RFC 8446, 5.2 and 7): ssl asks for no new keys."""
+    """The records of a client, sealed by hand (RFC 8446, 5.2 and 7), because the ssl module cannot ask for new keys."""
 
     def __init__(self, secret: bytes) -> None:
         self._secret, self._sequence = secret, 0
 
     def update(self) -> bytes:
-        """A record that asks for new keys, and for an answer."""
+        """A record that changes to new keys, and asks the other side to do the same."""
         made = self.record(b"\x18\x00\x00\x01\x01", 22)
         self._secret, self._sequence = self._expanded(b"traffic upd", 48), 0
         return made

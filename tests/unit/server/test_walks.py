@@ -1,13 +1,13 @@
-"""A request's way from the route to the disk is the one that docs/design.md shows: a traced request is compared with the page.
+"""docs/design.md shows a request's way from the route to the disk. These tests compare the page with a traced request.
 
 The trace is of real code in one process: the ASGI application, a coordinator, and three replicas over LevelDB, each with its
-storage thread. A file is on the way if one of its functions is running, or waits for what it called, when the request
+storage thread. A file is on the way if one of its functions is running, or waits for a function it called, when the request
 
     has its next message made    the coordinator resumes a generator of protocol/
     passes to another thread     a queue takes it
     reaches the store            LevelDBStore.get or .write is called
 
-All other files that are visited were asked something on the way, and have returned before the request goes on.
+All other files that are visited were called on the way, and have returned before the request goes on.
 """
 
 import asyncio
@@ -55,8 +55,8 @@ def room_of(file: str) -> str:
 
 
 class Trace:
-    """Files of the package: all that were visited, those on the way in the order in which the request came to them, and the
-    stacks of these, each from the outside in."""
+    """Files of the package: all that were visited; those on the way, in the order in which the request reached them; and the
+    stacks there, each from the outermost call in."""
 
     def __init__(self) -> None:
         self.visited: set[str] = set()
@@ -101,7 +101,7 @@ def _callers(frame: FrameType | None) -> Iterator[FrameType]:
 
 @contextmanager
 def traced() -> Iterator[Trace]:
-    """Threads that are started in here are traced too, while ``on`` is set."""
+    """Trace this thread, and threads that start inside the block, while ``on`` is set."""
     trace = Trace()
     before = sys.getprofile()
     threading.setprofile(trace.profile)
@@ -166,7 +166,7 @@ async def settled(commits: list[GroupCommit]) -> None:
 
 @pytest.fixture(params=["tokenize", "detokenize"])
 def walk(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Trace]:
-    """The trace of one request. Requests before it have loaded what is loaded once, and have derived the owner's keys."""
+    """The trace of one request. Earlier requests have loaded what is loaded once, and have derived the owner's keys."""
 
     async def run() -> Trace:
         commits: list[GroupCommit] = []
@@ -190,7 +190,7 @@ def walk(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Trace]:
 
 
 def shown(operation: str) -> tuple[list[str], set[str]]:
-    """The way of an operation, and what is asked on it, as docs/design.md has them: a numbered list, and the line behind it."""
+    """An operation's way, and the files asked on it, from docs/design.md: a numbered list, and the line after it."""
     section = PAGE.read_text().split("## A request's way\n", 1)[1].split("\n## ", 1)[0]
     part = section.split(f"### {operation.capitalize()}\n", 1)[1].split("\n### ", 1)[0]
     way = re.findall(r"^\d+\. `(.+?)`", part, re.MULTILINE)

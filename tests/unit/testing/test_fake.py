@@ -1,4 +1,4 @@
-"""The vault in memory that users test with: it keeps the contract's table, over HTTP, and answers as real replicas do."""
+"""The in-memory vault that users test with: it keeps the contract's table over HTTP, and answers as real replicas do."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ from tests.rigs.vault import FIELDS, JSON, KEYS, SMALL, bearer
 
 (BEFORE,) = (each.default for each in fields(Row) if each.name == "before")
 TOKEN = "qv_1_7fb8ea5c06499690641b91bec0142c2c5405f851df1aebf1"
-#: Rows of the contract that need no fault behind the API, and that HTTP itself allows, which a DEL in a header is not.
+#: Rows of the contract that need no fault behind the API, and that HTTP itself allows; it allows no DEL in a header.
 PLAIN = [row for row in TABLE if row.before is BEFORE and row.digest_bits == 160 and "del\x7f" not in row.headers.values()]
 
 
@@ -80,7 +80,7 @@ def test_the_next_one_knows_nothing_of_this_one(node: FakeNode, vault: FakeVault
 def test_in_the_block_all_fails_and_after_it_nothing_does(vault: FakeVault) -> None:
     with vault.failing(qv.NoQuorum("two nodes are gone")), pytest.raises(qv.NoQuorum, match="two nodes are gone") as caught:
         vault.tokenize(["Ada Lovelace"])
-    assert len(caught.value.asked) > 5  # it was tried for half a minute, which took no time
+    assert len(caught.value.asked) > 5  # half a minute of tries, which took no real time
     assert len(vault.tokenize(["Ada Lovelace"])) == 1
 
 
@@ -108,7 +108,7 @@ def test_it_brings_its_own_node_and_its_repr_shows_no_key() -> None:
             closed.epoch()
 
 
-#: What an operation makes of a vault: as text, since errors are compared as well.
+#: An operation on a vault. Errors are compared as well, as text.
 Step = Callable[[Vault, list[str]], Any]
 OWNERS = st.sampled_from([ACME, OTHER])
 VALUES = st.lists(st.sampled_from([b"sa", b"sb", b"i7", b"t"]), max_size=4)
@@ -122,7 +122,7 @@ STEPS = st.one_of(
 
 
 async def told(vault: Vault, step: tuple[str, Any, Any], issued: list[str]) -> Any:
-    """The outcome of one operation. Tokens are named by their place among those issued so far; -1 is one that never was."""
+    """The outcome of one operation. Tokens are named by their place among those issued so far; -1 stands for no token."""
     operation, owner, asked = step
     tokens = (
         ["no token" if not issued or place < 0 else issued[place % len(issued)] for place in asked or []]

@@ -38,7 +38,7 @@ async def event_log(path: Path, settings: EventLogSettings = SETTINGS) -> AsyncI
 
 @dataclass
 class Surroundings:
-    """A clock, late enough for every file that there is to be old, and a disk that has room or has not."""
+    """A clock, late enough that every existing file is old, and a disk with or without room."""
 
     now: float = 4e9
     room: bool = True
@@ -58,7 +58,7 @@ def append(path: Path, *lines: bytes, settings: EventLogSettings = SETTINGS) -> 
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(DEADLINE):
-        while not condition():  # noqa: ASYNC110 (what is waited for has no event of its own)
+        while not condition():  # noqa: ASYNC110 (the condition has no event of its own)
             await asyncio.sleep(0.001)
 
 
@@ -96,7 +96,7 @@ async def test_lines_of_concurrent_requests_are_all_there_in_order(tmp_path: Pat
         log.note(Event(event="peer_down", peer="n2"))
     events = events_in(path)
     assert [event["items"] for event in events[:-1]] == list(range(500))
-    assert events[-1]["event"] == "peer_down"  # close() writes what waits
+    assert events[-1]["event"] == "peer_down"  # close() writes the lines that wait
 
 
 async def test_lines_of_one_turn_of_the_loop_are_handed_over_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,7 +156,7 @@ def test_rotation_keeps_the_newest_lines_in_order(
 def test_a_rotation_that_failed_half_way_loses_nothing_when_tried_again(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     path.write_bytes(b"x" * 99 + b"\n")
-    for number in (2, 3):  # 1 was moved up already when the rotation failed
+    for number in (2, 3):  # file 1 had already been moved up when the rotation failed
         rotated(path, number).write_bytes(b"%d\n" % number)
     append(path, b"next\n", settings=msgspec.structs.replace(SETTINGS, file_bytes=100))
     assert [rotated(path, number).read_bytes()[-2:] for number in (1, 2, 3)] == [b"x\n", b"2\n", b"3\n"]
@@ -168,7 +168,7 @@ DAY = 86_400
 
 @dataclass
 class Aged:
-    """A log whose files are each of one line, and were written a day apart."""
+    """A log whose files have one line each and were written a day apart."""
 
     path: Path
     settings: EventLogSettings
@@ -189,7 +189,7 @@ class Aged:
 
 
 def aged(path: Path, **settings: float) -> Aged:
-    # 100 bytes are less than the settings of a node may say, and so many lines are more than a test should write.
+    # A node's settings allow no limit as small as 100 bytes, but a test should not write as many lines as they would need.
     return Aged(path / "events.jsonl", EventLogSettings(**{"file_bytes": 100, "keep": 3, "keep_days": 10, **settings}))  # type: ignore[arg-type]
 
 
@@ -198,7 +198,7 @@ def test_a_file_that_is_young_is_kept_however_many_there_are(tmp_path: Path) -> 
     log.days(8)
     assert log.kept == [1, 2, 3, 4, 5, 6, 7]
     log.days(30)
-    assert log.kept == list(range(1, 10))  # those of less than ten days ago
+    assert log.kept == list(range(1, 10))  # the files that are less than ten days old
 
 
 def test_as_many_as_are_to_be_kept_stay_whatever_their_age(tmp_path: Path) -> None:
@@ -261,7 +261,7 @@ async def test_a_log_that_cannot_be_opened_is_reported_and_recovers(tmp_path: Pa
 
 @contextlib.contextmanager
 def file_size_limit(size: int) -> Iterator[None]:
-    """Writes past ``size`` fail with EFBIG, after as much as fits: what a full disk does, and without being root."""
+    """Writes past ``size`` fail with EFBIG after writing as much as fits, like writes to a full disk. This needs no root."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:

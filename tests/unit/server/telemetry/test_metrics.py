@@ -1,4 +1,4 @@
-"""What /metrics says, of events, of rounds, of syncs and of the node; and that its series are bounded and tell of nobody."""
+"""What /metrics says of events, rounds, syncs and the node; and that its series are bounded and identify nobody."""
 
 import re
 import threading
@@ -28,13 +28,13 @@ EXPOSITION = (Path(__file__).parent / "exposition.txt").read_text()
 OPERATIONS = {"tokenize", "detokenize", "retokenize", "tokens", "rotate_epoch", "epoch", "fields"}
 PEERS = ("n2", "n3")
 OWED = {peer: Owed(0, 0.0) for peer in PEERS}
-#: How a request may end: all of it names of this program.
+#: The outcomes of a request. All of them are names of this program.
 OUTCOMES = {"ok", "disconnected", "cancelled"}
 
 
 @dataclass
 class Gauged:
-    """Metrics of n1, under a clock and of a node that the test moves."""
+    """Metrics of n1, whose clock and state the test changes."""
 
     reading: Reading = field(
         default_factory=lambda: Reading("active", 3, {"n2": True, "n3": True}, 0, 5_000_000, OWED, ScrubCounts())
@@ -59,7 +59,7 @@ def gauged() -> Gauged:
 
 
 def exposition(metrics: Metrics) -> str:
-    """All of it but what Linux tells of the process, which is another one each time."""
+    """All metrics except Linux's values for the process, which differ each time."""
     blocks = re.split(r"^(?=# HELP )", metrics.text().decode(), flags=re.MULTILINE)
     return "".join(block for block in blocks if not block.startswith("# HELP process_"))
 
@@ -77,7 +77,7 @@ def test_names_help_and_types_are_there_before_any_request(gauged: Gauged) -> No
 
 
 def test_the_exposition_is_the_same_to_the_letter(gauged: Gauged) -> None:
-    """Dashboards and alerts read it. exposition.txt was written before the metrics became a table."""
+    """Dashboards and alerts read the exposition. exposition.txt was written before the metrics became a table."""
     scrub = ScrubCounts()
     scrub.checked, scrub.corrupt, scrub.mended = 1000, 3, 2
     owed = {"n2": Owed(0, 0.0), "n3": Owed(101, 65.5)}

@@ -1,4 +1,4 @@
-"""A finished request is counted and has a line: one each if it did something; refused ones share a line a second."""
+"""A finished request is counted and has a line: its own if it did something. Refused requests share a line a second."""
 
 import asyncio
 
@@ -33,7 +33,7 @@ def stranger(request_id: str) -> Event:
 
 
 def shares(lines: list[Event]) -> list[tuple[str | None, int | None]]:
-    """The request id of each line, and how many more it stands for."""
+    """The request id of each line, and how many more requests the line stands for."""
     return [(event.request_id, event.more) for event in lines]
 
 
@@ -67,7 +67,7 @@ async def test_a_line_that_was_shared_makes_the_next_second_quiet_too() -> None:
 
 
 async def made(events: list[Event]) -> list[Event]:
-    """The lines of these events, all within a second, and then the end."""
+    """Write these events within one second, and flush. Return the lines."""
     recorder, log = recording()
     for event in events:
         assert await recorder.write(event)
@@ -111,7 +111,7 @@ async def test_what_may_have_told_or_stored_a_value_has_a_line_each(outcome: str
 
 def test_every_outcome_of_a_request_is_one_or_the_other() -> None:
     own = {"not-found", "no-quorum", "token-collision", "internal", "ok", "cancelled"}
-    elsewhere = {"method-not-allowed"}  # the router's, which has no line at all
+    elsewhere = {"method-not-allowed"}  # the router's outcome, which has no line at all
     assert {*OUTCOMES, *codes()} == own | elsewhere | REFUSED
 
 
@@ -148,6 +148,6 @@ async def test_what_could_not_be_recorded_counts_as_what_it_was_answered_with() 
     log.refuses = "the disk is full"
     assert recorder.refuses == "the disk is full"
     for outcome in ("ok", "invalid", "internal"):
-        # An error has nothing to withhold; a refused one beyond the first of its second needs no line at once.
+        # An error has no result to withhold. After the first refused request of a second, the others need no line at once.
         assert not await recorder.write(Event(event="detokenize", outcome=outcome, items=1))
     assert [event.outcome for event in log.counted] == ["no-quorum", "invalid", "internal"]
