@@ -118,7 +118,7 @@ def test_a_node_is_named_the_same_way_by_every_command(tmp_path: Path, command: 
 
 
 def test_a_command_does_not_load_pandas() -> None:
-    """pyarrow would load it, which takes half of the startup time of a command on a Parquet file."""
+    """pyarrow would load pandas, which takes half of the startup time of a command on a Parquet file."""
     program = "import contextlib, sys, pyarrow; from quorumvault.cli import main\n"
     program += "with contextlib.suppress(SystemExit): main()\n"
     program += "pyarrow.array([1]); print('pandas' in sys.modules)"

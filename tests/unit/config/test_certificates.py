@@ -47,7 +47,7 @@ def put(home: Path, name: str, content: bytes, mode: int = 0o600) -> Path:
     return home / name
 
 
-#: "Two lines of configuration".
+#: The two lines of configuration that an organisation's certificates need.
 ORG: dict[str, Any] = {"peers": {"certificate": "{node}.pem", "ca": "org-ca.pem"}}
 
 

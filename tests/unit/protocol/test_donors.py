@@ -1,4 +1,4 @@
-"""When a disk that has no vote any more may stand in as one of three."""
+"""When a disk that has lost its vote may stand in as one of three."""
 
 import pytest
 

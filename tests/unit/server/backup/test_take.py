@@ -33,7 +33,7 @@ from tests.rigs.made import NOW, flip, made
 from tests.rigs.trio import KEYRING, VIEW
 
 HEADER = Header("c1", 1, "m1", "", "", "")
-#: About three records, so that there are many pieces.
+#: The size of about three records, so that there are many pieces.
 PIECE_BYTES = 300
 
 

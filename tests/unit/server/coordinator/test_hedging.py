@@ -208,7 +208,7 @@ def test_a_wait_is_within_its_bounds(taken: list[tuple[float, float]]) -> None:
 
 @given(st.lists(seconds, min_size=1, max_size=1_000))
 def test_few_reads_take_longer_than_the_wait(taken: list[float]) -> None:
-    """No more reads exceed the wait than it allows for, and it is no longer than that needs, to within one histogram bucket."""
+    """No more reads exceed the wait than it allows for, and it is the shortest such wait, to within one histogram bucket."""
     waits = Waits(LEAST, 10.0)
     for took in taken:
         waits.add(took, 0.0)

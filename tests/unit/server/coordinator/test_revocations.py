@@ -1,4 +1,4 @@
-"""A node's knowledge of revoked keys, over three replicas in one process that can fail."""
+"""A node's knowledge of revoked keys, over three replicas in one process and peers that can fail."""
 
 import asyncio
 from itertools import permutations

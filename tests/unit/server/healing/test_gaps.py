@@ -53,7 +53,7 @@ def gaps(node: Node) -> list[Gap]:
 
 
 async def unknown(node: Node, *numbers: int) -> list[int]:
-    """Those of these records of which the node's replica reports neither a value nor that it has none."""
+    """Those of these records for which the node's replica reports neither a value nor an absence."""
     keys = [layout.parse_place(KEYS[number][1:]) for number in numbers]
     epochs, digests = [epoch for _, epoch, _ in keys], [digest for *_, digest in keys]
     get = Get(RoundId(b"d" * 16, b"boot", 1), VIEW.id, CLINIC.id, epochs, digests)

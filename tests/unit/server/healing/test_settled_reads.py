@@ -152,7 +152,7 @@ def test_bytes_that_are_not_authentic_or_cannot_be_read_are_asked_of_a_second_no
 
 
 async def test_a_comparison_does_not_settle_what_is_written_while_it_goes_on(nodes: Cluster) -> None:
-    """The record is on one disk alone, and is read after the sums were taken."""
+    """The records are on one disk alone, and are read after the sums were taken."""
     await compared(nodes)
     for name in ("n2", "n3"):
         nodes["n1"].ways[name].drops = lambda request: "Put" in repr(request)

@@ -203,7 +203,7 @@ def test_a_taker_that_leaves_ends_the_backup(tmp_path: Path) -> None:
             while True:
                 given += 1
                 yield writer.write(PIECES[0])
-                await asyncio.sleep(0)  # as a backup that rests
+                await asyncio.sleep(0)  # yields, as a backup does when it rests
         finally:
             ended.set()
 

@@ -49,7 +49,7 @@ ASK = ReadEpoch(*HEAD, b"o" * 16)
 
 
 class Scene:
-    """A storage thread that is busy with a first group, so that all that follows waits."""
+    """A storage thread that is busy with a first group, so that all later requests wait."""
 
     def __init__(self, limits: Limits) -> None:
         self.replica = HeldReplica()

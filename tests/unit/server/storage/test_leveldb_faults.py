@@ -56,7 +56,7 @@ Damage = Callable[[Disk, bytes | None], Path]
 
 @pytest.fixture(scope="module")
 def log(tmp_path_factory: pytest.TempPathFactory) -> Disk:
-    """A store whose records all are in its log, in batches of BATCH."""
+    """A store that has all its records in the log, in batches of BATCH."""
     path = tmp_path_factory.mktemp("log") / "store"
     with closing(LevelDBStore.create(path, DISK)) as store:
         for first in range(0, RECORDS, BATCH):
@@ -98,7 +98,7 @@ def _flipped(contents: bytes, bit: int) -> bytes:
 
 
 def _holds_what_was_written(path: Path) -> bool:
-    """True if every record came back. Other records are CORRUPT or made the store fail; none of them is wrong or absent."""
+    """True if every record came back. Any other record is CORRUPT or made the store fail, and is neither wrong nor absent."""
     try:
         with closing(LevelDBStore.open(path, DISK)) as store:
             found, absent, scanned = store.get(KEYS), store.get(ABSENT), list(store.scan(layout.RECORD))
