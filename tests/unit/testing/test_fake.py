@@ -4,7 +4,7 @@ import asyncio
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any
 
@@ -108,8 +108,6 @@ def test_it_brings_its_own_node_and_its_repr_shows_no_key() -> None:
             closed.epoch()
 
 
-#: An operation on a vault. Errors are compared as well, as text.
-Step = Callable[[Vault, list[str]], Any]
 OWNERS = st.sampled_from([ACME, OTHER])
 VALUES = st.lists(st.sampled_from([b"sa", b"sb", b"i7", b"t"]), max_size=4)
 STEPS = st.one_of(
