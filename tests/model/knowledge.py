@@ -190,7 +190,7 @@ def notices(request: Put, decision: object, view: View) -> list[Settle]:
 
     teller = SettleNotices(cast("Any", {"": SimpleNamespace(send=send)}), lambda: view, lambda _, call: later.append(call))
     observer = SimpleNamespace(committed=teller.committed, fence_retried=lambda: None, left_over=lambda: None)
-    exchange = SimpleNamespace(watch_missed=lambda _: None)
+    exchange = SimpleNamespace(watch_missed=lambda _: None, watch_left_over=lambda _: None)
     Coordinator._tell(cast("Any", SimpleNamespace(observer=observer)), request, decision, cast("Any", exchange), [])
     for call in later:
         call()

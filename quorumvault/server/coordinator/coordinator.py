@@ -26,7 +26,6 @@ from quorumvault.protocol.operations import OwnReplica
 from quorumvault.protocol.peer import Peer
 from quorumvault.protocol.read import Open
 from quorumvault.protocol.read_repair import Repaired
-from quorumvault.protocol.revocations import Revoked
 from quorumvault.protocol.rollback_marks import Mark
 from quorumvault.protocol.rounds import Lost, TooMuch, ViewRefused
 from quorumvault.protocol.steps import Ask, QuorumLost, SecretMissing, Steps
@@ -78,7 +77,8 @@ class Observer(Protocol):
         """The fence refused a batch; the coordinator derives it again for a later epoch."""
 
     def left_over(self) -> None:
-        """A write round ended without having committed all that it sent: one disk may have what no one acknowledged."""
+        """A disk has what another one lacks without a hint: of a round that was not committed, or that this node's own replica
+        missed."""
 
     def acknowledged(self, disk: bytes, mark: Mark) -> None:
         """A round counts an acknowledgement of this disk, which bears ``mark``."""
@@ -357,22 +357,23 @@ class Coordinator:
 
     def _tell(self, request: AnyRequest, decision: object, exchange: Exchange, targets: Sequence[Target]) -> None:
         """Tell the observer the outcome of a round."""
+        if isinstance(decision, Adopt):
+            self.observer.fence_retried()
         match request, decision:
             case WriteBack(digests=digests), Repaired(refused=refused):
                 self.observer.read_repaired(targets[0].peer.node, len(digests) - len(refused))
-            case Put(), Adopt():
-                self.observer.fence_retried()
             case (Put(), Committed()) | (RaiseEpoch(), Raised()):
                 if isinstance(decision, Committed) and isinstance(request, Put) and request.digests and not decision.collided:
                     self.observer.committed(request.round)
                 disks = {target.peer.node: target.disk for target in targets}
                 exchange.watch_missed(lambda node: self._tell_missed(node, disks[node], request))
-        whole = isinstance(decision, Raised | Repaired | Revoked) or (isinstance(decision, Committed) and not decision.collided)
-        if isinstance(request, _WRITING) and not whole:
-            self.observer.left_over()
+            case ((Put(digests=[_, *_]) | WriteBack() | RaiseEpoch()), (Adopt() | Lost() | ViewRefused())):
+                exchange.watch_left_over(self.observer.left_over)
 
     def _tell_missed(self, node: str, disk: bytes, request: AnyRequest) -> None:
-        if node != self.identity.node and isinstance(request, Put | RaiseEpoch):
+        if node == self.identity.node:
+            self.observer.left_over()
+        elif isinstance(request, Put | RaiseEpoch):
             self.observer.unacknowledged(node, disk, request)
 
     def _targets(self, view: View, *, turns: bool) -> list[Target]:

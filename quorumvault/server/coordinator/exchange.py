@@ -53,6 +53,8 @@ class Exchange:
         self._waiting: dict[str, Target] = {}
         self._decided: Future[object] = self.loop.create_future()
         self._on_missed: Callable[[str], None] = lambda node: None
+        self._on_left_over: Callable[[], None] = lambda: None
+        self._may_have_written = False
         self.trouble: dict[str, str] = {}
         self.behind = False
 
@@ -80,6 +82,12 @@ class Exchange:
         for node in self.trouble:
             on_missed(node)
 
+    def watch_left_over(self, on_left_over: Callable[[], None]) -> None:
+        """After a write was not committed: call ``on_left_over()``, now or later, once a replica has written it or may have."""
+        self._on_left_over = on_left_over
+        if self._may_have_written:
+            on_left_over()
+
     def _ask_next(self) -> None:
         if self._asked == len(self.targets) or self._decided.done():
             return
@@ -102,6 +110,9 @@ class Exchange:
         if self._waiting.pop(target.peer.node, None) is None:
             return
         self._time(target, reply)
+        if isinstance(reply, Ack) or (isinstance(reply, NoReply) and reply.sent):
+            self._may_have_written = True
+            self._on_left_over()
         if self._decided.done():
             self._take_late(target, reply)
             return

@@ -4,7 +4,8 @@ protocol/anti_entropy.py decides, without IO, what is compared and in which orde
 
 - after the start, as soon as the buckets are counted;
 - then every ``healing.anti_entropy`` seconds, give or take a quarter so that nodes do not fall into step;
-- soon after a link of this node went down or came up, or a write round of this node left something over;
+- soon after a link of this node went down or came up;
+- soon after a round of this node left something over: records on one disk without a hint;
 - as soon as a peer is back that missed more writes than hints are kept for;
 - when an operator asks for it.
 
@@ -15,6 +16,7 @@ Rules kept here: anti-entropy.
 
 import asyncio
 import logging
+import math
 import random
 from collections.abc import Awaitable, Callable, Collection, Generator
 from dataclasses import dataclass
@@ -57,7 +59,7 @@ ResultT = TypeVar("ResultT")
 _JITTER = 0.25
 #: Most comparisons in a row with each peer, while they still change something: a third node's records may come through this node.
 _REPEATS = 3
-#: After comparisons, the ones that a write round that was not committed causes wait this many times as long as these took.
+#: Comparisons for what was left over are followed by a rest from them, this many times as long.
 _RESTS = 4
 #: Seconds until the next attempt after a failed one: a peer that has just started may still be counting its buckets.
 _AGAIN = 10.0
@@ -86,24 +88,31 @@ class AntiEntropy:
     def __post_init__(self) -> None:
         #: When the next comparison with each peer is due, by the event loop's clock.
         self._due = dict.fromkeys(self.peers, 0.0)
-        #: From then on the last comparisons are so long ago that what was left over may cause the next ones.
+        #: When everything that was left over is compared, unless that was done a short time ago; infinite if nothing was.
+        self._left_over_by = math.inf
+        #: From then on the last comparisons for what was left over are long enough ago for the next ones.
         self._rested = 0.0
         self._busy = asyncio.Lock()
         self.counted = False
 
     def link_changed(self) -> None:
-        """A link of this node went down or came up: rounds may have been cut off, and gaps can perhaps be filled now."""
-        self._compare_by(asyncio.get_running_loop().time() + self.settled_after)
+        """A link of this node went down or came up: rounds may have been cut off, and gaps can perhaps be filled now. Once all
+        such rounds have ended, this replica is compared with every peer that is up.
+        """
+        self._compare_by(self._all_ended())
         self.gaps.try_soon()
 
     def left_over(self) -> None:
-        """A write round of this node was not committed: it may have left records on one disk without a hint, since only commits
-        leave hints. Under overload many rounds end like this, so the comparisons take a limited share of the time.
+        """A disk has what another one lacks without a hint: of a round that was not committed, or that its own replica missed.
+        The comparisons that this causes take at most a fifth of the time: under overload many rounds end like this.
         """
-        self._compare_by(max(asyncio.get_running_loop().time() + self.settled_after, self._rested))
+        self._left_over_by = min(self._left_over_by, self._all_ended())
+
+    def _all_ended(self) -> float:
+        """When all rounds that are under way now will have ended."""
+        return asyncio.get_running_loop().time() + self.settled_after
 
     def _compare_by(self, latest: float) -> None:
-        """Compare this replica with every peer that is up by then, when all rounds that may have left something have ended."""
         for node, due in self._due.items():
             self._due[node] = min(due, latest)
 
@@ -112,27 +121,39 @@ class AntiEntropy:
         if not self.counted:
             await self._count()
         await self._fill_gaps(self.gaps.once)
-        due = [node for node in self._due if self.replicas.can_ask(node) and self._is_due(node)]
         loop = asyncio.get_running_loop()
         began = loop.time()
-        await self._compare_with(due)
-        if due:
+        left_over = began >= max(self._left_over_by, self._rested)
+        if left_over:
+            self._left_over_by = math.inf
+            self._compare_by(began)
+        await self._compare_with_due()
+        if left_over:
             self._rested = loop.time() + (loop.time() - began) * _RESTS
+
+    async def _compare_with_due(self) -> None:
+        """Compare with each peer that is due. What one of them gave is given to those that were compared before it, or not."""
+        lack = set[str]()
+        for node in self._due:
+            if self.replicas.can_ask(node) and self._is_due(node):
+                outcome = await self.compare(node)
+                lack.discard(node)
+                if isinstance(outcome, Compared) and outcome.taken + outcome.raised:
+                    lack.update(self._due.keys() - {node})
+        for node in lack:
+            if self.replicas.can_ask(node):
+                await self.compare(node)
 
     def _is_due(self, node: str) -> bool:
         return self.handoff.overflowed(node) is not None or asyncio.get_running_loop().time() >= self._due[node]
 
     async def repair(self) -> dict[str, Compared | str]:
-        """Compare with all peers now. Returns the counts, or why it failed, by peer."""
-        await self._fill_gaps(self.gaps.now)
-        return await self._compare_with(self._due)
-
-    async def _compare_with(self, nodes: Collection[str]) -> dict[str, Compared | str]:
-        """Compare with these peers until that changes nothing more. Returns the counts, or why it failed, by peer."""
+        """Compare with all peers now, until nothing is left to repair. Returns the counts, or why it failed, by peer."""
         outcomes: dict[str, Compared | str] = {}
+        await self._fill_gaps(self.gaps.now)
         for _ in range(_REPEATS):
             changed = 0
-            for node in nodes:
+            for node in self._due:
                 outcome = await self.compare(node)
                 if isinstance(outcome, Compared):
                     changed += outcome.taken + outcome.given + outcome.raised
@@ -152,7 +173,9 @@ class AntiEntropy:
     async def compare(self, node: str) -> Compared | str:
         """Compare with one peer now. Returns the counts, or why it failed."""
         async with self._busy:
-            self._due[node] = asyncio.get_running_loop().time() + self.seconds * self.rng.uniform(1 - _JITTER, 1 + _JITTER)
+            now = asyncio.get_running_loop().time()
+            if not now < self._due[node] <= now + self.settled_after:  # rounds that a link cut off may still end until then
+                self._due[node] = now + self.seconds * self.rng.uniform(1 - _JITTER, 1 + _JITTER)
             ledger = self.handoff.overflowed(node)
             settles = 0 if ledger is None else ledger.begin_comparison()
             outcome: Compared | str = "it was interrupted"
@@ -160,7 +183,7 @@ class AntiEntropy:
                 outcome = await self._drive(node, compare())
             except (NoAnswer, CannotCompare) as error:
                 outcome = str(error)
-                self._due[node] = asyncio.get_running_loop().time() + min(self.seconds, _AGAIN)
+                self._due[node] = min(self._due[node], asyncio.get_running_loop().time() + _AGAIN)
             finally:
                 if ledger is not None:
                     ledger.end_comparison(settles, whole=isinstance(outcome, Compared))

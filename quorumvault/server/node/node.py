@@ -394,4 +394,6 @@ class Node:
 
     def _on_room_change(self, full: bool) -> None:
         self._peer_server.tell()
+        if self._healer is not None and not full:
+            self._healer.anti_entropy.left_over()
         self._events.note(Event(event="disk_full" if full else "disk_has_room", detail=self._free_space.problem))

@@ -291,7 +291,26 @@ async def test_a_round_that_is_not_committed_is_told_to_have_left_something_over
     for write in (n1.tokenize(ACME, VALUES), n1.rotate(ACME, 2)):
         with pytest.raises(NoQuorum):
             await write
+    await three.settled()
     assert three.diary.left == 2
+
+
+async def test_a_batch_that_all_three_refuse_leaves_nothing_over(three: Trio) -> None:
+    n1 = three.coordinators["n1"]
+    await n1.tokenize(ACME, VALUES)
+    await three.coordinators["n2"].rotate(ACME, 1)
+    await three.settled()
+    assert (await n1.tokenize(ACME, VALUES)).epoch == 2
+    await three.settled()
+    assert (three.diary.fence_retries, three.diary.left) == (1, 0)
+
+
+async def test_what_a_node_s_own_replica_missed_is_told_as_left_over(three: Trio) -> None:
+    three.full.add("n1")
+    await three.coordinators["n1"].tokenize(ACME, VALUES)
+    await three.settled()
+    assert (three.diary.left, three.diary.missed) == (1, [])
+    await three.coordinators["n1"].detokenize(ACME, [])
 
 
 async def test_the_epoch_of_a_token_raises_no_register(three: Trio) -> None:
