@@ -1,7 +1,8 @@
-"""Clients: each asks for one thing after another, through any node, and writes down what it asked and what it was told.
+"""Clients: each makes one call after another, through any node, and records what it asked and what it was told.
 
-Their values meet often: all ask for the values of the moment, which move on. They also read tokens before anyone was given them
-(they know the keys), so that a value is looked for while it is being written, and tokens of other owners.
+The clients' values often meet: all clients use the values of the moment, and these change over time. Clients also read tokens
+that nobody has been given yet (they know the keys), so that some reads run while the value is being written. They also read
+tokens of other owners.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 OWNERS = (Owner("acme"), Owner("zeta"), Owner("mill"))
-#: Most calls are for the first owner: where clients meet is where things go wrong.
+#: Most calls are for the first owner: things go wrong where clients meet.
 _OWNER_WEIGHTS = (0, 0, 0, 0, 1, 1, 2)
-#: The ids of API keys, for what is done with them.
+#: The ids of the API keys that clients use and revoke.
 KEYS = tuple(f"key{letter}" for letter in "abcdefghijklmnopqrst")
 _ACTIONS = (
     *[Action.TOKENIZE] * 20,
@@ -37,17 +38,17 @@ _ACTIONS = (
     *[Action.EPOCH] * 2,
     *[Action.ROTATE] * 5,
 )
-#: Seconds after which a client waits no more; longer than any node does.
+#: Seconds after which a client stops waiting; longer than any node waits.
 _PATIENCE = 8.0
-#: So many calls later there is a new value among those of the moment, which are this many.
+#: A new value joins the values of the moment after this many calls; and how many values of the moment there are.
 _VALUE_AGE, _VALUES = 12, 4
-#: Values or tokens in a call. One without any values reads the epoch.
+#: Values or tokens in a call. A call without any reads the epoch.
 _SIZES = (0, 1, 1, 2, 2, 1, 1)
 
 
 @dataclass(frozen=True)
 class Call:
-    """One thing to ask for, after a pause. What it is about follows from the dice and from what is known when it is made."""
+    """One call, made after a pause. Its content follows from the dice and from what is known when it is made."""
 
     action: Action
     owner: Owner
@@ -57,7 +58,7 @@ class Call:
 
 
 def plan(rng: Random, calls: int, actions: Sequence[Action] = _ACTIONS) -> tuple[Call, ...]:
-    """What one client will do."""
+    """Returns the calls of one client."""
     return tuple(
         Call(
             rng.choice(actions),
@@ -71,7 +72,7 @@ def plan(rng: Random, calls: int, actions: Sequence[Action] = _ACTIONS) -> tuple
 
 
 def canonical(value: str) -> bytes:
-    """The value of a history as the vault's."""
+    """Converts a value of the history to the vault's canonical form."""
     return b"s" + value.encode()
 
 
@@ -82,7 +83,7 @@ def token(keyring: Keyring, owner: Owner, value: str, epoch: int) -> str:
 
 @lru_cache(maxsize=256)
 def _meeting(keyring: Keyring, owner: Owner, epoch: int) -> list[list[str]]:
-    """Values that have one token in this epoch, if tokens are cut short."""
+    """Values that share one token in this epoch, if tokens are cut short."""
     groups: dict[str, list[str]] = {}
     for number in range(300):
         groups.setdefault(token(keyring, owner, f"={number}", epoch), []).append(f"={number}")
@@ -90,7 +91,7 @@ def _meeting(keyring: Keyring, owner: Owner, epoch: int) -> list[list[str]]:
 
 
 class Client:
-    """One at a time: it begins when it is made, and tells the world when it has asked for everything."""
+    """Makes one call at a time. A client begins when it is created, and tells the world when all its calls have ended."""
 
     def __init__(self, world: World, calls: Sequence[Call]) -> None:
         self._world = world
@@ -122,7 +123,7 @@ class Client:
         timeline.at(timeline.now + world.network.delay(), None, self._arrive, op, nodes, work)
 
     def _arrive(self, op: int, nodes: list[str], work: Callable[[Process], object]) -> None:
-        """At the first of these nodes that runs: a refused connection is sure to have done nothing."""
+        """Goes to the first of these nodes that runs: a refused connection is sure to have done nothing."""
         process = next((process for node in nodes if (process := self._world.cluster[node].at_hand)), None)
         if process is None:
             self._end(op, Outcome.FAIL)
@@ -167,7 +168,7 @@ class Client:
         self._next()
 
     def _choose(self, call: Call) -> tuple[tuple[str, ...], int]:
-        """Values, tokens, or the epoch to rotate from."""
+        """Chooses the values, the tokens, or the epoch to rotate from."""
         dice, epoch = call.dice, self._world.epochs.get(call.owner.name, FIRST_EPOCH)
         if call.action is Action.ROTATE:
             return (), max(FIRST_EPOCH, epoch + (0, 0, 0, 0, 0, 0, -1, 1)[dice % 8])

@@ -1,9 +1,9 @@
-"""Processes learn which records are settled: by the notices of coordinators, and by comparing their sums with a peer's.
+"""Processes learn which records are settled: from the coordinators' notices, and by comparing bucket sums with a peer.
 
-Each counts the buckets of its store after its start, and then compares itself with one peer or the other, while clients ask and
-things go wrong. The keys of all values are gathered in a few groups of buckets (``GatheredKeys``), and these are counted and
-compared: all 65,536 buckets, nearly all of them empty, would take longer than the rest of a run. Some processes have room for few
-keys of which nothing is known yet, so that it runs out.
+After its start each process counts the buckets of its store, and then compares itself with one peer or the other, while clients
+ask and faults happen. The keys of all values are gathered in a few groups of buckets (``GatheredKeys``), and only these groups
+are counted and compared: all 65,536 buckets, nearly all of them empty, would take longer than the rest of a run. Some processes
+can remember only a few unsettled keys, so that this room runs out.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ from tests.simulation.timeline import drive
 if TYPE_CHECKING:
     from tests.simulation.nodes import Process
 
-#: Groups that have all keys, and buckets that are in them.
+#: The number of groups that hold all keys, and the number of buckets in these groups.
 _GROUPS = 2
 BUCKETS_WITH_KEYS = _GROUPS * GROUP_SIZE
-#: Buckets that are counted at once. Seconds between two slices at most, and between two comparisons of a process, and until when
-#: it makes any.
+#: Buckets that are counted at once; the most seconds between two slices, and between two comparisons of a process; the time of
+#: the last comparison.
 _SLICE, _BETWEEN, _PAUSE, _UNTIL = 256, 0.05, 1.0, 12.0
-#: How many comparisons find their process busy before they tell the replica what they found, and for how many seconds at most.
+#: The share of comparisons that find their process busy before they report to the replica, and for how many seconds at most.
 _LATE, _LATENESS = 0.3, 0.4
-#: How many processes have little room for keys of which nothing is known yet, and for how many keys.
+#: The share of processes that can remember few unsettled keys, and how many keys these remember.
 _CRAMPED, _ROOM = 0.3, 3
 
 
 class GatheredKeys(EpochKeys):
-    """Digests that begin with the number of one of the groups. Those cut to 8 bits stay as different as they were."""
+    """Digests whose first byte is the number of a group. Digests that are cut to 8 bits stay as different as they were."""
 
     __slots__ = ()
 
@@ -52,7 +52,7 @@ class GatheredKeys(EpochKeys):
 
 
 def gathered(keyring: Keyring) -> Keyring:
-    """The keyring, with digests that are gathered."""
+    """The keyring, with gathered digests."""
     real = keyring.epoch_keys
 
     @lru_cache
@@ -66,7 +66,7 @@ def gathered(keyring: Keyring) -> Keyring:
 
 
 def learn_settled(process: Process, rng: Random) -> None:
-    """Begin to count, to compare, and to send notices. ``rng`` is used for this alone."""
+    """Starts to count, to compare, and to send notices. ``rng`` is used for nothing else."""
     coordinator = process.coordinator
     room = _ROOM if rng.random() < _CRAMPED else UNSETTLED_KEYS
     knobs = process.node.knobs
@@ -96,7 +96,7 @@ def learn_settled(process: Process, rng: Random) -> None:
 
 
 class CountedRecords(SettledRecords):
-    """Counts in ``branches`` by what keys become settled, and how often that is forgotten."""
+    """Counts in ``branches`` how keys become settled, and how often this knowledge is forgotten."""
 
     def __init__(self, branches: Counter[str], room: int, round_keys: int) -> None:
         super().__init__(room, round_keys)
@@ -126,14 +126,14 @@ def _count(process: Process, rng: Random, first: int) -> None:
         usual, inventory.slice_records = inventory.slice_records, _SLICE // 16
         following = inventory.count(first)
         inventory.slice_records = usual
-        inventory.sums.complete = inventory.sums.complete or following >= BUCKETS_WITH_KEYS  # there is nothing in the others
+        inventory.sums.complete = inventory.sums.complete or following >= BUCKETS_WITH_KEYS  # the other buckets are empty
         return following
 
     def count() -> None:
         storage.submit(OwnWork(work), counted)
 
     def counted(following: Any) -> None:
-        """From there on, or from the same place on if too much waited for the disk."""
+        """Counts on from there, or from the same bucket again if too much was waiting for the disk."""
         _count(process, rng, first if isinstance(following, NoReply) else following)
 
     if first < BUCKETS_WITH_KEYS:
@@ -141,7 +141,7 @@ def _count(process: Process, rng: Random, first: int) -> None:
 
 
 async def _compare(process: Process, client: ReplicaClient, rng: Random) -> None:
-    """With one peer or the other."""
+    """Compares the process with one peer or the other."""
     peer = rng.choice([name for name in NODE_NAMES if name != client.node])
     steps = _differing_sums(list(range(_GROUPS)))
     outcome = None

@@ -1,11 +1,11 @@
 """A simulated disk that is a data directory: a real LevelDB store and a real disk.json, in memory (tmpfs).
 
-What is written is in the files at once, and counts as synced when the simulated sync ends. A crash before that cuts the log at
-some byte between what was synced and what is there, or leaves the identity of before; a torn one has other bytes behind the cut.
-What had been synced is kept beside the files, as a dict: each start has to find it.
+A write goes to the files at once, and counts as synced when the simulated sync ends. A crash before that cuts the log at some
+byte between the synced end and the written end, or leaves the previous identity; a torn log has other bytes after the cut.
+Synced content is also kept beside the files, as a dict: each start has to find it.
 
-LevelDB works in the background, at times of its own. So here it never comes to that: its write buffer is larger than any run, the
-simulated disk has tables made and merged before LevelDB would, and waits for them.
+LevelDB works in the background, at times of its own choice. Here it never gets to do so: its write buffer is larger than any
+run, and the simulated disk has tables made and merged before LevelDB would, and waits for the result.
 """
 
 import re
@@ -29,24 +29,24 @@ from quorumvault.server.storage.leveldb_tables import _Block, _entries_of, _inde
 from quorumvault.server.storage.store import CORRUPT, Corrupt
 from tests.simulation.disks import Disk
 
-#: Bytes of a log that become a table, on some disks.
+#: The log size in bytes at which the log becomes a table, on some disks.
 _BUFFERS: Final = (700, 1_500, 5_000)
-#: Tables of the first level, of which LevelDB merges four by itself; and keys that were looked up, of which a hundred, charged to
-#: one table, have it merged.
+#: The number of first-level tables, of which LevelDB merges four by itself; and the number of key look-ups, of which a hundred,
+#: charged to one table, make LevelDB merge that table.
 _TABLES, _LOOK_UPS = 2, 50
-#: How many tables are merged at once with all others.
+#: The share of new tables that are merged at once with all others.
 _MERGED: Final = 0.3
-#: How many of the blocks that rot are neither the first nor the last one of their table with records.
+#: The share of rotting blocks that are neither the first nor the last block with records in their table.
 _BETWEEN: Final = 0.85
-#: After all keys: to compact these is to make a table of what is in the log.
+#: A range after all keys: compacting it makes a table of the log.
 _NOTHING: Final = b"\xff", b"\xff\xff"
-#: The number of a table, in what LevelDB says of those that it uses.
+#: The number of a table, in LevelDB's list of the tables that it uses.
 _NUMBER: Final = re.compile(rb"^ (\d+):", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class _Batch:
-    """Written to the log up to ``end``."""
+    """A batch, written to the log up to ``end``."""
 
     changes: Mapping[bytes, bytes | None]
     end: int
@@ -54,7 +54,7 @@ class _Batch:
 
 @dataclass(frozen=True)
 class _Replaced:
-    """The identity file had these bytes. ``in_place``: it was written over, and not replaced."""
+    """The identity file had the bytes ``before``. ``in_place``: the file was overwritten instead of replaced."""
 
     identity: DiskIdentity
     before: bytes
@@ -62,22 +62,22 @@ class _Replaced:
 
 
 class FilesDisk(Disk):
-    """``config`` says where it is. ``tears`` is asked at each crash in the middle of a batch."""
+    """``config`` names the data directory. ``tears`` is asked at each crash in the middle of a batch whether the log tears."""
 
     def __init__(self, config: NodeConfig, identity: DiskIdentity, rng: Random) -> None:
         self._store: LevelDBStore | None = None
         super().__init__(identity)
         self.config = config
         self.tears: Callable[[], bool] = lambda: False
-        #: Whether the next crash tears it in any case.
+        #: Whether the next crash tears the log in any case.
         self.tears_next = False
-        #: Hears of each write: for what is to happen before it is synced.
+        #: Called at each write, for whatever has to happen before the write is synced.
         self.wrote: Callable[[], object] = lambda: None
-        #: Hears that its process ends, since a block cannot be read.
+        #: Called when the disk's process ends because a block cannot be read.
         self.refused: Callable[[], object] = lambda: None
-        #: What happened to its files, in words; None for what a crash may do.
+        #: The harm done to the disk's files, in words; None if nothing happened beyond what a crash may do.
         self.harm: str | None = None
-        #: Whether it has a block that cannot be read.
+        #: Whether the store has a block that cannot be read.
         self._rots = False
         self._rng = rng
         self._buffer = rng.choice(_BUFFERS)
@@ -85,7 +85,7 @@ class FilesDisk(Disk):
         self._pending: list[_Batch | _Replaced] = []
         self._log, self._synced_bytes, self._looked_up = Path(), 0, 0
 
-    # What the disk of a simulated process has to do.
+    # The interface of a simulated process's disk.
 
     @property
     def there(self) -> bool:
@@ -102,7 +102,7 @@ class FilesDisk(Disk):
 
     @corrupt_reads.setter
     def corrupt_reads(self, count: int) -> None:
-        """It is counted by the store."""
+        """Does nothing: the store counts these reads."""
 
     def get(self, keys: Sequence[bytes]) -> list[bytes | Corrupt | None]:
         self._looked_up += len(keys)
@@ -146,17 +146,17 @@ class FilesDisk(Disk):
             self._make_table(merged=self._rng.random() < _MERGED)
 
     def salvage(self) -> None:
-        """The node's start does that."""
+        """Does nothing: the node's start salvages the store."""
 
     def crash(self, *, keeps: bool) -> None:
-        """Its process is gone. What was not synced may have got there (``keeps``), or some of it."""
+        """The disk's process is gone. Unsynced writes survive (``keeps``), or a part of them does."""
         self.close()
         if self._pending and not keeps:
             self._lose(self._rng.randrange(len(self._pending)))
         self._cached.clear()
         self.tears_next = False
 
-    # Its files.
+    # The disk's files.
 
     @property
     def directory(self) -> Path:
@@ -164,12 +164,12 @@ class FilesDisk(Disk):
 
     @property
     def logs(self) -> list[Path]:
-        """The oldest first."""
+        """The logs, the oldest first."""
         return sorted((self.directory / STORE_DIRECTORY).glob("*.log"), key=lambda path: int(path.stem))
 
     @property
     def tables(self) -> list[Path]:
-        """Those in use: others wait until no iterator needs them. None while no process has them open."""
+        """The tables in use: LevelDB keeps others until no iterator needs them. Empty while no process has the store open."""
         if not self.there:
             return []
         numbers = map(int, _NUMBER.findall(self.store._db.get_property(b"leveldb.sstables")))
@@ -181,12 +181,12 @@ class FilesDisk(Disk):
             store.close()
 
     def opened(self, store: LevelDBStore, identity: DiskIdentity) -> None:
-        """A start has found it. Raises Violation if that is not what it was."""
+        """A start has found this store and identity. Raises Violation if they are not what they have to be."""
         self._check_identity(identity)
         self.take(store, identity, self._check_content(store))
 
     def take(self, store: LevelDBStore, identity: DiskIdentity, stored: dict[bytes, bytes] | None = None) -> None:
-        """It is served from now on. ``stored`` is what it holds, if not all of that can be read."""
+        """Serves this store from now on. ``stored`` is its content, if not all of that can be read."""
         self._store = store
         self.stored = dict(store.scan(b"")) if stored is None else stored
         self.identity = self._synced_identity = identity
@@ -197,9 +197,9 @@ class FilesDisk(Disk):
             self._make_table(merged=True)
 
     def damage_table(self) -> bool:
-        """Change a bit of some block with records. False without one.
+        """Flips a bit of some block with records. Returns False if there is no such block.
 
-        Mostly of one between others: a salvage looks at the first and the last one when it reads what is around the records.
+        Mostly a block in the middle: a salvage looks at the first and the last block when it reads what is around the records.
         """
         found, between = [], []
         for table in self.tables:
@@ -215,7 +215,7 @@ class FilesDisk(Disk):
         return True
 
     def _find_log(self) -> None:
-        """All that is in the present log is synced."""
+        """Finds the present log. Its whole content counts as synced."""
         self._log = self.logs[-1]
         self._synced_bytes = self._log.stat().st_size
 
@@ -223,7 +223,7 @@ class FilesDisk(Disk):
         return int(self.store._db.get_property(b"leveldb.num-files-at-level0"))
 
     def _make_table(self, *, merged: bool) -> None:
-        """As LevelDB does by itself: of the log, and by the dice of what there is."""
+        """Makes a table as LevelDB does by itself: of the log, or by the dice of everything in the store."""
         self._looked_up = 0
         if merged or self._level_zero() >= _TABLES:
             self.store._db.compact_range()
@@ -232,7 +232,7 @@ class FilesDisk(Disk):
         self._find_log()
 
     def _lose(self, first: int) -> None:
-        """This one of the writes was under way: a part of it is there, and nothing of those after it."""
+        """The write number ``first`` was under way: a part of it is kept, and no later write."""
         kept = [each.end for each in self._pending[:first] if isinstance(each, _Batch)]
         size = max([self._synced_bytes, *kept])
         lost = self._pending[first]
@@ -258,13 +258,13 @@ class FilesDisk(Disk):
         self._pending = self._pending[: first + 1]
 
     def _other_bytes(self, written: bytes) -> bytes:
-        """Zeros, whatever the disk had there, or a part of what was written behind what was not."""
+        """Zeros, arbitrary earlier bytes of the disk, or the end of the write after a hole of zeros."""
         zeros = bytes(len(written))
         half = self._rng.randrange(len(written))
         return self._rng.choice((zeros, self._rng.randbytes(len(written)), zeros[:half] + written[half:]))
 
     def _check_identity(self, found: DiskIdentity) -> None:
-        """It is that of before, or one that was being written, and was not heard of before."""
+        """Checks that the identity is the synced one or one that was being written, and that its incarnation is new."""
         possible = [
             self._synced_identity,
             self.identity,
@@ -275,9 +275,9 @@ class FilesDisk(Disk):
             raise Violation("identity", f"{self.directory.name} starts as {found}, and was {self._synced_identity}")
 
     def _check_content(self, store: LevelDBStore) -> dict[bytes, bytes]:
-        """All that was synced, and what was being written as far as it got there; in a damaged store, what is known of it.
+        """Checks that the store has everything that was synced, and a prefix of what was being written.
 
-        Returns what the store holds, or would but for damage.
+        In a damaged store it checks what is known. Returns what the store holds, or would hold without the damage.
         """
         states = list(self._states())
         if self.harm is None:
@@ -295,7 +295,7 @@ class FilesDisk(Disk):
         return {**reader.known(states[wrong.index([])]), **reader.gaps}
 
     def mended(self) -> bool:
-        """Whether nothing of what happened to its files is left: all that can be known of them is."""
+        """Whether no damage is left in the files: everything that can be known of their content is known."""
         if self.harm is None:
             return True
         if self.there and not self._rots and not any(key.startswith(layout.GAP) for key in (*self.stored, *self._cached)):
@@ -311,7 +311,7 @@ class FilesDisk(Disk):
 
 
 class _Reader:
-    """Reads a store with unreadable blocks, key by key, by iterators, which LevelDB does not charge to its tables."""
+    """Reads a store with unreadable blocks, key by key. It uses iterators, whose reads LevelDB does not charge to its tables."""
 
     def __init__(self, store: LevelDBStore) -> None:
         self._db: Any = store._db
@@ -321,7 +321,7 @@ class _Reader:
         self._found: dict[bytes, bytes | Corrupt | None] = {}
 
     def has(self, key: bytes, value: bytes) -> bool:
-        """Whether the value is there, or it is known that it is not known; a hint may be lost."""
+        """Whether the value is there, or the store knows that it does not know the value; a hint may be lost."""
         found = self._look_up(key)
         if found == value or found is CORRUPT:
             return True
@@ -335,7 +335,7 @@ class _Reader:
         return CORRUPT in self._found.values()
 
     def known(self, state: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
-        """What is there of a state, and what cannot be read."""
+        """The part of a state that the store has or cannot read."""
         found = {key: self._look_up(key) for key in state}
         return {key: state[key] if value is CORRUPT else value for key, value in found.items() if value is not None}
 

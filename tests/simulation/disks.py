@@ -1,7 +1,7 @@
-"""A disk, as a replica's store sees it: what is not synced is lost in a crash, and what is stored can rot.
+"""A disk, as a replica's store sees it: a crash loses what is not synced, and stored data can rot.
 
-A write is in the cache until ``sync``. A crash in between keeps the last batch whole or not at all, as LevelDB's log does; which
-one is the world's choice.
+A write stays in the cache until ``sync``. A crash before that keeps the last batch whole or drops it, as LevelDB's log does;
+the world chooses which.
 """
 
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
@@ -15,14 +15,13 @@ from quorumvault.server.storage.store import CORRUPT, Corrupt
 
 @dataclass(eq=False)
 class Disk:
-    """Implements Store. It outlives the processes that use it.
+    """Implements Store. A disk outlives the processes that use it.
 
-    ``full``: the next write fails. ``nearly_full``: there is no room for more than its node's own bookkeeping. ``slow``: seconds
-    that a sync takes beyond the usual. ``unreadable`` and ``flipped`` are the keys whose block fails its checksum, and those
-    whose bytes were changed without that being seen.
+    ``full``: the next write fails. ``nearly_full``: there is room only for the node's own bookkeeping. ``slow``: extra seconds
+    that a sync takes. ``unreadable``: keys whose block fails its checksum. ``flipped``: keys whose bytes changed undetected.
     """
 
-    #: In a file of its own, which neither rots nor fills up.
+    #: Kept in its own file, which neither rots nor fills up.
     identity: DiskIdentity
     full: bool = False
     nearly_full: bool = False
@@ -34,20 +33,20 @@ class Disk:
     stored: dict[bytes, bytes] = field(default_factory=dict)
     _cached: dict[bytes, bytes | None] = field(default_factory=dict)
 
-    #: Whether its node has it. One without a disk has an identity in memory all the same.
+    #: Whether the node has this disk. A node without a disk still has an identity in memory.
     @property
     def there(self) -> bool:
         return True
 
-    #: Whether a disk that is not active may join by itself.
+    #: Whether the disk, when it is not active, may join by itself.
     may_join = True
 
     def keep(self, identity: DiskIdentity) -> None:
-        """Make a changed identity durable."""
+        """Makes a changed identity durable."""
         self.identity = identity
 
     def failed(self, failure: StorageFailed) -> None:
-        """Its process ends because of this."""
+        """The disk's process ends because of this failure."""
 
     @property
     def unsynced(self) -> bool:
@@ -85,7 +84,7 @@ class Disk:
             yield key, value
 
     def holds(self, key: bytes) -> bytes | None:
-        """What is there now, synced or not, whatever rotted."""
+        """The present value, synced or not, even if it rotted."""
         return self._cached.get(key, self.stored.get(key))
 
     def unknown(self, key: bytes) -> bool:
@@ -95,11 +94,11 @@ class Disk:
 
     @property
     def sequence(self) -> int:
-        """Of the last group that is synced."""
+        """The sequence number of the last synced group."""
         return layout.decode_sequence(self.stored.get(layout.SEQUENCE_KEY, layout.encode_sequence(0)))
 
     def close(self) -> None:
-        """Nothing: the disk goes on without its process."""
+        """Does nothing: the disk outlives its process."""
 
     def sync(self) -> None:
         for key, value in self._cached.items():
@@ -110,7 +109,7 @@ class Disk:
         self._cached.clear()
 
     def salvage(self) -> None:
-        """As a start does after the process had come upon it: what cannot be read is gone, and known to be unknown."""
+        """Salvages as a start does after a process found unreadable records: they are removed, and gaps mark them as unknown."""
         lost = {key for key in self.unreadable if key.startswith(layout.RECORD)}
         for key in lost:
             self.stored.pop(key, None)
@@ -118,17 +117,17 @@ class Disk:
         self.unreadable -= lost
 
     def crash(self, *, keeps: bool) -> None:
-        """The process died: the unsynced batch is there, or it is not."""
+        """The process died: the unsynced batch is kept or lost."""
         if keeps:
             self.sync()
         self._cached.clear()
 
     def rot(self, dice: int, *, seen: bool, spared: Container[bytes] = ()) -> None:
-        """One stored record becomes unreadable (``seen``), or its last bit is flipped under a good checksum; not a spared one."""
+        """Makes one stored record unreadable (``seen``), or flips its last bit under a good checksum; never a spared record."""
         records = [key for key in self.stored if key.startswith(layout.RECORD) and key not in spared]
         if not records:
             return
-        # What was written lately is what clients still ask for.
+        # Clients still ask for what was written lately.
         key = records[-1 - dice % min(len(records), 8)]
         self.rotten.add(key)
         if seen:

@@ -1,7 +1,7 @@
-"""What goes wrong: a plan of faults drawn from the seed, each with its time, its place and its end.
+"""Faults: a plan drawn from the seed, in which each fault has its time, its place and its end.
 
-Two lines of faults run beside each other, so that they also meet. No fault takes a disk away: what was synced stays, or rots.
-Those that do are in losses.py.
+Two sequences of faults run in parallel, so that faults also overlap. No fault here takes a disk away: synced data stays, or
+rots. The faults that take a disk away are in losses.py.
 """
 
 from collections.abc import Callable
@@ -14,16 +14,16 @@ from quorumvault.protocol.messages import Message, Put, RaiseEpoch, WriteBack
 from tests.simulation.network import Cut
 from tests.simulation.nodes import Cluster, Node
 
-#: Seconds without a fault, and seconds of one, at most, on each of the lines.
+#: For each sequence: the most seconds without a fault, and the most seconds of one fault.
 _LINES = ((0.8, 1.2), (2.0, 2.5))
 _HOUR_MS = 3_600_000
-#: Messages of which a node may die sending a few.
+#: The message types of which a node may send a few before it dies.
 _SENDING = (Message, Put, RaiseEpoch, RaiseEpoch, WriteBack)
 
 
 @dataclass(frozen=True)
 class Fault:
-    """``dice`` decides whatever is left open: the node, how many sends, which record."""
+    """``dice`` decides everything else: the node, the number of sends, the record."""
 
     kind: str
     begins: float
@@ -38,7 +38,7 @@ Mend = Callable[[], object]
 
 
 def plan(rng: Random, seconds: float) -> tuple[Fault, ...]:
-    """Faults for so many seconds, in the order in which they begin."""
+    """Faults for this many seconds, in the order in which they begin."""
     kinds = [kind for kind, (_, weight) in KINDS.items() for _ in range(weight)]
     faults = []
     for calm, trouble in _LINES:
@@ -51,13 +51,13 @@ def plan(rng: Random, seconds: float) -> tuple[Fault, ...]:
 
 
 def begin(fault: Fault, cluster: Cluster) -> Mend:
-    """Let it happen. What is returned mends it."""
+    """Begins the fault. Returns a function that mends it."""
     node = cluster[NODE_NAMES[fault.dice % 3]]
     return KINDS[fault.kind][0](fault, node, cluster)
 
 
 def mend_everything(cluster: Cluster) -> None:
-    """Nothing is broken any more: all nodes run, on disks and over links that work."""
+    """Mends everything: all nodes run, on working disks and links."""
     for node in cluster.values():
         node.network.mend_all()
         node.disk.full, node.disk.nearly_full, node.disk.slow = False, False, 0.0
@@ -73,7 +73,7 @@ def _crash(fault: Fault, node: Node, cluster: Cluster) -> Mend:
 
 
 def _crash_sending(fault: Fault, node: Node, cluster: Cluster) -> Mend:
-    """It dies between two messages of one round, or of one group of replies: of whatever kind, or of one that writes."""
+    """The node dies between two messages of one round or of one group of replies: messages of any kind, or of one that writes."""
     if node.process is not None:
         kind = _SENDING[fault.dice // 9 % len(_SENDING)]
         node.process.arm(lambda message: isinstance(message, kind), fault.dice // 3 % 3)
@@ -87,7 +87,7 @@ def _crash_sending(fault: Fault, node: Node, cluster: Cluster) -> Mend:
 
 
 def _crash_all(fault: Fault, node: Node, cluster: Cluster) -> Mend:
-    """At once; or, by the dice, at the moment at which the node has answered its next client."""
+    """All nodes die at once; or, by the dice, when the node next answers a client."""
     if fault.dice // 3 & 3:
         node.cuts_power = True
     else:
@@ -107,7 +107,7 @@ def _stop(fault: Fault, node: Node, cluster: Cluster) -> Mend:
 
 
 def _partition(fault: Fault, node: Node, cluster: Cluster) -> Mend:
-    """By the dice: a node from both others, a node from one other, or one direction of either."""
+    """By the dice, cuts a node off from both others, a node from one other, or one direction of either."""
     others = [name for name in NODE_NAMES if name != node.name]
     choice = fault.dice // 3
     if choice & 1:
@@ -125,7 +125,7 @@ def _bad_network(fault: Fault, node: Node, cluster: Cluster) -> Mend:
 
 
 def _slow_disk(fault: Fault, node: Node, cluster: Cluster) -> Mend:
-    """Slow, or by the dice so slow that nobody waits for it."""
+    """Makes a disk slow, or by the dice so slow that nobody waits for it."""
     node.disk.slow = 6.0 if fault.dice & 0x18 == 0 else 0.6
     return partial(setattr, node.disk, "slow", 0.0)
 
@@ -141,7 +141,7 @@ def _full_disk(fault: Fault, node: Node, cluster: Cluster) -> Mend:
 
 
 def _nearly_full_disk(fault: Fault, node: Node, cluster: Cluster) -> Mend:
-    """It refuses writes, and its node goes on. By the dice the next node's disk too, and then nothing new can be written."""
+    """The disk refuses writes, but its node goes on. By the dice the next node's disk does so too, and nothing new is written."""
     disks = [node.disk]
     if fault.dice & 0x18 == 0:
         disks.append(cluster[NODE_NAMES[(fault.dice + 1) % 3]].disk)
@@ -156,9 +156,9 @@ def _nearly_full_disk(fault: Fault, node: Node, cluster: Cluster) -> Mend:
 
 
 def _rot(fault: Fault, node: Node, cluster: Cluster) -> Mend:
-    """A block that fails its checksum, or bits flipped behind the checksum's back; the latter not of one record on two disks.
+    """A block fails its checksum, or bits flip undetected by the checksum. No record gets flipped bits on two disks.
 
-    Two disks with the same wrong bytes would be two votes for them.
+    Two disks with the same wrong bytes would be two votes for these bytes.
     """
     flipped = {key for other in cluster.values() if other is not node for key in other.disk.flipped}
     seen = bool(fault.dice & 0x80)
@@ -171,7 +171,7 @@ def _clock_jump(fault: Fault, node: Node, cluster: Cluster) -> Mend:
     return lambda: None
 
 
-#: What happens, and how often beside the others.
+#: The kinds of faults, and the relative frequency of each.
 KINDS: dict[str, tuple[Callable[[Fault, Node, Cluster], Mend], int]] = {
     "crash": (_crash, 3),
     "crash while sending": (_crash_sending, 6),

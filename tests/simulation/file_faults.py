@@ -1,13 +1,13 @@
-"""What happens to the files of a data directory: a plan drawn from the seed, each with its time, its place and its end.
+"""Faults in the files of a data directory: a plan drawn from the seed, in which each fault has its time, its place and its end.
 
-    torn log        power fails in the middle of a write, and other bytes stand where the rest of it was
-    rotten table    a bit of a table flips, while the node runs
-    broken log      a bit of a log flips in front of its last batch, while the node is away
-    lost log        a log is gone, while the node is away
-    lost store      all files of the store are, or the folder too
-    away            the data directory is empty for a while, as that of a volume that is not mounted
+    torn log        power fails in the middle of a write, and other bytes stand in place of the rest of the write
+    rotten table    a bit of a table flips while the node runs
+    broken log      a bit of a log flips before its last batch, while the node is down
+    lost log        a log is lost while the node is down
+    lost store      all files of the store are lost, or the folder too
+    away            the data directory is empty for a while, like the mount point of a volume that is not mounted
 
-The starts that follow may be cut short, and so may be what they do: salvage the store, or make another one.
+Power may fail during the starts that follow, and so during a salvage of the store or the making of a new one.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from tests.simulation.faults import Fault, Mend
 if TYPE_CHECKING:
     from tests.simulation.files import FilesNode
 
-#: How many starts are cut short at most; after how many steps where a disk is replaced, and where it is salvaged.
+#: The most starts that a power cut ends; and within how many steps of a replacement, and of a salvage, it comes.
 _CUTS, _REPLACED, _SALVAGED = 3, 24, 12
 #: Seconds into a sync at which power fails.
 _MOMENT: Final = 0.0004
 _AWAY: Final = 0.8
-#: The upper byte of a record's length in a log, and how often it is that which flips: what follows looks like a torn write then.
+#: The upper byte of a record's length in a log, and the share of flips that hit it: the rest then looks like a torn write.
 _LENGTH, _LENGTHS = 5, 0.6
-#: Seconds after which tables have blocks with nothing but records, so that their store can be salvaged; and how often one rots.
+#: The second from which tables have blocks with only records, so that their store can be salvaged; and how often one rots.
 _LARGE, _ROTS = 4.0, 0.4
-#: The share of the faults that lose a whole disk (losses.py).
+#: The share of faults that lose a whole disk (losses.py).
 _LOST: Final = 0.25
 
 
@@ -50,7 +50,7 @@ def plan(rng: Random) -> tuple[Fault, ...]:
 
 
 def _torn_log(node: FilesNode, rng: Random) -> Mend:
-    """At the next write that is under way."""
+    """Power fails during the next write."""
     disk = node.home
     node.cuts = _draw_cuts(rng)
 
@@ -74,7 +74,7 @@ def _rotten_table(node: FilesNode, rng: Random) -> Mend:
 
 
 def _broken_log(node: FilesNode, rng: Random) -> Mend:
-    """In the header or in the middle of a batch that others follow."""
+    """Flips a bit in the header or in the middle of a batch that others follow."""
     node.crash()
     log = node.home.logs[-1]
     batches = _batches(log.read_bytes())
@@ -133,7 +133,7 @@ def _draw_cuts(rng: Random, steps: int = _REPLACED) -> list[int]:
 
 
 def _batches(log: bytes) -> list[tuple[int, int]]:
-    """Where each begins and ends."""
+    """Where each batch begins and ends."""
     found: list[tuple[int, int]] = []
     at = 0
     while (batch := _read_batch(log, at)).whole:
@@ -143,7 +143,7 @@ def _batches(log: bytes) -> list[tuple[int, int]]:
 
 
 def _nothing() -> None:
-    """Nothing happens."""
+    """Does nothing."""
 
 
 KINDS: dict[str, Callable[[FilesNode, Random], Mend]] = {

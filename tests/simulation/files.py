@@ -1,13 +1,11 @@
-"""Nodes whose disks are real data directories, with a real LevelDB store and a real disk.json; all the rest is simulated.
+"""Nodes whose disks are real data directories, with a real LevelDB store and a real disk.json; everything else is simulated.
 
-    a crash       leaves what was synced and a part of what was not (data_directories.py); some tear the log
-    a start       is the real one: it opens the store, salvages it, or finds that the disk is lost, and then the node gets another
-                  one, which joins; power may fail between its steps (power_cuts.py)
+    a crash       leaves what was synced and a part of what was not (data_directories.py); some crashes tear the log
+    a start       is the real one: it opens the store, salvages it, or finds that the disk is lost. In the last case the node gets
+                  a new disk, which joins. Power may fail between the steps of a start (power_cuts.py)
     damage        file_faults.py
-    healing       a node that comes upon a bad block gives its disk up, is salvaged, and reads what it lost from the others
-
-One disk at a time is damaged or lost, until all of it is mended: that is how far the promise goes
-(docs/operations.md#when-too-few-disks-are-left).
+    healing       a node that finds a bad block gives its disk up, is salvaged, and reads what it lost from the others
+Only one disk at a time is damaged or lost, and the next one only when everything is mended: the promise goes no further
 """
 
 import logging
@@ -57,7 +55,7 @@ from tests.simulation.world import SECRET, Run, Scenario, World, judged, scenari
 
 T = TypeVar("T")
 
-#: What nodes have to say of their disks is for nobody to read.
+#: Nobody reads what nodes log about their disks.
 logging.getLogger("quorumvault").addHandler(logging.NullHandler())
 
 _CLUSTER: Final = parse_cluster(
@@ -65,29 +63,29 @@ _CLUSTER: Final = parse_cluster(
     "cluster_id: simulated\nsecrets: {master: {id: m1, file: master}}\nnodes:\n"
     + "".join(f"  n{n}: {{api: '127.0.0.1:700{n}', peer: '127.0.0.1:710{n}'}}\n" for n in (1, 2, 3)),
 )
-#: Where a sync costs nothing, if there is such a place.
+#: A place where a sync costs nothing, if there is one.
 _MEMORY: Final = Path("/dev/shm")
-#: Bytes of a block of a table, on all disks of a run: LevelDB takes no less than the first.
+#: The block size of tables in bytes, the same on all disks of a run: LevelDB's minimum is the first.
 _BLOCKS: Final = (1_024, 1_024, 2_048)
-#: Seconds after which a process that ended is started again, and how often it may end at its start.
+#: Seconds after which an ended process is started again, and how often it may end during its start.
 _RESTART, _STARTS = 0.2, 3
-#: Of the disks that are given up for good, those that their operator sets aside on the same host.
+#: The share of the disks given up for good that their operator sets aside on the same host.
 _ASIDE: Final = 0.5
-#: How many of the crashes in the middle of a write tear the log, if one may be torn.
+#: The share of crashes in the middle of a write that tear the log, if the log may be torn.
 _TORN: Final = 0.3
-#: Seconds between two turns of a loop that heals; the time until which there are turns, and that while a disk is not sound.
+#: Seconds between two turns of a healing loop; the time of the last turn; and the same time while a disk is not sound.
 _TURN, _UNTIL, _UNTIL_SOUND = 0.25, 10.0, 60.0
-#: A peer has heard of damage after twice as long.
+#: A peer has heard of damage after twice this time.
 _SILENCE: Final = 0.25
 
 
 class _Died(Exception):
-    """The process died in the middle of this."""
+    """The process died during this work."""
 
 
 @dataclass(eq=False)
 class FilesNode(Node):
-    """``disk`` is that which its process has, or would have; ``home`` is what is in its data directory, trusted or not."""
+    """``disk`` is the disk that the process has, or would have; ``home`` is the one in the data directory, trusted or not."""
 
     root: Path = field(kw_only=True)
     may_tear: Callable[[], bool] = field(kw_only=True, default=lambda: False)
@@ -96,18 +94,18 @@ class FilesNode(Node):
         super().__post_init__()
         self.dice = Random(self.comparing.getrandbits(64))
         self._places = 0
-        #: After how many steps the next works on its data directory are cut short.
+        #: The numbers of steps after which power fails during the next works on the data directory.
         self.cuts: list[int] = []
-        #: Whether its data directory is somewhere else: a volume that is not mounted.
+        #: Whether the data directory is elsewhere, as when a volume is not mounted.
         self.away = False
-        #: The disk that is being made in the place of a lost one.
+        #: The id of the disk that is being made in place of a lost one.
         self._replacing = b""
-        #: What its processes hold open of old disks.
+        #: Old disks that the node's processes hold open.
         self.opened: dict[Process, OldDisk] = {}
         self._make_home(self.disk.identity)
 
     def _make_home(self, identity: DiskIdentity) -> None:
-        """As ``init`` does, in a data directory of its own."""
+        """Makes a disk as ``init`` does, in its own data directory."""
         self._places += 1
         data = self.root / f"host{self._places}"
         self.config = NodeConfig(replace(_CLUSTER, data=data), self.name, SECRET)
@@ -124,7 +122,7 @@ class FilesNode(Node):
         return disk
 
     def lose_disk(self, disk: bytes) -> None:
-        """Its operator gives it a new one: on another host, or with the old one set aside."""
+        """The operator gives the node a new disk: on another host, or with the old disk set aside."""
         self.crash()
         self.former.append(self.home)
         self.cuts.clear()
@@ -133,7 +131,7 @@ class FilesNode(Node):
         self._make_home(replace(self.home.identity, disk=disk, incarnation=0, mode=Mode.JOINING, view=None))
 
     def start(self) -> None:
-        """A service manager starts it again when it ends with a reason that is about its store."""
+        """Starts the node as a service manager does: again, if it ends because of its store."""
         for _ in range(_STARTS):
             try:
                 super().start()
@@ -166,7 +164,7 @@ class FilesNode(Node):
         self.timeline.at(self.timeline.now + _RESTART, None, self.start)
 
     def cut_short(self, work: Callable[[], T]) -> T:
-        """Does what takes several steps on its data directory. Raises PowerCut if the power fails meanwhile."""
+        """Does work on the data directory that takes several steps. Raises PowerCut if the power fails meanwhile."""
         with ExitStack() as stack:
             stack.enter_context(mock.patch("os.urandom", self.dice.randbytes))
             if self.cuts:
@@ -174,7 +172,7 @@ class FilesNode(Node):
             try:
                 return work()
             except BaseException as error:
-                clear_frames(error.__traceback__)  # stores that are open there are closed so
+                clear_frames(error.__traceback__)  # this closes the stores that are open there
                 raise
 
     def _use(self, found: NodeDisk) -> None:
@@ -199,7 +197,7 @@ class FilesNode(Node):
         self.former = [disk for disk in self.former if disk is not self.home]
 
     def _find_replacement(self, found: NodeDisk) -> None:
-        """It was made, and its process died before it had it."""
+        """A replacement was made, and the process died before it learned of that."""
         if found.store is None or found.identity.disk != self._replacing or found.identity.mode is not Mode.JOINING:
             raise Violation("identity", f"{self.name} starts with a disk that is not its own: {found.identity}")
         self._leave(self.home)
@@ -211,7 +209,7 @@ class FilesNode(Node):
             self.former.append(disk)
 
     def replace_lost(self, process: Process) -> None:
-        """As a node with a lost disk does when it rejoins. Raises PowerCut."""
+        """Makes a new disk as a node with a lost disk does when it rejoins. Raises PowerCut."""
         disk = process.disk
         assert isinstance(disk, FilesDisk)
         self._replacing = disk.identity.disk
@@ -227,7 +225,7 @@ class FilesNode(Node):
             old.ending.close()
 
     def close(self) -> None:
-        """When the run is over."""
+        """Closes all disks when the run is over."""
         for process in (self.process, *self.left_behind):
             if process is not None and isinstance(process.disk, FilesDisk):
                 process.disk.close()
@@ -236,10 +234,10 @@ class FilesNode(Node):
 
 
 class Files(Rejoining):
-    """Attaches to each process what makes its disk whole."""
+    """Attaches to each process the healer that repairs its disk."""
 
     def __init__(self, world: World, seed: int) -> None:
-        #: Faults that have begun and may take a disk.
+        #: Faults that have begun and may still take a disk.
         self._losing: set[Fault] = set()
         self._healers: dict[str, tuple[Process, Healer]] = {}
         self._seed = seed
@@ -254,7 +252,7 @@ class Files(Rejoining):
 
     @property
     def sound(self) -> bool:
-        """Whether all disks are active, and nothing is left of what happened to any of them."""
+        """Whether all disks are active and no damage is left on any of them."""
         return losses.whole(self._cluster) and all(node.home.mended() and not node.away for node in self._nodes)
 
     @property
@@ -322,7 +320,7 @@ class Files(Rejoining):
             super()._ended(_, error)
 
     def _heal(self, process: Process) -> None:
-        """From when its disk is active on, as a node does."""
+        """Heals from the moment when the process's disk is active, as a node does."""
         node, timeline = process.node, process.node.timeline
         if not process.disk.there or process.disk.identity.mode is not Mode.ACTIVE:
             if timeline.now < _UNTIL_SOUND:
@@ -388,7 +386,7 @@ class Files(Rejoining):
         again()
 
     def check(self) -> None:
-        """In calm all becomes whole, and is so after another start of all."""
+        """In calm all disks become whole, and are still whole after a restart of all nodes."""
         if losses.whole(self._cluster) and not self.sound:
             raise Violation("files", f"not all is mended: {[(node.name, node.home.harm) for node in self._nodes]}")
         super().check()
@@ -400,7 +398,7 @@ class Files(Rejoining):
 
 
 def filing(seed: int) -> Scenario:
-    """The seed's scenario, with what happens to files, and disks that are lost."""
+    """The seed's scenario, with faults in files and lost disks."""
     chosen = scenario(seed)
     kept = [fault for fault in chosen.faults if fault.kind != "rot"]
     harms = file_faults.plan(Random(f"files {seed}"))
@@ -408,7 +406,7 @@ def filing(seed: int) -> Scenario:
 
 
 def run_files(chosen: Scenario) -> Run:
-    """As run_rejoining, on real data directories."""
+    """Runs as run_rejoining does, on real data directories."""
     blocks = mock.patch.dict(leveldb._OPTIONS, block_size=Random(f"blocks {chosen.seed}").choice(_BLOCKS))
     with tempfile.TemporaryDirectory(prefix="simulated-", dir=_MEMORY if _MEMORY.is_dir() else None) as folder, blocks:
         root = Path(folder)

@@ -1,7 +1,7 @@
-"""Nodes that heal: handoff, anti-entropy and scrub run on simulated processes, while things go wrong and after that.
+"""Nodes that heal: handoff, anti-entropy and scrub run on simulated processes, during the faults and after them.
 
-While clients ask, each process hands off, compares and scrubs at times of its own. In the end every node repairs; then the disks
-have to hold the same, without a single read.
+While clients ask, each process hands off, compares and scrubs at its own times. In the end every node repairs. Then the disks
+have to hold the same content, without a single read.
 """
 
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
@@ -26,22 +26,22 @@ from tests.simulation.nodes import DISKS, VIEW, Process, boot_nonce
 from tests.simulation.timeline import drive
 from tests.simulation.world import Run, Scenario, World, judged
 
-#: Between two turns of each loop of a process, and until when there are any.
+#: Seconds between two turns of a healing loop, and the time of the last turn.
 _TURN, _UNTIL = 0.25, 9.0
-#: Repairs of all nodes, one after the other, in the end. What a mark makes of the others takes one more.
+#: Rounds of repairs of all nodes in the end. A conflict mark needs one more round to spread to the others.
 _REPAIRS = 3
 
 
 class Healing:
-    """Attaches a healer to each process of a world, those to come too."""
+    """Attaches a healer to each process of a world, future processes included."""
 
     def __init__(self, world: World, seed: int) -> None:
         self._world = world
         self._seed = seed
         self.healers: dict[str, Healer] = {}
-        #: By node: who has not acknowledged which record to its present process, or to one before it that kept a hint of that.
+        #: By node: which node has not acknowledged which record to the present process, or to a former one that kept a hint.
         self._missed: dict[str, list[tuple[str, bytes]]] = {}
-        #: What went wrong in a loop: an error that its node would have logged.
+        #: Errors in a loop that the node would have logged.
         self.failures: list[Exception] = []
         world.attach(self._begin)
 
@@ -72,7 +72,7 @@ class Healing:
 
         process.observer.missed = miss
         process.observer.leaves = healer.anti_entropy.left_over
-        # In every third seed hints have to do alone, until all is calm: a comparison would make up for those that are lost.
+        # In every third seed only hints heal until the calm: a comparison would make up for lost hints.
         others = (healer.anti_entropy.once, healer.scrub.once) if self._seed % 3 else ()
         for once in (healer.handoff.once, *others):
             self._repeat(process, once)
@@ -93,7 +93,7 @@ class Healing:
             raise failure
 
     def hand_off(self) -> None:
-        """In calm: whatever a process missed at a peer, as far as it has it itself, has to be there when it owes nothing more."""
+        """In calm: when a process owes a peer nothing more, the peer has each record it missed that the process has itself."""
         cluster = self._world.cluster
         for name in NODE_NAMES:
             self._run(name, self.healers[name].handoff.once)
@@ -105,7 +105,7 @@ class Healing:
                     raise Violation("handoff", f"{name} owes {to} nothing any more, which lacks {key.hex()}")
 
     def repair(self) -> None:
-        """In calm: what hints are left, a pass of each scrub, and comparisons until nothing differs."""
+        """In calm: sends the hints that are left, runs a pass of each scrub, and compares until nothing differs."""
         for _ in range(_REPAIRS):
             for name in NODE_NAMES:
                 healer = self.healers[name]
@@ -120,7 +120,7 @@ class Healing:
                 self._run(name, self.healers[name].anti_entropy.repair)
 
     def check_scrubbed(self) -> None:
-        """A store with a block that cannot be read is known not to be trusted."""
+        """Checks that scrub has noticed each store with an unreadable block."""
         for name, healer in self.healers.items():
             if self._world.cluster[name].disk.unreadable and healer.scrub.damage is None:
                 raise Violation("scrub", f"{name} has a block that cannot be read, and has not noticed")
@@ -139,7 +139,7 @@ class Healing:
 
 
 def _hinted(disk: Disk) -> Iterator[tuple[str, bytes]]:
-    """By the hints that are on this disk: which nodes have not acknowledged which records."""
+    """Which nodes have not acknowledged which records, according to the hints on this disk."""
     nodes = {listed: name for name, listed in VIEW.disks.items()}
     for key, value in disk.stored.items():
         if key.startswith(layout.HINT):
@@ -149,7 +149,7 @@ def _hinted(disk: Disk) -> Iterator[tuple[str, bytes]]:
 
 
 def run_healing(chosen: Scenario) -> Run:
-    """As world.run, on nodes that heal. The disks have to be the same before anybody reads, and all has to hold after that."""
+    """Runs as world.run does, on nodes that heal. All disks have to be the same before anybody reads, and rules hold after."""
     world = World(chosen)
     healing, check_same = Healing(world, chosen.seed), partial(check_converged, world)
     heal = (healing.hand_off, healing.repair, healing.check_scrubbed, check_same)
@@ -159,10 +159,10 @@ def run_healing(chosen: Scenario) -> Run:
 
 
 def check_converged(world: World) -> None:
-    """All disks hold the same records and registers, but for buckets in which one of them has a block that cannot be read.
+    """All disks hold the same records and registers, except in buckets in which one disk has an unreadable block.
 
-    And but for what bits flipped in where no other disk has it: it was never acknowledged, and can be had from nobody. And but
-    for tokens in which two values met, or a value and a conflict mark: each disk keeps what it had first, or does not know it.
+    Two more exceptions. Bits flipped in a record that no other disk has: it was never acknowledged, and there is no other copy.
+    And tokens in which two values met, or a value and a conflict mark: each disk keeps what it had first, or does not know it.
     """
     disks = [node.disk for node in world.cluster.values()]
     alone = {key for disk in disks for key in disk.flipped if sum(key in other.stored for other in disks) == 1}
@@ -175,9 +175,9 @@ def check_converged(world: World) -> None:
 
 
 def _contested(world: World, key: bytes, held: Sequence[Mapping[bytes, bytes]]) -> bool:
-    """Whether each disk has an authentic value there, or a conflict mark, and those that have one value have the same record.
+    """Whether values met here: each disk has an authentic value, a conflict mark, or no knowledge of what it had.
 
-    Or does not know what it had there: of two values that the others have it takes none.
+    Disks with the same value have to have the same record. A disk that does not know takes neither of two values of others.
     """
     if not world.narrow or not key.startswith(layout.RECORD):
         return False

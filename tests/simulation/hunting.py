@@ -1,4 +1,4 @@
-"""Safeties undone one at a time, in one pass: who notices each, where, and after how long. A row is printed when it is known."""
+"""Undoes safeties one at a time: which check notices each mutant, where, and after how long. Prints rows as they are known."""
 
 import time
 from collections import Counter
@@ -12,12 +12,12 @@ from tests.rigs.undone.mutant import Mutant, applied
 from tests.simulation.plays import PLAYS
 from tests.simulation.world import Run
 
-#: Seeds after which a mutant has survived.
+#: The number of seeds after which a mutant counts as having survived.
 SEEDS = 400
 
 
 class Noticed(NamedTuple):
-    """``by``: a rule that a seed broke, or who it was; empty: nobody. ``where``: a seed, a scope, a test."""
+    """``by``: the rule that a seed broke, or the kind of check; empty: nobody. ``where``: a seed, a scope, a test."""
 
     by: str
     where: str
@@ -25,9 +25,9 @@ class Noticed(NamedTuple):
 
 
 def hunt(names: Sequence[str], seeds: int, jobs: int) -> int:
-    """Print a row for each of these mutants, in their order. Returns 1 if one was not noticed, else 0.
+    """Prints a row for each of these mutants, in their order. Returns 1 if one was not noticed, else 0.
 
-    What is left of a pass that was cut short is another pass, over the names that it has not printed.
+    To continue a pass that was cut short, start another pass with the names that it has not printed.
     """
     print(f"{'mutant':28}{'noticed by':36}{'where':80}{'seconds':>7}  undoes")
     found = Counter[bool]()
@@ -49,7 +49,7 @@ def hunt(names: Sequence[str], seeds: int, jobs: int) -> int:
 
 
 def notice(name: str, seeds: int) -> Noticed:
-    """Try seeds and small worlds, first those that are known to notice it; then an intruder and unit tests."""
+    """Tries seeds and small worlds, the ones known to notice the mutant first; then an intruder and unit tests."""
     mutant, began = UNDONE[name], time.perf_counter()
     tried = [_by_seeds, _by_scopes] if mutant.seed is not None else [_by_scopes, _by_seeds]
     for attempt in (*tried, _by_tests):
