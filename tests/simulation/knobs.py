@@ -1,7 +1,7 @@
-"""Knobs: limits and times of nodes, drawn anew for each seed, so that seeds reach what the limits of a real node hardly ever are.
+"""Knobs: limits and times of nodes, drawn anew for each seed, so that seeds reach limits that a real node hardly ever reaches.
 
-As in FoundationDB's simulator: most knobs of most seeds are what they are in a node, and each may be turned to where its limit is
-met all the time. Every third seed turns none. The real constants are turned, where there is no setting for them.
+As in FoundationDB's simulator, most knobs of most seeds keep a node's usual value, and any knob may be turned so that its limit
+is met all the time. Every third seed turns none. Where there is no setting, the constant in the real code is changed.
 """
 
 from collections.abc import Iterator
@@ -23,17 +23,17 @@ from tests.simulation.comparing import BUCKETS_WITH_KEYS
 
 T = TypeVar("T")
 
-#: One seed in so many has all knobs where a node has them.
+#: One seed in this many leaves all knobs at a node's values.
 _USUAL_EVERY: Final = 3
-#: How many of the knobs are turned in the other seeds.
+#: The share of knobs that are turned in the other seeds.
 _TURNED: Final = 0.35
 
 
 @dataclass(frozen=True)
 class KeyBounds:
-    """Most revoked ids of a cluster while unlisted ones are taken, and at all; and of a disk (protocol/revocations.py).
+    """The most revoked ids of a cluster while it accepts unlisted ones, and in total; and of a disk (protocol/revocations.py).
 
-    ``copied``: of a disk after copies.
+    ``copied``: the most of a disk after copies.
     """
 
     unlisted: int = revocations.MOST_UNLISTED
@@ -45,18 +45,19 @@ class KeyBounds:
         return self.held * (revoked_keys._MOST_COPIED // revocations.MOST_HELD)
 
 
-#: A few records are a piece of a copy, so that things happen in between.
+#: A piece of a copy is only a few records, so that other things happen between pieces.
 _LIMITS, _TIMEOUTS, _KEYS = Limits(copy_bytes=512), Timeouts(), KeyBounds()
-#: Few hints, so that they overflow too; and a pass of the scrub takes four seconds.
+#: Few hints, so that they overflow too; a pass of the scrub takes four seconds.
 _HEALING = HealingSettings(hints=40, anti_entropy=2.0, scrub=4.0, share=0.5)
 
 
 @dataclass(frozen=True)
 class Knobs:
-    """What all nodes of a run are configured with, and what stands in place of constants.
+    """The configuration of all nodes of a run, and values that replace constants.
 
-    ``part_items``: of a batch, in one round. ``batch_records``: what healing moves at once, ``under_way`` how many of those.
-    ``hint_keys``: in one hint, ``hints_at_once`` of which are sent. ``rounds`` in one notice, ``round_keys`` remembered.
+    ``part_items``: items of a batch in one round. ``batch_records``: records that healing moves at once; ``under_way``: how many
+    such batches. ``hint_keys``: keys in one hint; ``hints_at_once``: hints sent at once. ``rounds``: rounds in one notice;
+    ``round_keys``: keys whose rounds are remembered.
     """
 
     limits: Limits = _LIMITS
@@ -72,7 +73,7 @@ class Knobs:
     round_keys: int = ROUND_KEYS
 
     def words(self) -> Iterator[str]:
-        """The knobs that are not where a run has them usually."""
+        """The knobs that differ from a run's usual ones."""
         for name in (each.name for each in fields(self)):
             mine, usual = getattr(self, name), getattr(USUAL, name)
             parts = getattr(usual, "__struct_fields__", None)
@@ -84,9 +85,9 @@ class Knobs:
 
     @contextmanager
     def turned(self) -> Iterator[None]:
-        """A context in which the constants are these."""
+        """A context in which the constants have these values."""
         turns = (
-            # Nobody looks at buckets in which there can be no key.
+            # Buckets that cannot hold a key are not visited.
             (inventory, "BUCKETS", BUCKETS_WITH_KEYS),
             (comparing_replicas, "BUCKETS", BUCKETS_WITH_KEYS),
             (scrub, "BUCKETS", BUCKETS_WITH_KEYS),
@@ -119,16 +120,16 @@ def draw(seed: int) -> Knobs:
     rng = Random(f"knobs {seed}")
 
     def turn(usual: T, *others: T) -> T:
-        """Draws in any case, so that no knob depends on another."""
+        """Always draws, so that no knob depends on another."""
         turned, other = rng.random() < _TURNED, rng.choice(others)
         return other if turned else usual
 
     return Knobs(
         limits=Limits(
-            # A group takes a request at least, and each request of a few bytes fills this one.
+            # A group takes at least one request, and a request of a few bytes fills this group.
             group_bytes=turn(USUAL.limits.group_bytes, 1, 1, 2_048),
             storage_queue=turn(USUAL.limits.storage_queue, 3, 12),
-            # Two or three records, one of which a reply has to have room for.
+            # Two or three records; a reply has to have room for one.
             reply_bytes=turn(USUAL.limits.reply_bytes, 128, 512),
             copy_bytes=turn(USUAL.limits.copy_bytes, 1, Limits().copy_bytes),
         ),

@@ -1,7 +1,7 @@
-"""A vault that is right because it is tiny: one store, no nodes. What its clients see is legal, however their calls interleave.
+"""A vault that is right because it is tiny: one store, no nodes. What its clients see is legal in every interleaving of calls.
 
-Each operation is done in steps, between which others make theirs. A client may give up on it before a step or after any, and then
-the rest of it comes later, or never; or it is refused before its first. All that is left open is drawn from ``rng``.
+Each operation runs in steps, and other operations run between these steps. A client may give up on an operation before a step or
+after any, and then the rest runs later, or never. Or the operation is refused before its first step. ``rng`` draws every choice.
 """
 
 from collections.abc import Generator
@@ -14,17 +14,17 @@ from chaos.testbed.history import KEY_ACTIONS, Action, Complete, History, Invoke
 OWNERS = ("acme", "zeta")
 VALUES = ("=a", "=b", "=c", "=#1")
 _ACTIONS = tuple(action for action in Action if action not in KEY_ACTIONS)
-#: To how many tokens an epoch's are cut short.
+#: The number of tokens that each epoch has, when tokens are cut short.
 _NARROW = 3
 _OPERATIONS, _AT_ONCE = 24, 5
 
-#: A step for each time that it stops at; what clients are told at its end.
+#: One step for each place where the operation stops; it returns what the client is told at the end.
 Steps = Generator[None, None, Complete]
 
 
 @dataclass
 class Vault:
-    """``stored`` has what each owner's token stands for, None where two values met. Its methods are all that may go wrong."""
+    """``stored`` has the value of each owner's token, None where two values met. Wrong vaults override the methods."""
 
     narrow: bool
     rng: Random
@@ -36,7 +36,7 @@ class Vault:
         return f"qv_{epoch}_{(number + epoch) % _NARROW}" if self.narrow else f"qv_{epoch}_{owner}{number}"
 
     def write(self, owner: str, epoch: int, value: str) -> str | None:
-        """The token, if it stands for this value now. Two values that meet spoil it, or else the first one stays."""
+        """Returns the token, if it now stands for this value. When two values meet, the token is spoiled, or the first stays."""
         key = owner, self.token(owner, epoch, value)
         there = self.stored.setdefault(key, value)
         if there != value and self.rng.random() < 0.3:
@@ -49,7 +49,7 @@ class Vault:
         return self.stored.get((owner, token), NOT_FOUND) or COLLISION
 
     def rotate(self, owner: str, epoch: int) -> int:
-        """The active epoch afterwards; an epoch to come changes nothing."""
+        """Returns the active epoch afterwards; a rotation from a future epoch changes nothing."""
         if self.epochs[owner] == epoch:
             self.epochs[owner] += 1
         return self.epochs[owner]
@@ -92,18 +92,18 @@ def steps_of(vault: Vault, asked: Invoke) -> Steps:
 
 @dataclass
 class Clients:
-    """They ask, and write down what they are told."""
+    """Clients that ask, and record what they are told."""
 
     _vault: Vault
     _rng: Random
     events: list[Invoke | Complete] = field(default_factory=list)
-    #: The steps that are left of each operation, and which of them somebody still waits for.
+    #: The remaining steps of each operation, and the operations that a client still waits for.
     _under_way: dict[int, Steps] = field(default_factory=dict)
     _waiting: set[int] = field(default_factory=set)
     _next: int = 0
 
     def work(self) -> None:
-        """Until nothing is under way. What nobody waits for may be left undone."""
+        """Runs until no client waits. An operation that nobody waits for may stay unfinished."""
         while self._next < _OPERATIONS or self._waiting:
             if self._next < _OPERATIONS and ((len(self._waiting) < _AT_ONCE and self._rng.random() < 0.3) or not self._under_way):
                 self._ask(self._draw())
@@ -111,7 +111,7 @@ class Clients:
                 self._go_on(self._rng.choice(list(self._under_way)))
 
     def read_everything(self) -> None:
-        """Each token that there may be, as each owner, with nothing under way."""
+        """Reads each possible token as each owner, with nothing under way."""
         vault = self._vault
         last = max(vault.epochs.values())
         tokens = {vault.token(owner, epoch, value) for owner in OWNERS for epoch in range(1, last + 1) for value in VALUES}
@@ -152,7 +152,7 @@ class Clients:
             self._waiting.discard(op)
             self.events.append(Complete(op, Outcome.UNKNOWN))
         elif op not in self._waiting and self._rng.random() < 0.1:
-            del self._under_way[op]  # it never takes effect, or not any more of it
+            del self._under_way[op]  # the rest of it never takes effect
         else:
             self._step(op)
 
@@ -167,7 +167,7 @@ class Clients:
 
 
 def history(vault: Vault, rng: Random) -> History:
-    """What clients of this vault saw, and at the end what is in it."""
+    """What clients of this vault saw, and its content at the end."""
     clients = Clients(vault, rng)
     clients.work()
     clients.read_everything()

@@ -1,10 +1,10 @@
-"""What has to hold of links, whatever happens to them.
+"""Rules that links have to keep, whatever faults happen.
 
-one process     a node speaks with one process under each name, on all its connections together; and of two processes of one
-                name one at most votes beside others
-sent away       only a process beside which another one of its name ran is sent away
-heard once      each request is answered, or known to have no reply, once
-used again      between two processes that run, over a network that works, a link is up within a bound, and both vote
+one process     a node speaks with one process under each name, on all its connections together; of two processes of one
+                name at most one votes together with others
+sent away       a process is sent away only if another process of its name ran beside it
+heard once      each request gets one reply, or is known once to have none
+used again      between two processes that run, over a network that works, a link comes up within a bound, and both processes vote
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ if TYPE_CHECKING:
     from tests.simulation.links import LinkedProcess
     from tests.simulation.world import World
 
-#: Seconds between two looks at what has to come about in time.
+#: Seconds between two checks of what has to happen in time.
 _LOOK: Final = 0.25
-#: Seconds by which a link that is healthy may be up later than its deadlines say: segments and the steps between.
+#: Seconds by which a healthy link may come up later than its deadlines say: for segments and the steps between them.
 _SLACK: Final = 1.5
 
 Pair = tuple["LinkedProcess", "LinkedProcess"]
 
 
 class LinkRules:
-    """Each of its methods raises Violation for what is broken."""
+    """Each method raises Violation if a rule is broken."""
 
     def __init__(self, timeouts: Timeouts) -> None:
-        #: A dead connection is noticed; an attempt under way is given up (connection.py waits for both); it is dialled again.
+        #: First a dead connection is noticed; then a present attempt is given up (connection.py waits for both); then a new dial.
         self.bound = timeouts.silence + (timeouts.handshake + timeouts.silence) + timeouts.reconnect_last + _SLACK
         self._processes: dict[LinkedProcess, None] = {}
-        #: Whether another process of its name ran at some time of its life.
+        #: Whether another process of the same name ran at some time of the process's life.
         self._beside: dict[LinkedProcess, bool] = {}
         self._healthy: dict[Pair, float] = {}
         self._waiting: dict[Heard, None] = {}
@@ -68,7 +68,7 @@ class LinkRules:
             raise Violation("sent away", f"{process.node.name} is sent away, and no other process has its name")
 
     def message(self, process: LinkedProcess) -> None:
-        """It takes a message: all that are open there under one name are of one process."""
+        """The process takes a message: all its open connections to one name have to lead to one process."""
         of: dict[str, Loop] = {}
         for end in self._open(process.schedule):
             there = end.other.loop
@@ -76,7 +76,7 @@ class LinkRules:
                 raise Violation("one process", f"{process.node.name} speaks with two processes of the name {there.host}")
 
     def look(self) -> None:
-        """Of two processes of one name one at most has a vote that counts with another's."""
+        """Of two processes of one name, at most one may have a vote that counts together with another node's."""
         for name in NODE_NAMES:
             those = [process for process in self._processes if process.node.name == name]
             if len(those) > 1 and sum(self._partners(process) for process in those) > 1:
@@ -111,7 +111,7 @@ class LinkRules:
     # Used again.
 
     def disturbed(self) -> None:
-        """Something happened to connections, which takes its time to be noticed."""
+        """Connections were disturbed; it takes time to notice that."""
         self._healthy.clear()
 
     def _look_in_time(self) -> None:
@@ -142,7 +142,7 @@ class LinkRules:
         return link.up and pair[0].established
 
     def check(self) -> None:
-        """In calm: all that run are linked, and everything that was asked is heard of."""
+        """In calm: all running processes are linked, and every request has had its reply."""
         for pair in self._pairs():
             if not self._up(pair):
                 raise Violation("used again", f"in calm {pair[0].node.name} has no link to {pair[1].node.name}, or no vote")

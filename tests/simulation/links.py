@@ -1,12 +1,12 @@
 """Nodes that reach each other over the real links: connections, handshake states, claims, standing, renewals; TCP is simulated.
 
-    links       those of quorumvault/server/peers, on an event loop in virtual time (streams.py)
-    TLS         is not there: who connects says who it is, and is believed
-    faults      those of the network and of processes, and: connections that are reset or that a firewall forgets, a host without
-                power, a node that leaves and comes back, credentials that change
-    successors  a process that stands still, whose disk another host has taken over and serves; then it goes on
+    links       the links of quorumvault/server/peers, on an event loop in virtual time (streams.py)
+    TLS         is absent: whoever connects says who it is, and is believed
+    faults      faults of the network and of processes; and: connections that are reset or that a firewall forgets, a host
+                without power, a node that leaves and comes back, credentials that change
+    successors  a process stands still, and another host takes over its disk and serves it; then the old process goes on
 
-What has to hold besides what clients are told is in link_rules.py.
+Rules for links are in link_rules.py; what clients are told has rules of its own.
 """
 
 import logging
@@ -45,31 +45,31 @@ from tests.simulation.nodes import Cluster, Line, Node, Process, Way
 from tests.simulation.streams import PORT, End, Loop, StreamNetwork, Unsecured
 from tests.simulation.world import Run, Scenario, World, judged, scenario
 
-#: What links have to say is for nobody to read.
+#: Nobody reads what links log.
 logging.getLogger("quorumvault").addHandler(logging.NullHandler())
 
 _CLUSTER: Final = "simulated"
-#: How many of the processes that die do so with their host's power.
+#: The share of dying processes whose host loses its power.
 _POWER: Final = 0.3
 #: Seconds after which a process that left is started again.
 _RESTART: Final = 0.2
-#: Between two looks at whether clients are done.
+#: Seconds between two checks whether clients are done.
 _LOOK: Final = 0.02
-#: Seconds by which one that was succeeded may go on later than the fault ends, and until its operator ends it.
+#: The most seconds after the fault's end until a succeeded process goes on, and the seconds until its operator then ends it.
 _LATER, _ENDED = 3.0, 2.5
-#: A sync that is under way is waited for before another host takes the disk over.
+#: Seconds to wait for a sync under way before another host takes over the disk.
 _SYNC: Final = 0.002
 
 
 @dataclass(eq=False)
 class LinkedNode(Node):
     rules: LinkRules = field(kw_only=True)
-    #: How often its credentials have changed.
+    #: How often the node's credentials have changed.
     generation: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        #: Of its links; those that are turned are turned back when all is read at the end, which asks for much at once.
+        #: Limits of the node's links. Turned limits go back to usual before the final read, which asks for much at once.
         self.limits = SimpleNamespace(**structs.asdict(self.knobs.limits))
         self.renew()
 
@@ -79,7 +79,7 @@ class LinkedNode(Node):
         return self.network
 
     def renew(self) -> None:
-        """Its credentials name another CA, and no more the one before."""
+        """The node's credentials now name another CA, and no longer the previous one."""
         self.generation += 1
         name = peer_name(_CLUSTER, self.name)
         shown = SimpleNamespace(listening=name, dialling=name, authorities=frozenset({b"%d" % self.generation}), revoked=())
@@ -103,7 +103,7 @@ class LinkedNode(Node):
             self.rules.ended(process)
 
     def succeed(self, fault: Fault) -> None:
-        """Its process stands still, and another host takes its disk over."""
+        """The node's process stands still, and another host takes over its disk."""
         old = self.process
         if old is None or old.schedule.stopped or any(node.left_behind for node in self.cluster.values()):
             return
@@ -119,7 +119,7 @@ class LinkedNode(Node):
             disk.identity, stored=dict(disk.stored), unreadable=set(disk.unreadable), flipped=set(disk.flipped),
             rotten=set(disk.rotten),
         )  # fmt: skip
-        disk.full = True  # it is not there any more
+        disk.full = True  # the old host no longer has it
         rng = Random(fault.dice)
         self.timeline.at(self.timeline.now + rng.random() * 2 * _RESTART, None, self.start)
         on = fault.ends + rng.random() * _LATER
@@ -136,7 +136,7 @@ class LinkedNode(Node):
 
 
 class LinkedProcess(Process):
-    """Its parts are put together as those of a node are (server/node/node.py)."""
+    """A process whose parts are put together as those of a node are (server/node/node.py)."""
 
     node: LinkedNode
     schedule: Loop
@@ -191,7 +191,7 @@ class LinkedProcess(Process):
         self.leave()
 
     def leave(self) -> None:
-        """As a node that stops does, when its clients are done."""
+        """Leaves as a stopping node does once its clients are done."""
         if not self.leaving:
             self.leaving = True
             self.schedule.create_task(self._leave())
@@ -214,13 +214,13 @@ class LinkedProcess(Process):
         self.submit(request, answer)
 
     def arm(self, counts: Any, left: int, fall: Any = None) -> None:
-        """What was sent before it falls leaves with this turn of the loop, or some of it."""
+        """As in Process, but the fall waits for this turn of the loop: messages sent before it leave, or some of them do."""
         super().arm(counts, left, lambda: self.schedule.call_soon(fall or partial(self.node.end, self)))
 
 
 @dataclass(eq=False)
 class Reached:
-    """A link, as a coordinator sees it, and what the checkers see of it."""
+    """A link, as a coordinator uses it and as the checkers watch it."""
 
     process: LinkedProcess
     link: Link
@@ -242,14 +242,14 @@ class Reached:
             self.link.send(outgoing, Heard(process.node.rules, process, self.node, hear))
 
     def break_off(self) -> None:
-        """The link notices by itself."""
+        """Does nothing: the link notices by itself."""
 
 
 class LinkedWorld(World):
-    """Links ping for ever, so there is no end to what happens."""
+    """A world without an end of events: links ping for ever."""
 
     make_network = StreamNetwork
-    #: Calls that clients have made, and those of them that have ended.
+    #: How many calls clients have made, and how many of these have ended.
     _made = _ended = 0
 
     def invoke(self, event: Invoke) -> int:
@@ -280,7 +280,7 @@ def _reset(fault: Fault, node: LinkedNode) -> Mend:
 
 
 def _forgotten(fault: Fault, node: LinkedNode) -> Mend:
-    """A firewall forgets them: what is sent either way, or one way, arrives no more. New connections are none of its business."""
+    """A firewall forgets connections: nothing sent either way, or one way, arrives any more. New connections are not affected."""
     for end in _touched(fault, node):
         end.has_path = False
     node.rules.disturbed()
@@ -288,7 +288,7 @@ def _forgotten(fault: Fault, node: LinkedNode) -> Mend:
 
 
 def _touched(fault: Fault, node: LinkedNode) -> Iterator[End]:
-    """Yields ends of all connections of a node, or of those with one other: both ends of each, or the node's own."""
+    """Yields ends of all connections of a node, or of those with one other node: both ends of each, or only the node's own."""
     others = [name for name in NODE_NAMES if name != node.name]
     for other in others if fault.dice >> 3 & 1 else [others[fault.dice >> 4 & 1]]:
         for end in node.streams.between(node.name, other):
@@ -304,7 +304,7 @@ def _leave(fault: Fault, node: LinkedNode) -> Mend:
 
 
 def _renew(fault: Fault, node: LinkedNode) -> Mend:
-    """The credentials of a node change; by the dice again while its links are made anew."""
+    """Changes a node's credentials; by the dice once more while its links are being renewed."""
 
     def renew() -> None:
         node.renew()
@@ -338,7 +338,7 @@ def begin(fault: Fault, cluster: Cluster) -> Mend:
 
 
 def linking(seed: int) -> Scenario:
-    """The seed's scenario, with what happens to links, whose limits and times are knobs too."""
+    """The seed's scenario with faults of links; the limits and times of links are knobs too."""
     chosen, rng = scenario(seed), Random(f"links {seed}")
     kinds = [kind for kind, (_, weight) in KINDS.items() for _ in range(weight)]
     harms, now = [], rng.random()
@@ -376,7 +376,7 @@ def _turned(usual: Knobs, rng: Random) -> Knobs:
 
 
 def run_links(chosen: Scenario) -> Run:
-    """As run, over links, whose rules are checked too."""
+    """Runs as world.run does, over links, and checks their rules too."""
     rules = LinkRules(chosen.knobs.timeouts)
 
     def make(name: str, *lasting: Any) -> LinkedNode:

@@ -1,14 +1,14 @@
-"""What takes a disk away for good: its node gets a new one, which joins while clients ask and other things go wrong.
+"""Faults that take a disk away for good: its node gets a new disk, which joins while clients ask and other faults happen.
 
-    lost disk        a node dies with all that it stored, and starts with an empty disk under a new id: after a while, or at once,
-                     so that acknowledgements of the old one are still under way
-    replaced disk    the same, but that the old process lives on with the old disk: it stands still, and goes on by and by
-    broken join      the same as lost, and at some step of the joining, which the dice choose, the joining node dies, or both
-                     others, or all three, or one of the others: before anybody has entered the new view, when one has, or both
-    stale join       one of the others has missed a lot when a node loses its disk; and when that one joins, who missed nothing
-                     dies
+    lost disk        a node dies with everything that it stored, and starts with an empty disk under a new id: after a while, or
+                     at once, so that acknowledgements of the old disk are still under way
+    replaced disk    the same, but the old process lives on with the old disk: it stands still, and goes on after a while
+    broken join      the same as lost, and at a step of the join, which the dice choose, the joining node dies, or both
+                     others, or all three, or one of the others: before any node has entered the new view, when one has, or both
+    stale join       one of the other nodes has missed many messages when a node loses its disk; during the join the node that
+                     missed nothing dies
 
-No second disk is lost while the first has not been replaced: two that are gone may have had the only copies of what was
+No second disk is lost before the first has been replaced: two lost disks may have had the only copies of what was
 acknowledged.
 """
 
@@ -23,17 +23,17 @@ from tests.simulation.faults import Fault, Mend
 from tests.simulation.network import Cut
 from tests.simulation.nodes import Cluster, Node
 
-#: When a disk is lost, about, and how many seconds its node is away then, or its old process stands still, at most.
+#: About when a disk is lost, and the most seconds for which its node is away then, or its old process stands still.
 TIMES, _AWAY = (0.5, 2.5, 4.5, 6.0), 0.8
-#: The steps of a joining at which somebody dies: at so many messages of a kind, at most; and whether the joining node sends them.
+#: The steps of a join at which a node dies: a message type, the most messages of it, and whether the joining node sends them.
 _STEPS: tuple[tuple[type[Message], int, bool], ...] = (
     (AskView, 4, True), (ProposeView, 2, True), (ViewIs, 1, False), (ViewIs, 1, False), (Copy, 6, True), (Copied, 4, False),
 )  # fmt: skip
 
-#: How many of the joining nodes that die have lost the new disk too, so that nobody goes on where it was.
+#: The share of dying joining nodes that lose the new disk too, so that nobody can continue the join.
 _AGAIN = 0.5
 
-#: In which a new process has asked for views, and nobody has copied anything.
+#: Seconds in which a new process has asked for views, and nobody has copied anything yet.
 _MOMENT = 0.002
 
 
@@ -44,7 +44,7 @@ def plan(rng: Random) -> tuple[Fault, ...]:
 
 
 def begin(fault: Fault, cluster: Cluster) -> Mend:
-    """As faults.begin, which it calls for all other kinds."""
+    """Begins a loss, or calls faults.begin for any other kind."""
     loss = LOSSES.get(fault.kind)
     if loss is None:
         return faults.begin(fault, cluster)
@@ -62,7 +62,7 @@ def whole(cluster: Cluster) -> bool:
 
 
 def _new_disk(node: Node) -> bytes:
-    """An id that no disk has had."""
+    """An id that no disk has had before."""
     return b"%s.%d" % (node.name.encode(), node.starts) + bytes(DISK_BYTES - len(f"{node.name}.{node.starts}"))
 
 
@@ -74,7 +74,7 @@ def _lost(fault: Fault, node: Node, cluster: Cluster) -> Mend:
 
 
 def _replaced(fault: Fault, node: Node, cluster: Cluster) -> Mend:
-    """The old process stands still until the fault ends, or by the dice a moment only."""
+    """The old process stands still until the fault ends, or by the dice only for a moment."""
     old = node.leave_behind(_new_disk(node))
     node.start()
 
@@ -103,7 +103,7 @@ def _broken_join(fault: Fault, node: Node, cluster: Cluster) -> Mend:
     node.start()
 
     def counts(message: Message) -> bool:
-        """Of the answers about views that which says that the new one was entered, and synced."""
+        """Of ViewIs answers, counts only one which says that the new view was entered, and synced."""
         return isinstance(message, kind) and not (isinstance(message, ViewIs) and not _entered(message.current, disk))
 
     def fall() -> None:
@@ -146,7 +146,7 @@ def _stale_join(fault: Fault, node: Node, cluster: Cluster) -> Mend:
 
         def fall() -> None:
             knowing.crash()
-            node.timeline.at(max(back, node.timeline.now), None, knowing.start)  # a join that was held up may come to it late
+            node.timeline.at(max(back, node.timeline.now), None, knowing.start)  # a delayed join may reach this step late
 
         if node.process is not None:
             node.process.arm(lambda message: isinstance(message, Copy), fault.dice // 3 % 3, fall)

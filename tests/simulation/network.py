@@ -1,7 +1,7 @@
 """The network: one-way links between nodes that delay, lose, duplicate, reorder and hold back messages.
 
-Each message finds its own delay, so that order is never kept. A cut is of one direction. It drops what is sent, or holds it until
-it is mended, as a connection does whose packets are sent again.
+Each message has its own delay, so the network keeps no order. A cut affects one direction. A cut drops messages, or holds them
+until it is mended, as a connection does that retransmits its packets.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,11 +11,11 @@ from typing import Any
 
 from tests.simulation.timeline import Timeline
 
-#: Seconds that a message takes at best, and how much more most take.
+#: The least seconds that a message takes, and how much longer most messages take.
 _LEAST, _SPREAD = 0.0003, 0.002
-#: Some take much longer, up to this.
+#: The most seconds that a late message takes.
 _LATE = 0.4
-#: After this long without a sign of life a peer counts as down, as with the timeouts of a real link.
+#: Seconds without a sign of life after which a peer counts as down, as with the timeouts of a real link.
 SILENCE = 2.0
 
 Wire = tuple[str, str]
@@ -27,7 +27,7 @@ class Cut(Enum):
 
 
 class Network:
-    """``lose``, ``repeat`` and ``late`` are chances per message."""
+    """``lose``, ``repeat`` and ``late`` are probabilities per message."""
 
     def __init__(self, timeline: Timeline, rng: Random) -> None:
         self.behave()
@@ -37,15 +37,15 @@ class Network:
         self._held: list[tuple[Wire, Callable[..., object], tuple[Any, ...]]] = []
 
     def behave(self) -> None:
-        """As networks do on good days."""
+        """Behaves as a network does on good days."""
         self.lose, self.repeat, self.late = 0.0, 0.05, 0.01
 
     def misbehave(self) -> None:
-        """Messages are lost, come twice, and come late, and so out of order."""
+        """Loses, repeats and delays messages, and so reorders them."""
         self.lose, self.repeat, self.late = 0.25, 0.5, 0.3
 
     def cut(self, wires: Sequence[Wire], how: Cut) -> Callable[[], object]:
-        """Cuts these directions; what is returned mends them."""
+        """Cuts these directions. Returns a function that mends them."""
         self._cuts |= dict.fromkeys(wires, (how, self.timeline.now))
         return lambda: [self._mend(wire) for wire in wires]
 
@@ -62,14 +62,14 @@ class Network:
             self._mend(wire)
 
     def silent(self, wire: Wire) -> bool:
-        """Whether the one end has not heard of the other, either way, for so long that the link is down."""
+        """Whether one end has not heard from the other, in either direction, for so long that the link is down."""
         if not self._cuts:
             return False
         cuts = (self._cuts.get(wire), self._cuts.get((wire[1], wire[0])))
         return any(cut is not None and self.timeline.now - cut[1] > SILENCE for cut in cuts)
 
     def carry(self, wire: Wire, deliver: Callable[..., object], *args: Any) -> bool:
-        """Take a message. False if it is lost for good."""
+        """Takes a message. Returns False if it is lost for good."""
         if wire in self._cuts:
             if self._cuts[wire][0] is Cut.DROPS:
                 return False

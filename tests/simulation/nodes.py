@@ -1,7 +1,7 @@
-"""A node: a disk and a clock that last, and the process on it that coordinates and replicates until it dies.
+"""A node: a lasting disk and clock, and the process on it that coordinates and replicates until it dies.
 
-The coordinator, its exchanges, its rounds, the gate to the replica, group commit and the replica are the real ones. Simulated is
-what is between them: the storage thread (storage.py) and the links to the other nodes (Line, for peers/link.py).
+The coordinator, its exchanges, its rounds, the gate to the replica, group commit and the replica are the real ones. The parts
+between them are simulated: the storage thread (storage.py) and the links to the other nodes (Line, in place of peers/link.py).
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ from tests.simulation.timeline import Schedule, Timeline, drive
 from tests.simulation.witnesses import Witnesses
 
 DISKS = {name: name.encode().ljust(DISK_BYTES, b".") for name in NODE_NAMES}
-#: The view that all disks are in, and the one before it, when the last node had another disk: all that some coordinators know.
+#: FORMER_VIEW precedes the view of all disks; the last node had another disk then. Some coordinators know only FORMER_VIEW.
 FORMER_VIEW = first_view({**DISKS, NODE_NAMES[-1]: b"lost".ljust(DISK_BYTES, b".")})
 VIEW = View(FORMER_VIEW.number + 1, DISKS[NODE_NAMES[-1]], DISKS)
-#: How many of the starts leave a coordinator with the view before.
+#: The share of starts that leave a coordinator with the former view.
 _BEHIND = 0.15
-#: Milliseconds since 1970 when the simulation begins.
+#: When the simulation begins, in milliseconds since 1970.
 _EPOCH_MS = 1_700_000_000_000
 
 Cluster = dict[str, "Node"]
 
 
 class Asked(Protocol):
-    """What clients ask for: see Vault."""
+    """The operations that clients ask for: see Vault."""
 
     async def tokenize(self, owner: Owner, canonicals: Sequence[bytes]) -> Tokenized: ...
     async def detokenize(self, owner: Owner, tokens: Sequence[str]) -> list[bytes | Missing]: ...
@@ -58,14 +58,14 @@ class Asked(Protocol):
 
 
 class Way(Peer, Protocol):
-    """A process's way to a replica."""
+    """The path from a process to a replica."""
 
     def break_off(self) -> object:
-        """The process there is dead, which those that wait for it may notice."""
+        """The remote process is dead. Whatever waits for it may notice that."""
 
 
 class Observer:
-    """A coordinator's observer that counts, in ``branches``, what is rare, and tells who hands it off of what was missed."""
+    """A coordinator's observer. It counts rare events in ``branches``, and reports missed writes to whoever hands them off."""
 
     def __init__(self, branches: Counter[str]) -> None:
         self._branches = branches
@@ -103,12 +103,12 @@ class Observer:
 
 @dataclass(eq=False)
 class Node:
-    """What lasts. ``process`` is None while none runs.
+    """The lasting part of a node. ``process`` is None while none runs.
 
-    ``left_behind``: processes on disks that were replaced while they stood still. One that goes on meets what is sent to its
-    node as often as the new process does, until it ends.
+    ``left_behind``: processes on disks that were replaced while the processes stood still. When one goes on, messages to the
+    node reach it as often as they reach the new process, until it ends.
 
-    ``clock_error`` is by how many milliseconds its clock is wrong. ``cuts_power``: all nodes die when it next answers a client.
+    ``clock_error``: by how many milliseconds the clock is wrong. ``cuts_power``: all nodes die when it next answers a client.
     """
 
     name: str
@@ -126,32 +126,32 @@ class Node:
     process: Process | None = None
     left_behind: list[Process] = field(default_factory=list)
     down_since: float = 0.0
-    #: Hears of each new process: for what is to run beside its coordinator.
+    #: Called with each new process, for whatever has to run beside its coordinator.
     started: Callable[[Process], object] = lambda process: None
-    #: What its processes do with an API key of this id, where the play is about them (revoking.py).
+    #: How processes of this node use an API key of this id, in plays about keys (revoking.py).
     use_key: Callable[[Process, str], str] = lambda process, key_id: ""
     revoke_key: Callable[[Process, str], Coroutine[Any, Any, None]] = lambda process, key_id: _nothing()
-    #: Who carries out what clients ask of its processes.
+    #: What carries out the requests of clients at a process of this node.
     vault: Callable[[Process], Asked] = lambda process: process.coordinator
-    #: How many processes there have been: what makes their nonces differ, whatever the disk says.
+    #: How many processes the node has had: this makes their nonces differ, whatever the disk says.
     starts: int = 0
 
     def __post_init__(self) -> None:
-        #: As it is durable: store and identity.
+        #: The durable state: store and identity.
         self.disk = Disk(DiskIdentity("simulated", self.name, DISKS[self.name], 0, Mode.ACTIVE, VIEW))
-        #: Its former disks, as they were when they were lost, or when an older copy was put back in their place.
+        #: Former disks, as they were when they were lost, or when an older copy was put back in their place.
         self.former: list[Disk] = []
 
     @property
     def identity(self) -> DiskIdentity:
-        """Of the disk that it has now."""
+        """The identity of the present disk."""
         return self.disk.identity
 
     def holders(self, key: bytes, sealed: bytes) -> set[bytes]:
-        """The ids of its disks, former ones too, that have these sealed bytes durably, or had them before they rotted and never
-        call them absent.
+        """The ids of the node's disks, former ones too, that hold these sealed bytes durably. A disk also counts if it held them
+        before they rotted, and never calls them absent.
 
-        A disk counts with what it had before an older copy was put back in its place: that copy never votes.
+        When an older copy is put back in a disk's place, the disk counts with its content before that: the copy never votes.
         """
         return {
             disk.identity.disk
@@ -162,20 +162,20 @@ class Node:
 
     @property
     def at_hand(self) -> Process | None:
-        """The process that what is sent to this node arrives at."""
+        """The process that receives what is sent to this node."""
         others = [process for process in self.left_behind if process.schedule.alive and not process.schedule.stopped]
         if not others:
             return self.process
         return self.rng.choice([*others, self.process or others[0]])
 
     def lose_disk(self, disk: bytes) -> None:
-        """Replaces the disk by an empty one with this id, which joins: a lost disk gets a new identity."""
+        """Replaces the disk by an empty one that joins under this id: a lost disk gets a new identity."""
         self.crash()
         self.former.append(self.disk)
         self.disk = Disk(DiskIdentity("simulated", self.name, disk, 0, Mode.JOINING, None))
 
     def leave_behind(self, disk: bytes) -> Process | None:
-        """The same, and the process on the old disk is not dead: it stands still, and knows nothing of it."""
+        """Replaces the disk in the same way, but its process does not die: it stands still, and does not know of this."""
         process, self.process = self.process, None
         if process is not None:
             process.schedule.stopped = True
@@ -195,18 +195,18 @@ class Node:
         return Process(self)
 
     def open_disk(self) -> bool:
-        """As a process does at its start. False if it ends there."""
+        """Opens the disk as a process does at its start. Returns False if the process ends there."""
         self.disk.salvage()
         self.disk.keep(replace(self.identity, incarnation=self.identity.incarnation + 1))
         return True
 
     def crash(self) -> None:
-        """At once, in whatever it was doing. Clients and peers may notice by their connections, and may not."""
+        """Ends the process at once, whatever it was doing. Clients and peers may notice by their connections, or may not."""
         if self.process is not None:
             self.end(self.process)
 
     def end(self, process: Process) -> None:
-        """The same for one process of this node, that which was left behind among them."""
+        """Ends one process of this node in the same way; it may be one that was left behind."""
         process.schedule.alive = False
         if process is self.process:
             self.process, self.down_since = None, self.timeline.now
@@ -220,7 +220,7 @@ class Node:
                 other.process.lines[self.name].break_off()
 
     def cut_power(self) -> None:
-        """All nodes at once."""
+        """Ends the processes of all nodes at once."""
         for node in self.cluster.values():
             node.crash()
 
@@ -238,7 +238,7 @@ class Node:
 
 @dataclass(slots=True)
 class _Armed:
-    """``fall`` is called at the first message that counts when none is left."""
+    """``fall`` is called at the first counted message after ``left`` others."""
 
     counts: Callable[[Message], bool]
     left: int
@@ -246,9 +246,9 @@ class _Armed:
 
 
 class Process:
-    """One life of a node. ``calls`` has, by operation, how to tell its client that the connection broke.
+    """One life of a node. ``calls``: by operation, the function that tells its client that the connection broke.
 
-    ``established``: whether its replica answers anybody (peers/standing.py).
+    ``established``: whether the replica answers anybody (peers/standing.py).
     """
 
     def __init__(self, node: Node) -> None:
@@ -283,22 +283,22 @@ class Process:
         return Schedule(self.node.timeline)  # type: ignore[abstract]
 
     def make_lines(self) -> Mapping[str, Way]:
-        """Its ways to all replicas."""
+        """The paths to all replicas."""
         return {name: Line(self, name) for name in NODE_NAMES}
 
     def take_disk(self) -> None:
-        """It serves its disk from now on."""
+        """Serves its disk from now on."""
         self.replica = make_replica(self.node, self.disk.identity)
         self.storage = Storage(self, self.replica, self.node.knobs.limits)
 
     @property
     def own_storage(self) -> Storage | None:
-        """None while its node has no disk."""
+        """The storage, or None while the node has no disk."""
         return self.storage if self.disk.there else None
 
     @property
     def own_replica(self) -> Replica | None:
-        """The same of the replica."""
+        """The replica, or None while the node has no disk."""
         return self.replica if self.disk.there else None
 
     def call(
@@ -322,7 +322,7 @@ class Process:
         self.gate.submit(request, on_reply)
 
     def witnessed(self, request: GetSettled, on_reply: OnReply) -> OnReply:
-        """Its replica is asked what it tells alone: each record of the reply is to be a value on two disks by then."""
+        """Watches what the replica tells alone: each record in the reply has to be a value on two disks by then."""
         view = self.disk.identity.view
 
         def hear(reply: AnyReply | NoReply) -> None:
@@ -339,7 +339,7 @@ class Process:
         return hear
 
     def may_send(self, message: Message) -> bool:
-        """False once it has died in the middle of sending."""
+        """Returns False once the process has died while sending."""
         armed = self._armed
         if armed is not None and self.schedule.alive and armed.counts(message):
             armed.left -= 1
@@ -349,7 +349,7 @@ class Process:
         return self.schedule.alive
 
     def arm(self, counts: Callable[[Message], bool], left: int, fall: Callable[[], object] | None = None) -> None:
-        """Before it sends one more message that counts than so many, it dies; or what ``fall`` does happens."""
+        """Lets the process send ``left`` more counted messages. Before the next one it dies, or ``fall`` is called instead."""
         self._armed = _Armed(counts, left, fall or (lambda: self.node.end(self)))
 
     def disarm(self) -> None:
@@ -357,19 +357,19 @@ class Process:
 
 
 class PatientCoordinator(Coordinator):
-    """A real one, but that reads of large values wait for others as long as it takes: asyncio.timeout wants a task."""
+    """A real coordinator, except that reads of large values wait for others without a limit: asyncio.timeout needs a task."""
 
     async def _wait_for_large_reads(self, owner: Owner) -> None:
         await self._large_reads.enter(owner, 1)
 
 
 async def _nothing() -> None:
-    """There are no keys."""
+    """Does nothing: there are no keys."""
 
 
 def make_replica(node: Node, identity: DiskIdentity) -> Replica:
     disk = node.disk
-    disk.corrupt_reads = 0  # each process opens it anew
+    disk.corrupt_reads = 0  # each process opens the disk anew
     limits = node.knobs.limits
     return Replica(
         disk,
@@ -383,14 +383,14 @@ def make_replica(node: Node, identity: DiskIdentity) -> Replica:
 
 
 def boot_nonce(starts: int) -> bytes:
-    """Another one at each start: with the disk and a counter it makes round ids unique."""
+    """A nonce that differs at each start: with the disk and a counter it makes round ids unique."""
     return b"boot%d" % starts
 
 
 class Line:
-    """A process's way to one replica, its own among them. Implements Peer: hears of each request once.
+    """The path from a process to one replica, perhaps its own. Implements Peer: reports one outcome for each request.
 
-    Replies find their request by its round. A message that is repeated is handled twice, and its second reply finds nothing.
+    A reply finds its request by its round. A repeated message is handled twice, and its second reply finds no request.
     """
 
     def __init__(self, process: Process, to: str) -> None:
@@ -434,14 +434,14 @@ class Line:
         return round_id
 
     def break_off(self) -> None:
-        """The connection is gone: whatever waits on it has no reply, and may have been done."""
+        """The connection is gone: no waiting request gets a reply, and each may have been done."""
         waiting, self._waiting = self._waiting, {}
         schedule = self._process.schedule
         for on_reply in waiting.values():
             schedule.call_soon(on_reply, NoReply(sent=True))
 
     def _arrive(self, request: AnyRequest) -> None:
-        """At the other node, whichever process runs there by now."""
+        """A request arrives at the other node, at whichever process runs there by now."""
         there = self._process.node.cluster[self.node].at_hand
         if there is not None:
             there.schedule.call_soon(self._handle, there, request)
@@ -454,7 +454,7 @@ class Line:
             there.node.network.carry((self._wire[1], self._wire[0]), self._return, reply)
 
     def _return(self, reply: AnyReply) -> None:
-        """At the process that asked, or whichever runs there by now: a late reply may meet the next one."""
+        """A reply arrives at the process that asked, or at a later one of its node: a late reply may meet the next process."""
         asker = self._process if self._process.schedule.alive else self._process.node.process
         if asker is not None:
             line = asker.lines[self.node]

@@ -1,4 +1,4 @@
-"""What can be played: by its name, how a scenario comes out of a seed, and how it is run and judged."""
+"""All plays by name: how each makes a scenario from a seed, and how it runs and judges the scenario."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

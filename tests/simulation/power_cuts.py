@@ -1,8 +1,8 @@
-"""Power that fails between two steps of work on a data directory: what a start does, a salvage, or the making of a new disk.
+"""Power cuts between two steps of work on a data directory: of a start, of a salvage, or of making a new disk.
 
-before a file is synced                  its content is there up to some byte
-after a rename, a removal, a new folder  the directory has the old name or the new one, until it is synced
-before a batch is written by LevelDB     it is not there; LevelDB syncs what it writes before this
+before a file is synced                  the file has its content up to some byte
+after a rename, a removal, a new folder  the directory has the old or the new name, until the directory is synced
+before LevelDB writes a batch            the batch is absent; LevelDB has synced everything that it wrote before
 """
 
 import os
@@ -18,12 +18,12 @@ from unittest import mock
 from quorumvault.server.storage import leveldb
 from quorumvault.server.storage.leveldb import LevelDBStore
 
-#: A file or directory, whatever it is called: its device and its number there.
+#: A file or directory under any name: its device and inode number.
 _Inode = tuple[int, int]
 
 
 class PowerCut(BaseException):
-    """No error that anybody handles: there is nobody any more."""
+    """Not an error that anything handles: no process is left to handle it."""
 
 
 class _Unsynced(NamedTuple):
@@ -32,19 +32,19 @@ class _Unsynced(NamedTuple):
 
 
 class PowerCuts:
-    """Lets so many ``steps`` be made, and cuts the power before the next one."""
+    """Lets this many ``steps`` happen, and cuts the power before the next one."""
 
     def __init__(self, steps: int, rng: Random) -> None:
         self._left = steps
         self._rng = rng
         self._names: list[_Unsynced] = []
         self._synced: set[_Inode] = set()
-        #: Files that took another one's name before they were synced.
+        #: Files that were renamed to another file's name before they were synced.
         self._hollow: list[Path] = []
 
     @contextmanager
     def wired(self) -> Iterator[None]:
-        """A context in which each step is counted. What it raises is PowerCut, with all names as the cut leaves them."""
+        """A context in which each step is counted. It raises PowerCut, with all names as the power cut leaves them."""
         steps = (
             (os, "fsync", self._fsync),
             (os, "rename", self._renaming(os.rename)),
@@ -76,13 +76,13 @@ class PowerCuts:
         return step
 
     def _fsync(self, descriptor: int) -> None:
-        """There is nothing that tmpfs could sync."""
+        """Counts a step and syncs nothing: tmpfs has nothing to sync."""
         found = os.fstat(descriptor)
         inode = found.st_dev, found.st_ino
         try:
             self._step()
         except PowerCut:
-            with suppress(OSError):  # a directory, or a file that somebody else has written
+            with suppress(OSError):  # a directory, or a file that another function has written
                 os.ftruncate(descriptor, self._rng.randrange(found.st_size + 1))
             raise
         self._synced.add(inode)
@@ -111,7 +111,7 @@ class PowerCuts:
         def step(path: Any, **options: Any) -> None:
             self._step()
             if options.get("dir_fd") is not None or not Path(path).exists():
-                real(path, **options)  # a part of a tree that goes: it may go in any order
+                real(path, **options)  # a part of a tree that is being removed: any order is allowed
                 return
             file, content = Path(path), Path(path).read_bytes()
             real(path, **options)
@@ -129,13 +129,13 @@ class PowerCuts:
         return step
 
     def _lose(self) -> None:
-        """The last changes of names, as many as the dice say, in the order in which a journal has them."""
+        """Undoes the last changes of names, as many as the dice say, in the order of a journal."""
         for path in self._hollow:
             if path.is_file():
                 os.truncate(path, self._rng.randrange(path.stat().st_size + 1))
         kept = self._rng.randint(0, len(self._names))
         for name in reversed(self._names[kept:]):
-            with suppress(OSError):  # what it was in is not there any more either
+            with suppress(OSError):  # the directory around it is gone too
                 name.undo()
 
 

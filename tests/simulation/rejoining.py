@@ -1,8 +1,8 @@
-"""Disks that are lost (losses.py): their nodes get new ones, which join while clients ask and other things go wrong.
+"""Lost disks (losses.py): their nodes get new disks, which join while clients ask and other faults happen.
 
-Each process tells the others its view, and what it remembers of their disks, now and then, as nodes do with their pings, and
-rejoins if its disk is joining. One that is left behind on an old disk does all that too, until it hears that it was replaced.
-Nothing rots here; what a copy does with bytes that are rotten is for the tests of copying.
+From time to time each process tells the others its view, and what it remembers of their disks, as nodes do in their pings. It
+rejoins if its disk is joining. A process that is left behind on an old disk does all of this too, until it hears that its disk
+was replaced. Nothing rots here; the tests of copying check what a copy does with rotten bytes.
 """
 
 from collections.abc import Callable
@@ -25,16 +25,16 @@ from tests.simulation.nodes import Cluster, Node, Process, boot_nonce
 from tests.simulation.timeline import drive
 from tests.simulation.world import Run, Scenario, World, judged, scenario
 
-#: Between two words of a process to the others about its view.
+#: Seconds between two messages in which a process tells the others its view.
 _TELLS = 0.25
-#: Seconds of calm in which whatever joins has to become whole.
+#: Seconds of calm in which all joining disks have to become whole.
 _CALM = 10.0
-#: Then faults are long over, and what has not joined by itself never will.
+#: The time after which a disk that has not joined by itself never will: faults are long over.
 _UNTIL = 40.0
 
 
 class Rejoining:
-    """Attaches what it takes to each process of a world in which disks are lost."""
+    """Attaches what is needed for rejoining to each process of a world in which disks are lost."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -45,7 +45,7 @@ class Rejoining:
         world.timeline.at(_UNTIL, None, self._give_up)
 
     def _give_up(self) -> None:
-        """Whoever still asks would go on for ever."""
+        """Ends nodes that are still joining: they would ask for ever."""
         for node in self._cluster.values():
             if node.identity.mode is Mode.JOINING:
                 node.crash()
@@ -76,11 +76,11 @@ class Rejoining:
         return losses.begin(fault, cluster)
 
     def _joins(self, process: Process) -> bool:
-        """Whether it has to rejoin."""
+        """Whether the process has to rejoin."""
         return process.disk.identity.mode is Mode.JOINING
 
     async def _prepare(self, process: Process) -> Storage:
-        """The storage of the disk that joins."""
+        """Returns the storage of the joining disk."""
         return process.storage
 
     def _put_back(self, node: Node, why: str) -> None:
@@ -106,7 +106,7 @@ class Rejoining:
             raise error
 
     def _tell(self, process: Process, member: Membership) -> None:
-        """Until there is nothing to be told any more, or no use."""
+        """Tells the others, until nothing is left to tell or telling has no use."""
         node, timeline, identity = process.node, process.node.timeline, process.disk.identity
         if identity != member.identity:
             member.became(identity)
@@ -135,19 +135,19 @@ class Rejoining:
             mode=mine.mode,
             view=mine.view,
             boot=process.boot,
-            sequence=process.disk.sequence,  # as it is durable: the replica has written more, whose sync is under way
+            sequence=process.disk.sequence,  # the durable one: the replica has written more, not yet synced
             marks=dict(self._marks[process].known),
         )
 
     @property
     def settled(self) -> bool:
-        """Whether all disks are active, in one view, and whoever was left behind has ended."""
+        """Whether all disks are active, in one view, and all processes left behind have ended."""
         return losses.whole(self._cluster) and not any(
             process.schedule.alive for node in self._cluster.values() for process in node.left_behind
         )
 
     def check(self) -> None:
-        """After so much calm."""
+        """Checks the rules after the calm."""
         self._world.timeline.run(self._world.timeline.now + _CALM)
         if not losses.whole(self._cluster):
             raise Violation("rejoin", "a disk is not active, or not in the view of the others, though nothing is broken any more")
@@ -156,7 +156,7 @@ class Rejoining:
 
 
 def losing(seed: int) -> Scenario:
-    """The seed's scenario, as far as it goes with disks that are lost, which they are."""
+    """The seed's scenario with lost disks, and without the faults that do not go with them."""
     chosen = scenario(seed)
     kept = [fault for fault in chosen.faults if fault.kind != "rot"]
     lost = losses.plan(Random(f"lost disks {seed}"))
@@ -164,7 +164,7 @@ def losing(seed: int) -> Scenario:
 
 
 def run_rejoining(chosen: Scenario, attach: Callable[[World], Rejoining] = Rejoining) -> Run:
-    """As world.run, with disks that are lost. All have to be whole before everything is read, and to hold what was given."""
+    """Runs as world.run does, with lost disks. All disks have to be whole before the final read, and to hold all given tokens."""
     world = World(chosen, lambda fault, cluster: rejoining.begin_fault(fault, cluster))
     rejoining = attach(world)
     return judged(world, world.play, rejoining.check, world.check, world.read_everything, world.check)

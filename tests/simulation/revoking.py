@@ -1,8 +1,8 @@
-"""API keys that are used and revoked while disks are lost and everything else goes wrong.
+"""API keys that are used and revoked while disks are lost and all other faults happen.
 
-Each process asks which keys are revoked, as nodes do, at times of its own. A key is taken as in server/http/pipeline.py: by the
-table of the keys in force, and only by a process that knows what is revoked by then. All keys are in every key file, unrevoked,
-for ever. Some have an end, and are judged by each node's clock, which may be wrong.
+Each process asks at its own times which keys are revoked, as nodes do. It takes a key as server/http/pipeline.py does: by the
+table of the keys in force, and only if it knows what is revoked by then. All keys stay in every key file for ever, unrevoked.
+Some keys expire, and each node judges that by its own clock, which may be wrong.
 """
 
 import hashlib
@@ -27,14 +27,14 @@ from tests.simulation.world import Run, Scenario, World, judged
 
 _CLIENTS, _CALLS = 8, 40
 _ACTIONS = (*[Action.USE_KEY] * 40, *[Action.REVOKE_KEY] * 3, *[Action.TOKENIZE] * 5)
-#: Until when processes ask for revoked keys by themselves: longer than clients take.
+#: The time until which processes ask for revoked keys by themselves: later than clients end.
 _UNTIL = 60.0
-#: When a node is cut off from both others, about, and for how many seconds: for longer than it may take keys without asking. The
-#: dice of such a fault (faults.py), to which the number of the node is added.
+#: About when a node is cut off from both others, and for how many seconds: longer than it may take keys without asking. And the
+#: dice of this fault (faults.py), to which the node's number is added.
 _CUTS, _CUT, _BOTH_WAYS = (0.5, 5.0), 4.0, 36
-#: The keys that have an end, which is in milliseconds from the beginning, by a right clock.
+#: The keys that expire, and their end in milliseconds from the beginning, by a right clock.
 _ENDING, _END_MS = KEYS[:2], 3_500
-#: The keys that no key file lists, so that they can be revoked only while there are few revoked ones.
+#: The keys that no key file lists: they can be revoked only while few keys are revoked.
 _UNLISTED = frozenset(KEYS[12:])
 
 
@@ -43,7 +43,7 @@ def text_of(key_id: str) -> str:
 
 
 class _InForce:
-    """The keys of a process: those of its file that are not revoked. Implements KeysInForce."""
+    """The keys in force at a process: the keys of its file that are not revoked. Implements KeysInForce."""
 
     called_revoked: frozenset[str] = frozenset()
     listed = frozenset(KEYS) - _UNLISTED
@@ -60,13 +60,13 @@ class _InForce:
 
 
 class Revoking(Rejoining):
-    """Attaches to each process what knows of revoked keys."""
+    """Attaches to each process its knowledge of revoked keys."""
 
     def __init__(self, world: World, seed: int) -> None:
-        #: The first use of a key that had ended; the first revocation that was refused or taken against the bounds.
+        #: The first error: a use of an expired key, or a revocation that was refused or taken against the bounds.
         self._wrong: str | None = None
         self._beyond: str | None = None
-        #: The ids that somebody asked to revoke, and those whose revocation was acknowledged.
+        #: The ids that a client asked to revoke, and the ids whose revocation was acknowledged.
         self._asked: set[str] = set()
         self._acknowledged: set[str] = set()
         self._knowing: dict[Process, tuple[Revocations, _InForce]] = {}
@@ -89,7 +89,7 @@ class Revoking(Rejoining):
             self._ended(result, error)
 
         def ask_now() -> None:
-            """As Revocations.ask does, in tasks."""
+            """Asks as Revocations.ask does, in tasks."""
             if len(under_way) < _MOST_QUESTIONS:
                 under_way.append(None)
                 drive(revocations.once(), ended)
@@ -98,7 +98,7 @@ class Revoking(Rejoining):
         process.node.timeline.at(process.node.timeline.now, process.schedule, self._ask, process)
 
     def _ask(self, process: Process) -> None:
-        """Again and again, whether earlier questions were answered or not."""
+        """Asks again and again, whether or not earlier questions were answered."""
         revocations, _ = self._knowing[process]
         drive(revocations.once(), self._ended)
         timeline = process.node.timeline
@@ -113,7 +113,7 @@ class Revoking(Rejoining):
         ended = key_id in _ENDING and wall_ms >= self._ends
         if keys.table.authenticate(text_of(key_id), wall_ms / 1000) is None:
             if ended:
-                raise NoQuorum("it has ended", outcome="none")  # which tells nothing of its revocation
+                raise NoQuorum("it has ended", outcome="none")  # this says nothing of its revocation
             return REFUSED
         if not revocations.known:
             process.node.branches["keys not taken for want of knowledge"] += 1
@@ -141,7 +141,7 @@ class Revoking(Rejoining):
         self._acknowledged.add(key_id)
 
     def use_everything(self) -> None:
-        """In calm: each key, through each node."""
+        """In calm, uses each key through each node."""
         cluster, timeline = self._world.cluster, self._world.timeline
         for name in NODE_NAMES:
             process = cluster[name].process
@@ -158,7 +158,7 @@ class Revoking(Rejoining):
             raise Violation("ended key", self._wrong)
 
     def check_bounds(self) -> None:
-        """No disk has more than it takes, but by a copy of two that have."""
+        """No disk holds more keys than it takes, except by a copy of two disks that do."""
         if self._beyond is not None:
             raise Violation("revoked bounds", self._beyond)
         for node in self._world.cluster.values():
@@ -168,7 +168,7 @@ class Revoking(Rejoining):
                 raise Violation("revoked bounds", f"{node.name} has {held} revoked keys on its disk")
 
     def check_disks(self) -> None:
-        """In calm: two disks have each key whose revocation was acknowledged."""
+        """In calm, two disks hold each key whose revocation was acknowledged."""
         events = self._world.events
         asked = {event.op: event for event in events if isinstance(event, Invoke) and event.action is Action.REVOKE_KEY}
         for event in events:
@@ -180,7 +180,7 @@ class Revoking(Rejoining):
 
 
 def revoking(seed: int) -> Scenario:
-    """The seed's scenario with lost disks, and nodes that are cut off, and what clients do with API keys in it."""
+    """The seed's scenario with lost disks, nodes that are cut off, and clients that use and revoke API keys."""
     rng = Random(f"keys {seed}")
     chosen = losing(seed)
     begins = [at + rng.random() for at in _CUTS]
@@ -191,7 +191,7 @@ def revoking(seed: int) -> Scenario:
 
 
 def run_revoking(chosen: Scenario) -> Run:
-    """As run_rejoining. In the end no revoked key is taken, and every other one is."""
+    """Runs as run_rejoining does. In the end no revoked key is taken, and every other key is."""
     world = World(chosen, lambda fault, cluster: keys.begin_fault(fault, cluster))
     keys = Revoking(world, chosen.seed)
     return judged(

@@ -1,12 +1,13 @@
-"""Disks that are put back from older copies, while clients ask, other disks are lost and other things go wrong.
+"""Disks that are put back from older copies, while clients ask, other disks are lost and other faults happen.
 
-    copy       somebody copies a node's disk while it runs
+    copy       somebody copies a node's disk while the node runs
     put back   later the node dies and starts from the copy: under the same identity, and without what it acknowledged since
-    standing   no process votes before one peer has told it what it remembers, and the other one too or not in time (standing.py)
-    given up   of a disk of which a peer remembers more, and replaced by an empty one, which joins
+    standing   no process votes before one peer has told it what that peer remembers, and the other peer has too, or is late
+               (standing.py)
+    given up   a node gives its disk up if a peer remembers more of it; an empty disk replaces it and joins
 
-A copy is put back only when both others have remembered more of the disk for a while: that is how far the promise goes
-(docs/decisions/0011). They may lose their power at that very moment. No second disk is lost meanwhile, for that would be two.
+A copy is put back only after both other nodes have remembered more of the disk for a while: the promise goes no further
+(docs/decisions/0011). Both may lose power at that moment. No other disk is lost meanwhile, since that would be two lost disks.
 """
 
 from dataclasses import dataclass
@@ -26,15 +27,15 @@ from tests.simulation.nodes import Cluster, Node, Process
 from tests.simulation.rejoining import Rejoining, run_rejoining
 from tests.simulation.world import Run, Scenario, World
 
-#: When a disk is copied, and how much later it may be put back; tried again until the others remember enough.
+#: When a disk is copied, how much later the copy may be put back, and the seconds between tries until the others remember enough.
 _COPIES, _KEPT, _AGAIN = (0.3, 2.0, 3.7), 1.5, 0.2
-#: Tries after each other at which the others have to remember it: longer than it takes them to write it down.
+#: Consecutive tries at which the others have to remember the disk: longer than they take to write it down.
 _ENOUGH = 4
-#: How often all lose their power when a disk is put back.
+#: How often all nodes lose power when a disk is put back.
 _POWER = 0.4
-#: Seconds for which a process that one peer has greeted waits for the other one, and in which a process that ended starts again.
+#: Seconds for which a process that one peer has greeted waits for the other; seconds after which an ended process starts again.
 _GRACE, _RESTART = 0.3, 0.2
-#: After that nothing is put back any more, so that all can become whole.
+#: The time after which nothing is put back any more, so that all disks can become whole.
 _LAST = 7.0
 
 
@@ -46,11 +47,11 @@ class _Copy:
 
 class RollingBack(Rejoining):
     def __init__(self, world: World, seed: int) -> None:
-        #: By process, which starts of others it has heard of.
+        #: By process: the starts of other processes that it has heard of.
         self._heard_of: dict[Process, set[tuple[str, bytes]]] = {}
-        #: By node, the disk that was put back last.
+        #: By node: the disk that was put back last.
         self._put: dict[str, bytes] = {}
-        #: Losses that have begun, and may come yet.
+        #: Losses that have begun and may still take effect.
         self._losing: set[Fault] = set()
         self.put_back = 0
         self.found_out = 0
@@ -66,7 +67,7 @@ class RollingBack(Rejoining):
             self._world.timeline.at(self._world.timeline.now + kept, None, self._return, node, copy, 0)
 
     def _return(self, node: Node, copy: _Copy, tries: int) -> None:
-        """The disk is what it was, as soon as the others have remembered long enough that it was more."""
+        """Puts the copy back, once both others have remembered for long enough that the disk held more."""
         now = self._world.timeline.now
         if now > _LAST or node.identity.disk != copy.identity.disk:
             return
@@ -86,7 +87,7 @@ class RollingBack(Rejoining):
         node.disk.stored.update(copy.stored)
 
     def _remembered(self, node: Node, copy: _Copy) -> bool:
-        """Whether the processes of both others remember more of it than the copy has."""
+        """Whether the processes of both others remember more of the disk than the copy has."""
         sequence = layout.decode_sequence(copy.stored.get(layout.SEQUENCE_KEY, layout.encode_sequence(0)))
         start = Mark(copy.identity.incarnation + 1, sequence)
         others = [other.process for other in self._cluster.values() if other is not node]
@@ -102,7 +103,7 @@ class RollingBack(Rejoining):
         self._losing.add(fault)
 
         def mended() -> None:
-            mend()  # some lose the disk only now
+            mend()  # some losses take the disk only now
             self._losing.discard(fault)
 
         return mended
@@ -113,7 +114,7 @@ class RollingBack(Rejoining):
         super()._begin(process)
 
     def _take(self, process: Process, facts: NodeFacts) -> None:
-        """As the first words over a link: they are heard before it is up."""
+        """Hears facts like the first messages over a link: before the link is up."""
         super()._take(process, facts)
         heard = self._heard_of[process]
         if process.schedule.alive and (facts.node, facts.boot) not in heard:
@@ -133,7 +134,7 @@ class RollingBack(Rejoining):
 
     @property
     def _returning(self) -> set[str]:
-        """Nodes whose disk was put back, and is not replaced yet by one that is whole."""
+        """Nodes whose disk was put back and is not yet replaced by a whole one."""
         there = {node.name: node.identity for node in self._cluster.values()}
         return {name for name, disk in self._put.items() if there[name].disk == disk or there[name].mode is Mode.JOINING}
 
@@ -149,5 +150,5 @@ class RollingBack(Rejoining):
 
 
 def run_rollback(chosen: Scenario) -> Run:
-    """As run_rejoining, with disks that are put back too."""
+    """Runs as run_rejoining does, with disks that are put back too."""
     return run_rejoining(chosen, lambda world: RollingBack(world, chosen.seed))
