@@ -1,10 +1,10 @@
 """The command line of the simulator.
 
-bin/simulate --seed 17             one seed and its trace hash, the same each time; if it fails, why, and a smaller run
-bin/simulate --seeds 600           that many seeds, from --seed on or from 1
-bin/simulate --seeds 600 --play lost-disks    the same while disks are lost and replaced; or on nodes that are healing
-bin/simulate --mutants [NAME …]    undo each safety, or those named: a row for each, with who notices it
-bin/simulate --exhaustive [SCOPE …]    no seeds: all states of small worlds, or of those named (tests/model/)
+bin/simulate --seed 17             runs one seed; prints its trace hash, the same each time, or why it fails, and a smaller run
+bin/simulate --seeds 600           runs that many seeds, from --seed on or from 1
+bin/simulate --seeds 600 --play lost-disks    the same while disks are lost and replaced; or --play healing, on nodes that heal
+bin/simulate --mutants [NAME …]    undoes each safety, or the named ones: a row for each, with the check that notices it
+bin/simulate --exhaustive [SCOPE …]    without seeds: explores all states of small worlds, or of the named ones (tests/model/)
 """
 
 import argparse
@@ -24,7 +24,7 @@ from tests.simulation.world import Run
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """0 if all was as it has to be: no seed failed, every mutant was noticed."""
+    """Returns 0 if everything was as it has to be: no seed failed, every mutant was noticed."""
     parser = argparse.ArgumentParser(prog="bin/simulate", description="Simulate three nodes, clients and faults from a seed.")
     parser.add_argument("--seed", type=int, help="run this seed; with --seeds, start with it")
     parser.add_argument("--seeds", type=int, help="run this many seeds")
@@ -62,7 +62,7 @@ def replay(play: str, seed: int, *, smaller: bool) -> int:
 
 
 def sweep(play: str, seeds: range, *, smaller: bool) -> int:
-    """Many seeds; ends with the first that fails."""
+    """Runs many seeds; ends with the first that fails."""
     began, began_cpu = time.perf_counter(), time.process_time()
     simulated, operations, kinds, branches = 0.0, 0, Counter[str](), Counter[str]()
     for number, seed in enumerate(seeds, 1):
@@ -89,7 +89,7 @@ def _listed(counts: Counter[str]) -> str:
 
 
 def tell_failure(done: Run, play: str, *, smaller: bool) -> None:
-    """The seed first; then the rule, what happened, and what was broken at the time."""
+    """Prints the seed first; then the rule, what happened, and which faults were under way."""
     print(f"seed {done.scenario.seed} fails: {done.violation}")
     print(f"once more: bin/simulate --seed {done.scenario.seed}" + ("" if play == REQUESTS else f" --play {play}"))
     if smaller:

@@ -1,7 +1,7 @@
-"""A run that fails, made smaller: knobs are turned back, faults and calls are left out, as long as it still fails.
+"""Shrinks a failing run: turns knobs back and leaves out faults and calls, as long as the run still fails.
 
-What is left out shifts what chance gives to the rest, so that the smaller run is another run; what counts is that it breaks the
-same rule.
+Leaving something out shifts what chance gives to the rest, so that the smaller run is a different run; what counts is that it
+breaks the same rule.
 """
 
 from collections.abc import Callable
@@ -12,12 +12,12 @@ from tests.simulation.clients import Call
 from tests.simulation.knobs import USUAL
 from tests.simulation.world import Run, Scenario, run
 
-#: Runs that may be spent on it.
+#: The most runs to spend on shrinking.
 RUNS = 250
 
 
 def shrink(failed: Run, again: Callable[[Scenario], Run] = run, runs: int = RUNS) -> Run:
-    """The smallest run that was found to break the rule that ``failed`` breaks. ``again``: how it was run."""
+    """Returns the smallest run found that breaks the rule that ``failed`` breaks. ``again``: how to run a scenario."""
     best, before, left = failed, None, runs
 
     def still_fails(smaller: Scenario) -> bool:

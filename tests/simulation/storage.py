@@ -1,7 +1,7 @@
 """The storage of a simulated process: the real queue of group commit, its bounds and its groups, without its thread.
 
-A group is handled when the one before it is synced, which takes virtual time, and answered then. What the thread does at one time
-with the event loop is not simulated: a group is handled in one moment.
+A group is handled once the group before it is synced. The sync takes virtual time, and the answers follow it. The real thread
+works in parallel with the event loop; this is not simulated: a group is handled in one moment.
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ from quorumvault.server.replica.replica import OwnWork, Replica
 if TYPE_CHECKING:
     from tests.simulation.nodes import Process
 
-#: Seconds that a sync takes at least, and what it takes beyond that at most, on a good disk.
+#: The least seconds that a sync takes on a good disk, and the most that it takes beyond that.
 _SYNC, _SYNC_SPREAD = 0.0005, 0.004
 
-#: Requests of a group, each with its reply.
+#: The requests of a group, each with its reply.
 Answers = Sequence[tuple[_Entry, Any]]
 
 
 class Storage(GroupCommit):
     def __init__(self, process: Process, replica: Replica, limits: Limits) -> None:
         self._process = process
-        #: From the beginning of a group until it is answered.
+        #: True from the beginning of a group until it is answered.
         self._busy = False
         super().__init__(replica, process.schedule, limits, _raise)
 
     def _begin(self) -> None:
-        """There is no thread."""
+        """Does nothing: there is no thread."""
 
     def submit(self, request: AnyRequest | OwnWork, on_reply: OnReply) -> None:
         super().submit(request, lambda reply: self._hear(on_reply, reply))
         self._go_on()
 
     def _hear(self, on_reply: OnReply, reply: Any) -> None:
-        """A process that died in the middle of its answers gives no more of them. What goes wrong in one fails the run."""
+        """Passes a reply on. A process that died in the middle of its answers gives no more. An error in one fails the run."""
         schedule = self._process.schedule
         if not schedule.alive:
             return

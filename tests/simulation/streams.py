@@ -1,11 +1,11 @@
-"""TCP between simulated hosts: streams that deliver in order or not at all, and the asyncio that the real links run on.
+"""TCP between simulated hosts: streams that deliver in order or not at all, and the asyncio interface for the real links.
 
-    a segment    finds its own delay, and waits for those before it; if it is lost it is sent again, and comes later
-    a cut wire   holds what is sent until it is mended; a reset is lost on it, which leaves the other end half-open
-    a lost path  a firewall has forgotten the connection: nothing of it arrives any more, and nobody is told
-    a dead end   answers what still comes with a reset, if its host has power
-    a stopped    process reads nothing; its kernel accepts connections, and keeps what comes
-    a dial       reaches any process that listens under the name; attempts overtake each other
+    a segment    has its own delay, and waits for earlier segments; a lost segment is sent again, and arrives later
+    a cut wire   holds what is sent until it is mended; it loses resets, which leaves the other end half-open
+    a lost path  a firewall has forgotten the connection: nothing arrives over it any more, and nobody is told
+    a dead end   answers later segments with a reset, if its host has power
+    a stopped    process reads nothing; its kernel accepts connections, and keeps what arrives
+    a dial       reaches any process that listens under the name; attempts may overtake each other
 
 There is no TLS: ``Unsecured`` stands in its place, and each end says who it is.
 """
@@ -24,13 +24,13 @@ from typing import Any, Final
 from tests.simulation.network import Network, Wire
 from tests.simulation.timeline import Schedule, Timeline
 
-#: The port of every listener, which nothing depends on.
+#: The port of every listener; nothing depends on the number.
 PORT: Final = 1
-#: Seconds after which a lost segment is sent again the first time, and so often it may get lost.
+#: Seconds after which a lost segment is first sent again, and how often a segment may get lost.
 _AGAIN, _LOSSES = 0.2, 3
 #: The share of writes that are sent as two segments.
 _CUT_IN_TWO: Final = 0.05
-#: How many of the connections that a process leaves are reset rather than ended.
+#: The share of connections of a dead process that are reset instead of ended.
 _RESET: Final = 0.3
 
 Factory = Callable[[], asyncio.Protocol]
@@ -43,7 +43,7 @@ class Segment(Enum):
 
 
 class StreamNetwork(Network):
-    """``window``: bytes of one direction that kernels hold; ``high``: bytes beyond it at which a writer is told to pause."""
+    """``window``: bytes of one direction that kernels hold; ``high``: bytes beyond the window at which a writer has to pause."""
 
     window, high = 65_536, 65_536
 
@@ -51,7 +51,7 @@ class StreamNetwork(Network):
         super().__init__(timeline, rng)
         #: Nodes whose host has no power.
         self.dark: set[str] = set()
-        #: Those that may still be used, by one end at least.
+        #: The ends of connections that at least one end may still use.
         self.ends: dict[End, None] = {}
         self._listeners: dict[Loop, Factory] = {}
 
@@ -87,7 +87,7 @@ class StreamNetwork(Network):
         return (end for end in self.ends if end.loop is loop)
 
     def died(self, loop: Loop, *, silently: bool) -> None:
-        """The process is dead: its kernel ends its connections, unless the host has lost its power."""
+        """The process is dead: its kernel ends its connections, unless the host has lost power."""
         self.listen_no_more(loop)
         for end in list(self.of(loop)):
             end.let_go(None if silently else Segment.RESET if self.rng.random() < _RESET else Segment.END)
@@ -107,7 +107,7 @@ class StreamNetwork(Network):
             self.timeline.at(now + self.trip(), None, self._accept, loop, to, found)
 
     def _accept(self, loop: Loop, to: str, found: asyncio.Future[End]) -> None:
-        """The host ``to`` takes the connection, or has nobody who does."""
+        """The host ``to`` accepts the connection, or refuses it if nobody listens there."""
         at = self.timeline.now + self.trip()
         listeners = [other for other in self._listeners if other.host == to]
         if not listeners:
@@ -134,7 +134,7 @@ def _connect(found: asyncio.Future[End], mine: End) -> None:
 
 
 class End(asyncio.Transport):
-    """One end of a connection: what the kernel has of it, and asyncio's transport over that. ``wire``: from its host, to whom."""
+    """One end of a connection: the kernel's part, and asyncio's transport over it. ``wire``: from this host, to which host."""
 
     other: End
 
@@ -143,13 +143,13 @@ class End(asyncio.Transport):
         self.loop = loop
         self.wire = loop.host, remote
         self.protocol: asyncio.Protocol | None = None
-        #: Whether the kernel has it, and whether what it sends can get anywhere.
+        #: Whether the kernel still has this end, and whether its segments can get anywhere.
         self.open, self.has_path = True, True
         self._network = network
         self._arrives = 0.0
         self._held: list[tuple[Segment, bytes]] = []
         self._received: deque[tuple[Segment, bytes]] = deque()
-        #: Bytes that were written, and that the other side's process has not read.
+        #: Bytes that were written and that the other side's process has not read.
         self._unread = 0
         self._reads, self._told_to_pause, self._closing = True, False, False
 
@@ -180,7 +180,7 @@ class End(asyncio.Transport):
             self._send(Segment.RESET)
 
     def let_go(self, last: Segment | None) -> None:
-        """The kernel has it no more. The other side is told by this segment, if any."""
+        """The kernel lets this end go. The other side is told by the segment ``last``, if any."""
         if self.open:
             self.open = False
             self._received.clear()
@@ -191,10 +191,10 @@ class End(asyncio.Transport):
                 self._network.ends.pop(self.other, None)
 
     def reset(self) -> None:
-        """Somebody on the way sends this end a reset."""
+        """A host on the path sends this end a reset."""
         self.arrive(Segment.RESET, b"")
 
-    # What happens in its process.
+    # In the end's process.
 
     def attach_to(self, factory: Factory) -> asyncio.Protocol:
         self.protocol = factory()
@@ -203,7 +203,7 @@ class End(asyncio.Transport):
         return self.protocol
 
     def _read(self) -> None:
-        """What has arrived, as far as it is taken."""
+        """Passes arrived segments to the protocol, as far as it reads."""
         if self._closing and any(segment is Segment.RESET for segment, _ in self._received):
             self._lose(None, None)
         while self._received and self._reads and not self._closing:
@@ -281,7 +281,7 @@ class End(asyncio.Transport):
 
 
 class Listening:
-    """What a loop gives back for a port that it listens at; it is its one socket too."""
+    """What a loop returns for a port that it listens at; also stands for its only socket."""
 
     def __init__(self, network: StreamNetwork, loop: Loop) -> None:
         self.sockets = [self]
@@ -294,7 +294,7 @@ class Listening:
         self._network.listen_no_more(self._loop)
 
     async def wait_closed(self) -> None:
-        """At once."""
+        """Returns at once."""
 
 
 class Loop(Schedule):
@@ -307,7 +307,7 @@ class Loop(Schedule):
 
     def create_task(self, coro: Coroutine[Any, Any, Any], **named: Any) -> asyncio.Task[Any]:  # type: ignore[override]
         task = asyncio.Task(coro, loop=self, **named)
-        task._log_destroy_pending = False  # type: ignore[attr-defined]  # it ends with its process
+        task._log_destroy_pending = False  # type: ignore[attr-defined]  # the task ends with its process
         task.add_done_callback(self._fail)
         return task
 
@@ -335,7 +335,7 @@ class Loop(Schedule):
         return Listening(self._network, self)
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
-        """What goes wrong in a task is raised by ``_fail``."""
+        """Does nothing: ``_fail`` raises the errors of tasks."""
 
 
 def _raise(error: BaseException) -> None:
@@ -343,7 +343,7 @@ def _raise(error: BaseException) -> None:
 
 
 class Unsecured:
-    """Stands in for a TlsSession: either side says first who it is, and is believed. ``context`` is this side's name."""
+    """Stands in for a TlsSession: each side first says who it is, and is believed. ``context`` is this side's name."""
 
     def __init__(self, context: str, *, server_side: bool) -> None:
         said = context.encode()
@@ -352,7 +352,7 @@ class Unsecured:
         self.certificate: Mapping[str, Any] = {}
 
     def start(self) -> None:
-        """It has said it already."""
+        """Does nothing: the name is already waiting to be sent."""
 
     def take(self, data: bytes | memoryview) -> bytes:
         if self.established:

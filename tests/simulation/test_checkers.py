@@ -1,4 +1,4 @@
-"""The checkers say no to histories that are wrong, each for its reason, and yes to some that only look so."""
+"""The checkers reject wrong histories, each for its reason, and accept some that only look wrong."""
 
 import re
 from collections.abc import Mapping
@@ -71,14 +71,14 @@ class ForgetsOwners(Vault):
 
 
 class Guesses(Vault):
-    """Another token now and then."""
+    """Now and then gives another token."""
 
     def token(self, owner: str, epoch: int, value: str) -> str:
         return super().token(owner, epoch, value) + "x" * (self.rng.random() < 0.1)
 
 
 class MixesUp(Vault):
-    """What is read is another value now and then, and so is what is moved."""
+    """Now and then reads another value; retokenize then moves that value."""
 
     def read(self, owner: str, token: str) -> str:
         found = super().read(owner, token)

@@ -1,4 +1,4 @@
-"""Data directories in the simulator: what a crash leaves of them, and what a start has to find."""
+"""Data directories in the simulator: what a crash leaves in them, and what a start has to find."""
 
 from collections.abc import Callable
 from contextlib import closing
@@ -28,7 +28,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> NodeConfig:
 
 
 def opened(config: NodeConfig, dice: int, before: FilesDisk | None = None) -> FilesDisk:
-    """By a start that checks what it finds against ``before``."""
+    """Opens the disk by a start that checks what it finds against ``before``."""
     found = open_disk(config)
     assert found.store is not None
     if before is None:
@@ -81,7 +81,7 @@ def test_an_identity_of_before_is_noticed(config: NodeConfig) -> None:
 
 
 def contents_after(write: Callable[[Path, bytes], None], path: Path) -> set[bytes]:
-    """What may be in a file when the power fails while another content is written, at each step and a few times."""
+    """The possible contents of a file when power fails while a new content is written: at each step, a few times each."""
     found = set()
     for step in range(8):
         for dice in range(12):
@@ -102,7 +102,7 @@ def test_a_replaced_file_is_the_old_or_the_new_one_whenever_the_power_fails(tmp_
 
 
 def set_aside(store: Path, rng: Random) -> None:
-    """The power fails before the names are synced."""
+    """Power fails before the names are synced."""
     with PowerCuts(2, rng).wired():
         store.rename(store.with_name("aside"))
         store.with_name("fresh").mkdir()

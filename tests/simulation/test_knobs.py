@@ -1,4 +1,4 @@
-"""Knobs are turned by seeds, and back again."""
+"""Seeds turn knobs, and runs turn them back."""
 
 from collections import Counter
 from dataclasses import fields

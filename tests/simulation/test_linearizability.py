@@ -1,4 +1,4 @@
-"""Two checkers that share no code think the same of histories, right and wrong ones."""
+"""Two checkers that share no code agree on histories, right and wrong."""
 
 from pathlib import Path
 from random import Random
@@ -15,9 +15,9 @@ from tests.simulation import legal
 from tests.simulation.legal import Vault
 from tests.simulation.test_checkers import BAD, GOOD, WRONG, load
 
-#: Rules that are about other things than the order of operations on one epoch or one token.
+#: Rules about anything but the order of operations on one epoch or one token.
 OTHER_RULES = frozenset({"isolation", "unanswered", "epoch of token", "false collision", "revoked key", "key refused"})
-#: Bad histories of which more than one token of one owner has to be looked at.
+#: Bad histories that show only when several tokens of one owner are compared.
 ACROSS = frozenset({"more-tokens-than-values", "one-token-for-two-values"})
 
 
@@ -62,7 +62,7 @@ def test_both_think_the_same_of_what_clients_of_a_wrong_vault_see(wrong: type[Va
         if rule not in OTHER_RULES:
             assert is_linearizable(history) == (rule is None), f"seed {seed}: {rule}"
             noticed += rule is not None
-    # Overwrites needs narrow tokens to be wrong, of which only the first checker tells values apart.
+    # Overwrites is wrong only with narrow tokens, and only the first checker tells their values apart.
     assert noticed or wrong.__name__ in ("ForgetsOwners", "Overwrites")
 
 
@@ -82,7 +82,7 @@ def test_an_operation_is_named_that_nothing_explains() -> None:
 
 
 def test_a_search_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ten operations at once on a set, and a read of what none of them leaves: each subset of them is a state."""
+    """Ten operations on a set at once, and a read of a state that none of them leaves: each subset of them is a state."""
     monkeypatch.setattr("chaos.testbed.linearizability._MOST_STEPS", 1000)
 
     def adds(number: int) -> Step[frozenset[int]]:

@@ -1,4 +1,4 @@
-"""TCP in the simulator, and what has to happen to real links over it."""
+"""TCP in the simulator, and how real links have to behave over it."""
 
 import asyncio
 from random import Random
@@ -15,7 +15,7 @@ from tests.simulation.timeline import Timeline
 
 
 class Diary(asyncio.Protocol):
-    """Writes down what happens to its end."""
+    """Records what happens to its end of the connection."""
 
     def __init__(self) -> None:
         self.read = b""
@@ -36,7 +36,7 @@ class Diary(asyncio.Protocol):
 
 
 class Hosts:
-    """A process on each of n1 and n2, and what their connections saw."""
+    """A process on each of n1 and n2, and what their connections recorded."""
 
     def __init__(self, seed: int = 1) -> None:
         self.timeline = Timeline()
@@ -131,7 +131,7 @@ def test_a_writer_is_told_to_pause_while_the_other_side_reads_nothing() -> None:
 
 
 def test_a_process_that_hung_has_no_vote_before_both_peers_were_asked_again() -> None:
-    """Proves: one process per name. It had a link that was up on its side alone, and its other peer welcomed it anew."""
+    """Proves: one process per name. The process had a link that was up on its side alone, and its other peer welcomed it anew."""
     (shown,) = [mutant.seed for mutant in links.MUTANTS if mutant.name == "hung-and-goes-on"]
     assert shown is not None
     assert PLAYS[LINKS].seed(shown).violation is None

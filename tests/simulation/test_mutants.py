@@ -1,11 +1,11 @@
-"""The checkers notice each safety that is undone."""
+"""The checkers notice each mutant, which undoes one safety."""
 
 import pytest
 
 from tests.rigs.undone import SIMULATED, UNDONE, by_tests
 from tests.simulation.hunting import first_failure
 
-#: Seeds within which a mutant has to be noticed.
+#: The number of seeds within which a mutant has to be noticed.
 WITHIN = 60
 TRIED = {name: mutant.seed for name, mutant in SIMULATED.items() if mutant.seed is not None}
 

@@ -15,7 +15,7 @@ from tests.simulation.world import Scenario, World
 
 
 def only(kind: str, seed: int) -> Scenario:
-    """Two clients, and nothing that goes wrong but this."""
+    """Two clients, and this kind of fault alone."""
     chosen = losing(seed)
     faults = tuple(replace(fault, kind=kind) for fault in chosen.faults if fault.kind in LOSSES)
     return replace(chosen, calls=chosen.calls[:2], faults=faults)
@@ -42,7 +42,7 @@ def test_somebody_dies_at_each_step_of_a_join() -> None:
 
 
 def left_behind(seed: int) -> list[Process]:
-    """The processes on disks that were replaced meanwhile."""
+    """Returns the processes whose disks were replaced while the processes lived on."""
     world = World(losing(seed), begin)
     Rejoining(world)
     world.play()

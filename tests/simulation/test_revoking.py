@@ -1,4 +1,4 @@
-"""Seeds in which API keys are used and revoked while disks are lost and everything else goes wrong."""
+"""Seeds in which API keys are used and revoked while disks are lost and all other faults happen."""
 
 from collections import Counter
 

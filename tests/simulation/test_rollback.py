@@ -1,4 +1,4 @@
-"""Seeds in which disks are put back from older copies, and rollback marks find them out."""
+"""Seeds in which disks are put back from older copies, and rollback marks detect this."""
 
 from tests.simulation.rejoining import losing, run_rejoining
 from tests.simulation.rollback import RollingBack

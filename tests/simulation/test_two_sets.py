@@ -7,7 +7,7 @@ from tests.simulation.plays import PLAYS
 
 
 def test_no_token_is_of_an_epoch_that_its_owner_has_left_on_any_set() -> None:
-    """As docs/scale.md says of a design that is not built."""
+    """Checks the design in docs/scale.md, which is not built."""
     branches: Counter[str] = Counter()
     for seed in (1, 2, 3, 8):
         done = PLAYS[TWO_SETS].seed(seed)

@@ -1,4 +1,4 @@
-"""A "not found" needs two disks that said so in one round, and a value that one replica tells alone needs two that have it."""
+"""A "not found" needs two disks that said so in one round. A value that one replica tells alone has to be on two disks."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -24,7 +24,7 @@ from tests.simulation.world import World, scenario
 
 DIGEST = bytes(range(DIGEST_BYTES))
 TOKEN = format_token(1, DIGEST)
-#: What a disk may say of the one key that is asked for: it is absent, it is there, it cannot be read.
+#: What a disk may say of the key in question: it is absent, it is there, it cannot be read.
 Records = tuple[list[bytes | None], list[int]]
 ABSENT: Records = ([None], [])
 THERE: Records = ([b"record"], [])
@@ -33,7 +33,7 @@ Said = tuple[str, Records]
 
 
 class Asker:
-    """Operation 0, which holds rounds of its own; what they decide is not looked at."""
+    """Operation 0, which holds its own rounds; their decisions are ignored."""
 
     def __init__(self) -> None:
         self.branches: Counter[str] = Counter()
@@ -41,7 +41,7 @@ class Asker:
         self._rounds = 0
 
     def hold(self, said: Iterable[Said], *, ended: bool = False) -> None:
-        """A round, and in their order the replies to it; or ``ended``, those that come when the operation has its answer."""
+        """Holds a round with these replies in their order. ``ended``: they arrive after the operation has its answer."""
         self._rounds += 1
         request = Get(RoundId(b"disk", b"boot", self._rounds), VIEW.id, b"owner", [1], [DIGEST])
         hearers = []
@@ -104,7 +104,7 @@ def test_a_refused_view_is_counted() -> None:
 
 
 class Believer:
-    """A world without clients or faults, in which n1 takes whatever it has for settled."""
+    """A world without clients or faults, in which n1 considers all its records settled."""
 
     def __init__(self) -> None:
         self.world = World(replace(scenario(1), calls=(), faults=()))
@@ -114,13 +114,13 @@ class Believer:
         self.value = records.header(Version(1, 1)) + keys.sealer.seal([canonical("=1")], [self._digest])[0]
 
     def plant(self, record: bytes, *nodes: str) -> None:
-        """On the disks of these nodes."""
+        """Puts the record on the disks of these nodes."""
         (key,) = layout.record_keys(self.owner.id, [FIRST_EPOCH], [self._digest])
         for node in nodes:
             self.world.cluster[node].disk.stored[key] = record
 
     def replace_disk(self, node: str) -> None:
-        """By an empty one. n1 is in the view that lists it."""
+        """Replaces the node's disk by an empty one. n1 is in the view that lists the new disk."""
         disk = b"new".ljust(DISK_BYTES, b".")
         self.world.cluster[node].lose_disk(disk)
         assert self._process.replica.identity.view is not None
@@ -129,7 +129,7 @@ class Believer:
         self._process.coordinator.learn(view)
 
     def ask(self) -> None:
-        """Raises Violation if what n1 tells is not to be told alone."""
+        """Raises Violation if n1 tells a record alone that it must not tell alone."""
         self._process.replica.settled._whole = bytearray(b"\1" * BUCKETS)
         token = format_token(FIRST_EPOCH, self._digest)
         Client(self.world, ()).ask(Action.DETOKENIZE, self.owner, "n1", (token,))

@@ -1,4 +1,4 @@
-"""Seeds that hold, the same run each time, and mutants that are noticed."""
+"""Seeds that pass, runs that repeat exactly, and mutants that are noticed."""
 
 import os
 import subprocess
@@ -44,7 +44,7 @@ def done_in(play: str, seed: int) -> Run:
 @pytest.mark.parametrize("seed", SEEDS_OF_OTHERS)
 @pytest.mark.parametrize("play", OTHERS)
 def test_no_rule_is_broken_in_any_play(play: str, seed: int) -> None:
-    """Lost disks are replaced, disks that are put back never vote, and disks that heal become the same without a read."""
+    """Lost disks are replaced, disks that are put back never vote, and healed disks become the same without a read."""
     done = done_in(play, seed)
     assert done.violation is None, f"bin/simulate --seed {seed} --play {play}: {done.violation}"
 
@@ -69,7 +69,7 @@ def test_every_kind_of_fault_happens() -> None:
 
 def test_what_is_rare_happens_all_the_same() -> None:
     branches = sum((done_with(seed).branches for seed in SEEDS), Counter())
-    # A budget of hedges takes longer to run out than most processes live here.
+    # Most processes here do not live long enough for a hedge budget to run out.
     assert branches.keys() - {f"hedge {Hedge.WITHHELD}"} == {
         "write-back", "fence retry", "committed by two", "left over", "view refusal", "crash before a sync",
         "stopped by its disk", "rotate from an epoch to come", "not_found", "unavailable", "collision", "unknown", "fail",
@@ -105,7 +105,7 @@ def test_bits_flip_on_any_disk_but_not_those_of_one_record_on_two() -> None:
 
 
 def traced(hash_seed: str) -> str:
-    """What another process prints for a seed: sets and dicts of strings have another order there."""
+    """What another process prints for a seed, with another hash seed: sets and dicts of strings then have another order."""
     command = [sys.executable, "-m", "tests.simulation.run", "--seed", "8"]
     environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True, timeout=120).stdout

@@ -1,6 +1,6 @@
 """Virtual time: a queue of events, and the event loops of simulated processes over it.
 
-An event may belong to a process. It is dropped when that process is dead, and kept until it goes on when that process is stopped.
+An event may belong to a process. Events of a dead process are dropped. Events of a stopped process wait until it goes on.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import msgspec
 
 
 class Timer(msgspec.Struct, eq=False):
-    """An event to come; what ``call_at`` gives back on a simulated loop. A struct is made faster than an object, and many are."""
+    """A future event; ``call_at`` of a simulated loop returns it. A struct, since many are made, and structs are made faster."""
 
     owner: Schedule | None
     callback: Callable[..., object] | None
@@ -26,7 +26,7 @@ class Timer(msgspec.Struct, eq=False):
 
 
 class Timeline:
-    """The time, in seconds from the beginning, and what will happen. Events of one time happen in the order they were made in."""
+    """The time, in seconds from the beginning, and the future events. Events of one time happen in order of creation."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -44,7 +44,7 @@ class Timeline:
         heappush(self._heap, (when, self._made, timer))
 
     def run(self, until: float = float("inf")) -> None:
-        """Until nothing is left to happen, or that time has come."""
+        """Runs until no event is left, or until that time has come."""
         heap = self._heap
         try:
             while heap and heap[0][0] <= until:
@@ -69,7 +69,7 @@ class Timeline:
 
 
 class Schedule(asyncio.AbstractEventLoop):
-    """One process's event loop: what a coordinator needs of asyncio, in virtual time."""
+    """One process's event loop: the part of asyncio that a coordinator needs, in virtual time."""
 
     def __init__(self, timeline: Timeline) -> None:
         self.alive = True
@@ -78,7 +78,7 @@ class Schedule(asyncio.AbstractEventLoop):
         self._timeline = timeline
 
     def go_on(self) -> None:
-        """After a stop: what came due meanwhile happens now, in its order."""
+        """Goes on after a stop: events that came due meanwhile happen now, in their order."""
         self.stopped = False
         kept, self.kept = self.kept, []
         for timer in kept:
@@ -104,7 +104,7 @@ class Schedule(asyncio.AbstractEventLoop):
         return Future(loop=self)
 
     def run_in_executor(self, executor: object, func: Callable[..., Any], *args: Any) -> Future[Any]:  # type: ignore[override]
-        """Other threads' work takes no time."""
+        """Runs the work at once: work of other threads takes no time."""
         done = self.create_future()
         done.set_result(func(*args))
         return done
@@ -116,7 +116,7 @@ class Schedule(asyncio.AbstractEventLoop):
 def drive(
     coroutine: Coroutine[Any, Any, object] | Generator[Any, None, object], done: Callable[[object, Exception | None], object]
 ) -> None:
-    """Runs a coroutine that awaits futures of its process's loop; ``done`` hears its result or its error."""
+    """Runs a coroutine that awaits futures of its process's loop; ``done`` is called with its result or its error."""
 
     def step(_: object = None) -> None:
         try:

@@ -1,12 +1,12 @@
-"""Two replica sets of three nodes, as docs/scale.md designs them before anybody builds them.
+"""Two replica sets of three nodes, as designed in docs/scale.md and not built.
 
-Within a set all is the real core. What spans sets is here and nowhere else: a place (owner, epoch, digest) belongs to the set
-that its digest says, and an owner's epoch to both. A node of the first set carries requests out, with a coordinator of each set.
-What it relies on, and what it does for it:
+Within a set everything is the real core. What spans sets exists only here: a place (owner, epoch, digest) belongs to the set
+that its digest selects, and an owner's epoch belongs to both. A node of the first set carries requests out, with a coordinator
+of each set. The rules that this node relies on, and how it keeps them:
 
-    a rotation is acknowledged when a quorum of *each* set has the next epoch; it raises the sets in their order
-    a write asks the fence of each set that takes a part of it; nothing is answered unless all parts are of one epoch
-    an epoch that was met on one set is on a quorum of each before anything is said that shows it, as a write-back does in a set
+    a rotation is acknowledged when a quorum of *each* set has the next epoch; the rotation raises the sets in order
+    a write asks the fence of each set that takes a part of it; it is answered only if all parts are of one epoch
+    an epoch that was met on one set is on a quorum of each set before an answer shows it, like a write-back within a set
 """
 
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ from tests.simulation.world import Run, Scenario, World, check_disks, judged, sc
 
 ResultT = TypeVar("ResultT")
 SETS = (0, 1)
-#: The faults of the second set are those of another seed: so many further.
+#: The second set has the faults of another seed: the seed plus this number.
 _FURTHER = 1_000_000
 
 
@@ -47,14 +47,14 @@ def set_of_token(token: str) -> int:
 
 
 class Sets:
-    """Both sets. ``vault_at`` is what clients ask at a process of the first."""
+    """Both sets. ``vault_at`` returns the vault that clients use at a process of the first set."""
 
     def __init__(self, first: World, second: World) -> None:
         self._worlds = (first, second)
         self._rng = Random(f"sets {first.chosen.seed}")
         self.keyring = first.keyring
         self.branches = first.branches
-        #: The epoch that a process showed last, by owner: a hint.
+        #: By process and owner: the epoch that the process showed last, as a hint.
         self.believed: dict[tuple[Process, Owner], int] = {}
         for node in first.cluster.values():
             node.vault = self.vault_at
@@ -63,7 +63,7 @@ class Sets:
         return Request(self, process)
 
     def coordinator(self, number: int, process: Process) -> Coordinator:
-        """That of the process itself, or one of some process of the second set. Raises NoQuorum if none runs."""
+        """The process's own coordinator, or the coordinator of a process of the second set. Raises NoQuorum if none runs."""
         if number == 0:
             return process.coordinator
         running = [other for name in NODE_NAMES if (other := self._worlds[number].cluster[name].at_hand) is not None]
@@ -72,13 +72,13 @@ class Sets:
         return self._rng.choice(running).coordinator
 
     def check_disks(self) -> None:
-        """Each set holds what belongs to it, and its disks agree."""
+        """Each set holds the records that belong to it, and its disks agree."""
         history = self._worlds[0].history()
         for number, world in enumerate(self._worlds):
             check_disks(history, world.cluster, lambda token, number=number: set_of_token(token) == number)  # type: ignore[misc]
 
     def check_registers(self) -> None:
-        """In calm: a quorum of each set has the largest epoch that any client was shown."""
+        """In calm, a quorum of each set has the largest epoch that any client was shown."""
         for name, epoch in self._worlds[0].epochs.items():
             for number, world in enumerate(self._worlds):
                 held = [_epoch_on(node.disk, Owner(name)) for node in world.cluster.values()]
@@ -93,7 +93,7 @@ class Request:
         self._sets = sets
         self._process = process
         self._keyring = sets.keyring
-        #: Whether something may have been written on a set.
+        #: Whether the request may have written something on a set.
         self._wrote = False
 
     async def tokenize(self, owner: Owner, canonicals: Sequence[bytes]) -> Tokenized:
@@ -131,7 +131,7 @@ class Request:
         return Retokenized(written.epoch, moved)
 
     async def epoch(self, owner: Owner) -> int:
-        """The largest of all sets, which all have before it is told."""
+        """Returns the largest epoch of all sets, after all sets have it."""
         largest = max([await self._run(number, operations.read_epoch(owner, self._keyring)) for number in SETS])
         await self._raise_others(owner, largest)
         return largest.epoch
@@ -146,7 +146,7 @@ class Request:
         return active + 1
 
     async def _write(self, owner: Owner, epoch: int, distinct: Sequence[bytes]) -> list[str | None] | Adopt:
-        """The tokens of this epoch, committed on the sets that they belong to; or the later epoch that one of these has."""
+        """Returns the tokens of this epoch, committed on their sets; or a later epoch that one of these sets has."""
         digests = self._keyring.epoch_keys(owner, epoch).digests(distinct)
         tokens: list[str | None] = [format_token(epoch, digest) for digest in digests]
         for number in SETS:
@@ -175,7 +175,7 @@ class Request:
         raise QuorumLost
 
     async def _raise_others(self, owner: Owner, register: Register) -> None:
-        """An epoch that was met is on all sets before it is shown."""
+        """Raises all sets to an epoch that was met, before an answer shows it."""
         await self._raise_everywhere(owner, register)
 
     async def _raise_everywhere(self, owner: Owner, register: Register) -> None:
@@ -187,7 +187,7 @@ class Request:
                 raise
 
     async def _run(self, number: int, steps: Steps[ResultT]) -> ResultT:
-        """Runs an operation on one set. Raises NoQuorum, which says "unknown" once anything may have been written on any set."""
+        """Runs an operation on one set. Raises NoQuorum, with outcome "unknown" once the request may have written on any set."""
         try:
             coordinator = self._sets.coordinator(number, self._process)
             return await coordinator._run(steps, coordinator._deadline(), writes=True)
@@ -199,7 +199,7 @@ class Request:
 
 
 def _raised(owner: Owner, register: Register) -> Steps[None]:
-    """A quorum of a set has at least this register."""
+    """Ensures that a quorum of a set has at least this register."""
     for _ in range(ATTEMPTS):
         if (yield from operations._advance_epoch(owner, register)):
             return
@@ -207,7 +207,7 @@ def _raised(owner: Owner, register: Register) -> Steps[None]:
 
 
 def _epoch_on(disk: Disk, owner: Owner) -> int | None:
-    """That of the owner's register; 0 without one, None if it has rotted."""
+    """The epoch in the owner's register: 0 without a register, None if it has rotted."""
     key = layout.register_key(owner.id)
     if key in disk.rotten:
         return None
@@ -216,7 +216,7 @@ def _epoch_on(disk: Disk, owner: Owner) -> int | None:
 
 
 def run_two_sets(chosen: Scenario) -> Run:
-    """As world.run, with two sets, each with faults of its own."""
+    """Runs as world.run does, with two sets, each with its own faults."""
     world = World(chosen)
     second = World(replace(chosen, faults=scenario(chosen.seed + _FURTHER).faults), beside=world)
     sets = Sets(world, second)

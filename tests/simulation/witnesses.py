@@ -1,6 +1,6 @@
-"""Who said "absent" to whom: not found needs two disks that said so in the last round that asked.
+"""Witnesses of absence: "not found" needs two disks that said "absent" in the last round that asked.
 
-This is seen on the replies' way to the coordinator, and not in what it made of them.
+Witnesses watch the replies on their way to the coordinator, not the coordinator's conclusions from them.
 """
 
 from collections import Counter, defaultdict
@@ -15,7 +15,7 @@ from quorumvault.model import QUORUM
 from quorumvault.protocol.messages import AnyReply, AnyRequest, Get, Holds, OtherView, RoundId
 from quorumvault.protocol.peer import NoReply, OnReply
 
-#: Epoch and digest: a key of the owner whose operation it is.
+#: Epoch and digest: a key of the operation's owner.
 _Key = tuple[int, bytes]
 
 
@@ -25,16 +25,16 @@ class Witnesses:
     def __init__(self, branches: Counter[str]) -> None:
         self._branches = branches
         self._asking: int | None = None
-        #: By round, the disks that said "absent" for each key; and the rounds of operations under way.
+        #: By round: the disks that said "absent" for each key. Then, by operation under way: its rounds.
         self._absent: dict[RoundId, dict[_Key, set[bytes]]] = {}
         self._rounds: defaultdict[int, list[RoundId]] = defaultdict(list)
-        #: The first record that was told alone and should not have been.
+        #: The first record that was told alone and must not have been, in words.
         self._too_few: str | None = None
-        #: By operation that has ended at its coordinator, how many witnesses each key has.
+        #: By operation that has ended at its coordinator: how many witnesses each key has.
         self._counts: dict[int, dict[_Key, int]] = {}
 
     def steps_of(self, op: int, work: Coroutine[Any, Any, object]) -> Generator[Any, None, object]:
-        """Runs a coroutine step by step; rounds that begin meanwhile are of this operation."""
+        """Runs a coroutine step by step; rounds that begin meanwhile belong to this operation."""
         while True:
             self._asking = op
             try:
@@ -46,7 +46,7 @@ class Witnesses:
             yield future
 
     def asked(self, request: AnyRequest, on_reply: OnReply) -> OnReply:
-        """A request is sent. Its reply is to be heard through what is returned."""
+        """A request is sent. Returns the callback that its reply has to go through."""
         if isinstance(request, Get) and self._asking is not None and request.round not in self._absent:
             self._absent[request.round] = {key: set() for key in zip(request.epochs, request.digests, strict=True)}
             self._rounds[self._asking].append(request.round)
@@ -63,12 +63,12 @@ class Witnesses:
         return hear
 
     def told_alone(self, key: bytes, holders: int) -> None:
-        """A replica tells a record alone that so many disks of its view hold durably. ``check`` raises if they are no quorum."""
+        """A replica tells a record alone. ``holders`` disks of its view hold it durably; ``check`` raises if that is no quorum."""
         if holders < QUORUM and self._too_few is None:
             self._too_few = f"{key.hex()} is told alone, and is on {holders} disks of the view"
 
     def close(self, op: int) -> None:
-        """The coordinator has its answer: what is heard from now on had no part in it."""
+        """The coordinator has its answer: later replies had no part in it."""
         counts = self._counts[op] = {}
         for round_id in self._rounds.pop(op, ()):
             counts.update({key: len(disks) for key, disks in self._absent.pop(round_id).items()})

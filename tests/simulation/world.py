@@ -1,4 +1,4 @@
-"""A scenario out of a seed, and its run: three nodes, clients, faults; then all is mended, and all is read through every node."""
+"""A scenario made from a seed, and its run: three nodes, clients, faults; then everything is mended, and read via every node."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ from tests.simulation.timeline import Timeline
 from tests.simulation.witnesses import Witnesses
 
 _CLIENTS, _CALLS = 8, 27
-#: Seconds of faults: about as long as the clients take.
+#: Seconds during which faults happen: about as long as the clients take.
 _FAULTY_SECONDS = 7.0
-#: Seconds from the end of the last fault until everything that was under way has ended, by its deadline.
+#: Seconds from the end of the last fault until all operations under way have ended, by their deadlines.
 _CALM = 10.0
 SECRET = bytes(range(32))
 _WIDE, _NARROW = gathered(Keyring("m1", SECRET)), gathered(Keyring("m1", SECRET, digest_bits=8))
-#: Every so many seeds one has its tokens cut to 8 bits, so that values meet in them.
+#: One seed in this many has its tokens cut to 8 bits, so that values meet in them.
 _NARROW_EVERY = 4
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """All that a run is made of. ``calls`` has what each client does."""
+    """Everything that a run is made of. ``calls``: the calls of each client."""
 
     seed: int
     narrow: bool
@@ -65,9 +65,9 @@ def scenario(seed: int) -> Scenario:
 
 @dataclass(frozen=True)
 class Run:
-    """What came of a scenario. ``trace`` is a hash of the history, of the disks, and of all that was drawn by chance.
+    """The outcome of a scenario. ``trace`` is a hash of the history, of the disks, and of all random draws.
 
-    ``branches`` counts what is rare: ways of the protocol that were taken, and words that clients were told.
+    ``branches`` counts rare events: paths of the protocol that were taken, and words that clients were told.
     """
 
     scenario: Scenario
@@ -80,7 +80,7 @@ class Run:
 
     @property
     def overlapping(self) -> float:
-        """The share of client operations during which something was broken."""
+        """The share of client operations that overlapped a fault."""
         ends = {event.op: event.at for event in self.history.events if isinstance(event, Complete)}
         spans = [(e.at, ends.get(e.op, self.seconds)) for e in self.history.events if isinstance(e, Invoke) and not e.final]
         hit = sum(any(f.begins <= end and start <= f.ends for f in self.scenario.faults) for start, end in spans)
@@ -100,9 +100,9 @@ class Run:
 
 
 class World:
-    """Three nodes and their clients. ``epochs`` is the largest that any client was shown, by owner.
+    """Three nodes and their clients. ``epochs``: the largest epoch that any client was shown, by owner.
 
-    ``beside``: another world in whose time this one is, and whose clients its nodes serve. ``make``: of which kind these are.
+    ``beside``: another world, whose time this world shares, and whose clients its nodes serve. ``make`` makes a node.
     """
 
     make_network: Callable[[Timeline, Random], Network] = Network
@@ -125,7 +125,7 @@ class World:
         self._rng = Random(~chosen.seed)
         self.network = self.make_network(self.timeline, self._rng)
         self.cluster: Cluster = {}
-        #: Its own, and those of the worlds beside it.
+        #: The cluster of this world, and those of the worlds beside it.
         self.clusters: list[Cluster] = [self.cluster]
         if beside is not None:
             beside.clusters.append(self.cluster)
@@ -134,7 +134,7 @@ class World:
         lasting = self.timeline, self.network, self._rng, self.keyring, self.cluster, self.witnesses, self.branches, chosen.knobs
         for name in NODE_NAMES:
             node = self.cluster[name] = make(name, *lasting, Random(f"comparing {name} {chosen.seed}"))
-            node.starts = 1_000 * (beside is not None)  # no round has the id of one there
+            node.starts = 1_000 * (beside is not None)  # so that no round id occurs in both worlds
         for node in self.cluster.values():
             node.start()
         for fault in chosen.faults:
@@ -161,14 +161,14 @@ class World:
         self._mends.pop(fault)()
 
     def attach(self, begin: Callable[[Process], object]) -> None:
-        """Calls ``begin`` with each process, those to come too."""
+        """Calls ``begin`` with each process, future ones included."""
         for node in self.cluster.values():
             node.started = begin
             if node.process is not None:
                 begin(node.process)
 
     def play(self) -> None:
-        """Until all clients have asked for everything, and all faults are mended."""
+        """Runs until all clients have made all calls, and mends all faults."""
         for calls in self.chosen.calls:
             Client(self, calls)
         self.await_clients()
@@ -177,7 +177,7 @@ class World:
         self.timeline.run(self.timeline.now + _CALM)
 
     def read_everything(self) -> None:
-        """By each owner and through each node: every token that was asked for or given, whoever's it is, and the epoch."""
+        """Reads through each node, as each owner: every token that was asked for or given, whoever owns it, and the epoch."""
         tokens = tuple(dict.fromkeys(token for event in self.events for token in _tokens(event)))
         for node in NODE_NAMES:
             for owner in OWNERS:
@@ -186,7 +186,7 @@ class World:
                 self.await_clients()
 
     def await_clients(self) -> None:
-        """Until they have asked for everything, and nothing is left to happen."""
+        """Runs until the clients have made all calls, and no event is left."""
         self.timeline.run()
 
     def check(self) -> None:
@@ -211,7 +211,7 @@ class World:
 
 
 def judged(world: World, *steps: Callable[[], object]) -> Run:
-    """What comes of these steps, one after the other, each of which raises what goes wrong."""
+    """Runs these steps one after the other; a step raises what goes wrong in it. Returns the outcome."""
     violation = None
     try:
         with world.chosen.knobs.turned():
@@ -227,13 +227,13 @@ def judged(world: World, *steps: Callable[[], object]) -> Run:
 
 
 def run(chosen: Scenario) -> Run:
-    """Plays it, and checks what clients were told, and what the disks hold before and after all is read."""
+    """Plays a scenario. Checks what clients were told and what the disks hold, before and after everything is read."""
     world = World(chosen)
     return judged(world, world.play, world.check, world.read_everything, world.check)
 
 
 def check_disks(history: History, cluster: Cluster, here: Callable[[str], bool] = lambda token: True) -> None:
-    """In calm, no two disks differ about a key (rule: write-once), and two hold each value that was given out (committed).
+    """In calm, no two disks differ about a key (rule: write-once), and two disks hold each value that was given out (committed).
 
     ``here``: whether a token's value belongs on these disks.
     """
@@ -250,7 +250,7 @@ def check_disks(history: History, cluster: Cluster, here: Callable[[str], bool] 
         key = _key(owners[name], token)
         held = [node.disk.holds(key) for node in cluster.values() if key not in node.disk.rotten]
         if history.narrow and records.CONFLICT_MARK in held:
-            continue  # two values met where disks were merged: neither is to be had (rule: a conflict never overwrites)
+            continue  # two values met when disks were merged; neither can be read (rule: a conflict never overwrites)
         votes = Counter(records.sealed_of(record) for record in held if record is not None)
         if len(votes) > 1 and not history.narrow:
             raise Violation("agreement", f"{token} of {name} stands for different values on different disks")
@@ -258,7 +258,7 @@ def check_disks(history: History, cluster: Cluster, here: Callable[[str], bool] 
             raise Violation("committed", f"{token} of {name} was given to a client, and fewer than two disks hold it")
 
 
-#: The checks ask for the same tokens again and again.
+#: Cached, since the checks ask for the same tokens again and again.
 _parsed = lru_cache(maxsize=1 << 14)(parse_token)
 
 
@@ -268,7 +268,7 @@ def _key(owner: Owner, token: str) -> bytes:
 
 
 def _words(event: Complete) -> Iterator[str]:
-    """What is rare to be told."""
+    """The rare words that a client was told."""
     if event.outcome is not Outcome.OK:
         yield event.outcome.value
     for answer in event.answers:
