@@ -1,14 +1,14 @@
-"""Damage in small worlds: a disk loses what it had under a key, is salvaged, and has a gap there until it is filled.
+"""Damage in small worlds: a disk loses what it had under a key, is salvaged, and has a gap there until the gap is filled.
 
-    salvaged     a block fails its checksum, and the next start copies the rest: the record is lost, or could be read all the same
-    compared     a disk exchanges with another one what either lacks (protocol/anti_entropy.py)
+    salvaged     a block fails its checksum, and the next start copies the rest: the record is lost, or could still be read
+    compared     two disks exchange what either lacks (protocol/anti_entropy.py)
     filled       a disk with a gap reads both others there (protocol/fill_gaps.py)
 
-As many disks may have gaps at once as the scope says, and a disk whose gap was closed may be damaged again. The last copy of what
-was acknowledged or seen is lost only if the scope says so. Then another value may take its place: nobody could know.
+The scope says how many disks may have gaps at once. A disk whose gap was closed may be damaged again. The last copy of a
+record that was acknowledged or seen is lost only if the scope says so. Then another value may take its place: no disk could know.
 
-A gap is filled when all operations have ended that may have heard its disk's process of before: a node waits for that
-(server/healing/fill_gaps.py). Here they end as the gap is filled, and what they sent may still arrive.
+A gap is filled when all operations have ended that may have heard an earlier process of the disk: a node waits for that
+(server/healing/fill_gaps.py). Here these operations end as the gap is filled, and messages that they sent may still arrive.
 """
 
 from collections.abc import Iterator, Sequence
@@ -30,9 +30,9 @@ _ROUND = RoundId(b"healing", b"", 0)
 
 @dataclass(frozen=True)
 class Damage:
-    """``place``: that of all records. ``gaps``: how many disks may have one at once. ``ends``: operations do, as above.
+    """``place``: the place of all records. ``gaps``: how many disks may have a gap at once. ``ends``: operations end, as above.
 
-    ``all_lost``: the last copy may be, too. ``apart``: between the reading of one peer and of the other anything may happen.
+    ``all_lost``: even the last copy may be lost. ``apart``: anything may happen between reading one peer and reading the other.
     """
 
     place: bytes
@@ -72,7 +72,7 @@ class Damage:
             return
 
     def fill(self, mine: Replica, before: Replica, peers: Sequence[Replica], view: View) -> None:
-        """``before``: the first of the peers, as it was when it was listed."""
+        """Fills the gap. ``before``: the first peer, as it was when it was listed."""
         steps = fill_slice(self.bucket, self.bucket + 1, Filled())
         sent: object = None
         try:
@@ -91,7 +91,7 @@ class Damage:
 
 
 def _written_back(mine: Replica, places: list[bytes], view: View) -> Iterator[WriteBack]:
-    """As RecordSender sends them."""
+    """Write-backs as RecordSender sends them."""
     for owner, found in mine.inventory.collect(places).records.items():
         keys = [layout.parse_place(place) for place in found]
         epochs, digests = [epoch for _, epoch, _ in keys], [digest for *_, digest in keys]

@@ -1,4 +1,4 @@
-"""Which small worlds with damaged disks are explored: what one has lost it never calls absent, and nothing takes its place."""
+"""Small worlds with damaged disks: a disk never says that a lost record is absent, and nothing takes the record's place."""
 
 from dataclasses import replace
 

@@ -1,10 +1,10 @@
-"""What a replica knows of settled records, as a part of a model's state, and the steps by which the real code learns it.
+"""A replica's knowledge of settled records, as a part of a model's state, and the steps by which the real code learns.
 
-What a replica knows changes nothing but what it tells alone. So a scope follows the knowledge of the disks that are asked alone
-in it, and loses nothing by leaving out what others know.
+This knowledge changes only what the replica tells alone. So a scope follows the knowledge of the disks that it asks alone, and
+loses nothing by leaving out what others know.
 
-Sequence numbers count writes without end. Only their order decides anything, so they are numbered anew after each step: the
-states that differ in nothing else are one.
+Sequence numbers count writes without end. Only their order decides anything, so each step renumbers them: states that differ in
+nothing else become one.
 """
 
 from collections.abc import Callable, Collection, Iterator
@@ -31,7 +31,7 @@ _ROUND = RoundId(b"anti-entropy", b"", 0)
 
 @dataclass(frozen=True)
 class Due:
-    """A comparison has found equal sums, and has not yet told its replica."""
+    """A comparison has found equal sums, and has not yet reported them to its replica."""
 
     view: ViewId
     sequence: int
@@ -39,7 +39,7 @@ class Due:
 
 @dataclass(frozen=True)
 class Memory:
-    """What the process of a disk knows, and how far its comparison with a peer is: the peer's sums, or what is due."""
+    """What the process of a disk knows, and the state of its comparison with a peer: the peer's sums, or the result due."""
 
     whole: bool = False
     unsettled: frozenset[tuple[bytes, int]] = frozenset()
@@ -49,18 +49,18 @@ class Memory:
 
     @property
     def sequence(self) -> int:
-        """Of the disk: not below any that is remembered, and below all that come."""
+        """The disk's sequence number: not below any remembered one, and below all future ones."""
         due = self.comparing.sequence if isinstance(self.comparing, Due) else 0
         return max([due, self.overflowed, *(sequence for _, sequence in self.unsettled)])
 
 
 @dataclass(frozen=True)
 class Knowing:
-    """How knowledge comes about in a scope.
+    """How replicas learn in a scope.
 
-    ``place`` is that of all records. ``disks``: the numbers of those whose knowledge is followed. ``whole``: they know the bucket
-    from the beginning, as a whole. ``compares``: they compare it with peers. ``mends``: records come from other disks by
-    anti-entropy, on all. ``room``: most keys of which nothing is known yet.
+    ``place``: the place of all records. ``disks``: the numbers of the disks whose knowledge is followed. ``whole``: these disks
+    know the whole bucket from the beginning. ``compares``: they compare it with peers. ``mends``: anti-entropy brings records
+    from other disks, on all disks. ``room``: the most unsettled keys that a disk remembers.
     """
 
     place: bytes
@@ -75,7 +75,7 @@ class Knowing:
         return bucket_of(self.place)
 
     def fresh(self, disk: int) -> Memory | None:
-        """What a process knows that begins on this disk; None if it is not followed."""
+        """The knowledge of a process that begins on this disk; None if it is not followed."""
         return Memory() if disk in self.disks else None
 
     def first(self, disk: int) -> Memory | None:
@@ -84,7 +84,7 @@ class Knowing:
 
 @dataclass(eq=False)
 class Process:
-    """A replica while one step is taken. ``comparing`` as in Memory; ``knows`` is False for one that is not followed."""
+    """A replica during one step. ``comparing`` is the same as in Memory; ``knows`` is False if the knowledge is not followed."""
 
     replica: Replica
     store: Store
@@ -93,7 +93,7 @@ class Process:
     comparing: Sums | Due | None = None
 
     def remember(self, memory: Memory | None) -> None:
-        """Begin with this knowledge. The store has its sequence already."""
+        """Starts with this knowledge. The store has its sequence number already."""
         if self.knowing is None or memory is None:
             return
         self.knows, self.comparing = True, memory.comparing
@@ -125,7 +125,7 @@ class Process:
     # Steps of a comparison, in the order of protocol/anti_entropy.py.
 
     def sums(self, view: View | None) -> Sums | None:
-        """This disk's sums of the bucket's group; None if it does not vote in the view."""
+        """Returns this disk's sums of the bucket's group; None if the disk does not vote in the view."""
         assert self.knowing is not None
         if view is None:
             return None
@@ -137,11 +137,11 @@ class Process:
         return reply if isinstance(reply, Sums) else None
 
     def compare_with(self, theirs: Sums | None) -> None:
-        """Begin a comparison, and give up the one that was under way."""
+        """Begins a comparison, and gives up the one under way."""
         self.comparing = theirs
 
     def go_on(self, view: View | None) -> None:
-        """Look at this disk's own sums, or do what follows from them. ``view`` is the one that the node asks in."""
+        """Reads this disk's own sums, or takes the step that follows from them. ``view`` is the view in which the node asks."""
         assert self.knowing is not None
         theirs, self.comparing = self.comparing, None
         if isinstance(theirs, Due):
@@ -159,20 +159,20 @@ class Process:
                 self.comparing = Due(step.view, step.sequence)
 
     def mend(self, fetched: Fetched, place: bytes) -> None:
-        """Take over a peer's record."""
+        """Takes over a peer's record."""
         (record,) = fetched.records
         if record is not None:
             merge_records(self.replica, MergeRecords(fetched.names, {place: record}))
 
     def fetch(self, view: View | None, place: bytes) -> Fetched | None:
-        """What a peer is told of this disk's record; None if it does not vote in the view."""
+        """Returns what a peer is told of this disk's record; None if the disk does not vote in the view."""
         if view is None:
             return None
         (reply,) = self.replica.handle([messages.Fetch(_ROUND, view.id, [place])])
         return reply if isinstance(reply, Fetched) else None
 
     def tells_alone(self) -> Iterator[tuple[bytes, bytes]]:
-        """The keys whose values are told alone, and the values without their versions."""
+        """Yields the keys whose values are told alone, and the values without their versions."""
         pairs = [(key, record) for key, record in self.store.scan(layout.RECORD) if records.holds_value(record)]
         for index in self.replica.settled.select([key for key, _ in pairs]):
             key, record = pairs[index]
@@ -180,7 +180,7 @@ class Process:
 
 
 def notices(request: Put, decision: object, view: View) -> list[Settle]:
-    """What a coordinator tells all replicas when a write round has come to this."""
+    """The notices that a coordinator sends to all replicas after a write round with this decision."""
     sent: list[Settle] = []
     later: list[Callable[[], None]] = []
 

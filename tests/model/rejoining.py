@@ -1,17 +1,22 @@
 """A small world in which disks are replaced, explored exhaustively: the real joining, views, replicas, operations and rounds.
 
-    disks        of each node those that it has, one after the other: an old one may live on when its slot is given to another
-    operations   of clients, each by a coordinator that names the view which it knows, and learns another one from a refusal
-    joins        of the disks that want a slot; each can crash at any time, and begins anew from what is durable
+    disks        each node has one or more disks over time: an old one may live on when its slot is given to another
+    operations   of clients, each by a coordinator that names the view it knows, and learns another view from a refusal
+    joins        of the disks that want a slot; a joining disk can crash at any time, and starts again from what is durable
 
-At each step one message is handled, and its answer arrives; or several as a group (groups.py), whose answers arrive, or are lost;
-or an answer is lost on its way to a joining disk, or never comes; or
-a node learns a peer's view (10); or a joining disk crashes, or a node loses what it has not made durable, and what it knew; or
-one whose knowledge is followed takes a step of a comparison (knowledge.py). A message to a node reaches one of the disks that it
-has. Whoever is not heard of any more is one that takes no further step.
+At each step one of these happens:
 
-A joining is a generator and cannot be copied. But what it does next follows from what it asks for, from the view that it has
-entered and from its copies; so each such state is kept as the first replies that lead to it.
+    a message is handled, and its answer arrives
+    several messages are handled as a group (groups.py), and their answers arrive, or are lost
+    an answer to a joining disk is lost, or never comes
+    a node learns a peer's view (10)
+    a joining disk crashes, or a node loses what it has not made durable, and what it knew
+    a disk whose knowledge is followed takes a step of a comparison (knowledge.py)
+
+A message to a node reaches one of the disks that the node has. A silent disk is one that takes no further step.
+
+A joining is a generator and cannot be copied. But its next action follows from its request, from the view that it has entered
+and from its copies; so each such state is kept as the first replies that lead to it.
 """
 
 import itertools
@@ -47,19 +52,19 @@ from tests.rigs.faulty_store import FaultyStore
 
 #: The disks of the first view, by node.
 DISKS = dict(zip(NODES, world.DISKS, strict=True))
-#: The result of an operation that found no quorum: it may have happened or not.
+#: The result of an operation that found no quorum: it may or may not have happened.
 LOST = object()
 _NOTHING = Owed()
 ResultT = TypeVar("ResultT")
 FIRST = first_view(DISKS)
-#: Where the part of a store ends that is unreadable.
+#: Where the unreadable part of a store ends.
 DAMAGED = b"damaged"
 _ROUND = messages.RoundId(b"", b"", 0)
 
 
 @dataclass(frozen=True)
 class Call:
-    """An operation that a client asks for. ``after`` is the number of the one that the same client asks for first."""
+    """An operation that a client asks for. ``after``: the number of the operation that the same client asks for first."""
 
     name: str
     operation: Operation
@@ -68,7 +73,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Disk:
-    """``pairs``: its store. ``durable`` and ``view``: the view as it is on disk, and as the process has it; they should agree.
+    """``pairs``: the disk's store. ``durable`` and ``view``: the view on disk and in the process; they should agree.
 
     ``memory``: what the process knows of settled records, if that is followed.
     """
@@ -81,13 +86,13 @@ class Disk:
 
     @property
     def key(self) -> Hashable:
-        """The same for disks that are the same."""
+        """Equal for equal disks."""
         return self.pairs, self.mode, self.durable and self.durable.id, self.view and self.view.id, self.memory
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far an operation is. ``heard``: replies of the present round by node. ``late``: requests under way, and to whom."""
+    """The progress of an operation. ``heard``: replies of the present round by node. ``late``: requests under way, with nodes."""
 
     owed: Owed
     view: int
@@ -100,7 +105,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Joint:
-    """How far a joining is: the replies that it was sent, and those that it has for the question at hand."""
+    """The progress of a joining: the replies that it was sent, and the replies to its present question."""
 
     entered: int
     sent: tuple[frozenset[tuple[str, int]], ...] = ()
@@ -115,7 +120,7 @@ class Joiner:
     disk: bytes
 
 
-#: Numbers of disk states, of operations' progresses, of joinings.
+#: The numbers of the disks' states, of the operations' progress, and of the joinings.
 State = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 _DONE = -1
 
@@ -124,14 +129,14 @@ _DONE = -1
 class RejoinWorld:
     """Explores all states of some operations while some disks join.
 
-    ``stored``: what old disks hold at the beginning, by node; ``owed``: what that obliges all answers to. ``copy_bytes``: 1
-    copies each pair by itself. ``lost``: nodes whose old disk does not live on. Views are numbered up to ``views``: two disks
-    that want one slot could take it from each other for ever. Without ``losses`` no joining disk crashes, or waits in vain.
-    ``unreadable``: nodes whose old disks cannot read their records. ``at_hand``: what the old disk of the first joiner's node
-    holds, which does not run; both others remember ``remembered`` of it.
+    ``stored``: the content of old disks at the beginning, by node; ``owed``: what all answers owe because of that.
+    ``copy_bytes``: 1 copies each pair by itself. ``lost``: nodes whose old disk does not live on. ``views``: the largest view
+    number; without it, two disks that want one slot could take it from each other for ever. ``losses``: if false, no joining
+    disk crashes, or waits in vain. ``unreadable``: nodes whose old disks cannot read their records. ``at_hand``: the content
+    of the old disk of the first joiner's node, which does not run; both others remember ``remembered`` of it.
     ``knowing``: what these disks know of settled records is followed too; joining disks are numbered after the old ones.
-    ``group``: how many requests a disk takes into one write at most. ``learns``: a coordinator may hear of a newer view between
-    two rounds of an operation, and not only by a refusal.
+    ``group``: the most requests that a disk takes into one write. ``learns``: a coordinator may hear of a newer view between two
+    rounds of an operation, and not only by a refusal.
     """
 
     operations: list[Call]
@@ -152,7 +157,7 @@ class RejoinWorld:
     learns: bool = False
 
     def __post_init__(self) -> None:
-        #: Disks, and groups of requests that they were tried with.
+        #: Disks, each with a group of requests that was tried with it.
         self.groups: set[tuple[int, int, Group]] = set()
         self._ids = [*DISKS.values(), *(joiner.disk for joiner in self.joiners)]
         self._nodes = [*DISKS, *(joiner.node for joiner in self.joiners)]
@@ -167,7 +172,7 @@ class RejoinWorld:
         self._joints: Table[Joint] = Table()
         self._requests: Table[messages.AnyRequest] = Table()
         self._replies: Table[messages.AnyReply | Unread] = Table()
-        #: All stores can be read: the answer of each to a survey.
+        #: The answer to a survey by a store that can be read.
         self._whole = self._replies.number(Unread(), "whole")
         self._damaged = self._replies.number(Unread(frozenset({DAMAGED})), "damaged")
         self._decisions: Table[object] = Table()
@@ -198,12 +203,12 @@ class RejoinWorld:
         return len(self._came_from)
 
     def apart(self) -> list[State]:
-        """The states in which the first and the last node are in different views, and no learning from each other mends it."""
+        """The states in which the first and the last node are in different views, and learning from each other mends nothing."""
         views = ((state, [self._disks.values[disk].view for disk in state[0][:3]]) for state in self._visit())
         return [state for state, (first, _, last) in views if first != last and not list(self._node_steps(state))]
 
     def _visit(self) -> Iterator[State]:
-        """Every state, as soon as it is found."""
+        """Yields every state as soon as it is found."""
         first = self._first()
         self._came_from: dict[State, tuple[State, str] | None] = {first: None}
         queue = [first]
@@ -257,7 +262,7 @@ class RejoinWorld:
                     self._violated(state, f"{self._name(at)} would tell alone what no other disk of its view holds")
 
     def _check_that_it_can_be_read(self, state: State) -> None:
-        """What was acknowledged is on a disk that the newest view lists, and can be read there."""
+        """The acknowledged record is on a disk that the newest view lists, and can be read there."""
         disks = [self._disks.values[held] for held in state[0]]
         newest = max((disk.view for disk in disks if disk.view is not None), key=lambda view: view.id)
         readable = [
@@ -279,7 +284,7 @@ class RejoinWorld:
     # Disks.
 
     def _handle(self, at: int, held: int, numbers: Group) -> tuple[int, Group]:
-        """A group of requests reaches a disk: its state afterwards, and the replies."""
+        """A group of requests reaches a disk: returns its state afterwards, and the replies."""
         requests = [self._requests.values[number] for number in numbers]
         after, replies = self._with_replica(at, held, lambda process: process.replica.handle(requests))
         return after, tuple(self._reply(self._remembering(_without_sequence(reply))) for reply in replies)
@@ -290,7 +295,7 @@ class RejoinWorld:
         return msgspec.structs.replace(reply, remembered={DISKS[self.joiners[0].node]: self.remembered})
 
     def _group_steps(self, state: State, at: int) -> Iterator[tuple[str, State]]:
-        """A disk handles a group of what is under way to it. Its answers arrive, or none does."""
+        """A disk handles a group of the requests under way to it. Its answers arrive, or none does."""
         disks, progresses, joints = state
         node = self._nodes[at]
         starts = [(operation, start) for operation in range(len(self.operations)) for start in self._starts(state, operation)]
@@ -316,7 +321,7 @@ class RejoinWorld:
             yield told, following
 
     def _find_messages(self, operation: int, start: int) -> list[tuple[int, str, int]]:
-        """What is under way of an operation: the request, to which node, and its number again, or -1 if its answer counts."""
+        """The requests of an operation under way: the request, its node, and its number again, or -1 if its answer counts."""
         visits = self._visits(operation, start)
         return [(late if late >= 0 else self._present(operation, start), node, late) for node, late in visits]
 
@@ -368,7 +373,7 @@ class RejoinWorld:
         return self._held(Disk(pairs, mine.mode, durable[0], mine.view, process.memory())), result
 
     def _node_steps(self, state: State) -> Iterator[tuple[str, int, int]]:
-        """A node learns the view of another one's disk; or loses what it has not made durable."""
+        """A node learns the view of another node's disk, or loses what it has not made durable."""
         disks = state[0]
         for at in self._alive:
             disk = self._disks.values[disks[at]]
@@ -382,7 +387,7 @@ class RejoinWorld:
                     yield f"{self._name(at)} learns view {_say(view)} of {whose}", at, after
 
     def _proposals(self, disks: tuple[int, ...], at: int) -> dict[int, str]:
-        """The views of other nodes' disks that this one may learn, as requests to it, and whose they are."""
+        """The views of other nodes' disks that this disk may learn, as requests to it, and whose they are."""
         learnt = {}
         for other in self._alive:
             request = self._proposal(at, disks[at], other, disks[other])
@@ -391,7 +396,7 @@ class RejoinWorld:
         return learnt
 
     def _propose(self, at: int, held: int, other: int, theirs: int) -> int | None:
-        """The request by which a disk may learn another one's view."""
+        """The request by which a disk may learn another disk's view."""
         mine, view = self._disks.values[held], self._disks.values[theirs].view
         if mine.mode is not Mode.ACTIVE or view in (None, mine.view) or self._nodes[other] == self._nodes[at]:
             return None
@@ -415,7 +420,7 @@ class RejoinWorld:
             yield f"{self._name(at)} goes on with its comparison", at, self._compared(at, disks[at])
 
     def _hear_sums(self, at: int, held: int, other: int, theirs: int) -> int | None:
-        """The peer votes in the view in which it was asked, or there is no comparison."""
+        """The disk hears a peer's sums. The peer must vote in the view in which it was asked, or there is no comparison."""
         view = self._disks.values[theirs].view
         _, sums = self._with_replica(other, theirs, lambda process: process.sums(view))
         if sums is None:
@@ -428,7 +433,7 @@ class RejoinWorld:
         return self._with_replica(at, held, lambda process: process.go_on(view))[0]
 
     def _mend(self, at: int, held: int, other: int, theirs: int) -> int | None:
-        """Only active disks are compared, and so mended."""
+        """The disk takes over a peer's record. Only active disks are compared, and so mended."""
         assert self.knowing is not None
         view, place = self._disks.values[theirs].view, self.knowing.place
         _, fetched = self._with_replica(other, theirs, lambda process: process.fetch(view, place))
@@ -437,7 +442,7 @@ class RejoinWorld:
         return self._with_replica(at, held, lambda process: process.mend(fetched, place))[0]
 
     def _find_alone(self, at: int, held: int) -> list[tuple[bytes, bytes]]:
-        """What a disk tells alone, if it votes."""
+        """The records that a disk tells alone, if it votes."""
         disk = self._disks.values[held]
         if not votes(self._ids[at], disk.mode, disk.view):
             return []
@@ -455,7 +460,7 @@ class RejoinWorld:
                     yield f"{what}{self.operations[at].name} at {self._name(disk)}", disk, held, progress
 
     def _starts(self, state: State, at: int) -> list[int]:
-        """How far an operation may be before its next message: one that begins may know any view that some disk is in."""
+        """The possible progress of an operation before its next message: if it begins now, it may know the view of any disk."""
         disks, progresses, _ = state
         if progresses[at]:
             return [progresses[at]]
@@ -484,7 +489,7 @@ class RejoinWorld:
         return first is None or (before is not None and before.result is not None)
 
     def _find_visits(self, at: int, interned: int) -> list[tuple[str, int]]:
-        """Where a message can arrive: (node, -1) of the present round, or (node, number of the request) of a decided one."""
+        """Where a message can arrive: (node, -1) for the present round, or (node, number of the request) for a decided round."""
         progress = self._born(interned)
         visits = [(node, number) for number, node in sorted(progress.late)]
         if progress.result is None:
@@ -493,7 +498,7 @@ class RejoinWorld:
         return visits
 
     def _deliver(self, at: int, interned: int, node: str, disk: int, held: int, late: int) -> tuple[int, int]:
-        """What a message of an operation makes of the disk that it reaches, and of the operation."""
+        """The effect of an operation's message on the disk that it reaches, and on the operation."""
         progress = self._born(interned)
         if late >= 0:
             after, _ = self._handled(disk, held, (late,))
@@ -538,13 +543,13 @@ class RejoinWorld:
         return Progress(progress.owed, newer, decisions, frozenset(), late)
 
     def _interned(self, at: int, progress: Progress) -> int:
-        """With what follows by itself: a round that names another view than the coordinator knows, and the end."""
+        """Interns progress after all automatic steps: a round that names another view than the coordinator knows, and the end."""
         while progress.result is None:
             result = self._result(at, progress.decisions)
             if result is not None:
                 answer = self._results.values[result]
                 broken = None if answer is LOST else self.operations[at].operation.breaks(answer, progress.owed)
-                # How it came to its result matters no more, but for the requests that are still under way.
+                # Its history no longer matters, except for the requests that are still under way.
                 progress = Progress(Owed(), 0, (), frozenset(), progress.late, result, broken)
                 break
             view, ask = self._view_of(progress), self._round(at, progress)
@@ -604,7 +609,7 @@ class RejoinWorld:
                     yield f"{told}, and the answer is lost", _put(after, disk, held), joint
 
     def _find_asks(self, at: int, joint: int) -> dict[str, int]:
-        """What a joining disk asks, by the nodes that it has not heard yet: nothing once it is done, or of a view too many."""
+        """The questions of a joining disk, by the nodes not heard yet: none once it is done, or if they need a view too many."""
         step = None if joint == _DONE else self._asking(at, joint)
         if not isinstance(step, Ask):
             return {}
@@ -615,7 +620,7 @@ class RejoinWorld:
         return dict.fromkeys([node for node in step.nodes if node not in heard], self._request(asked))
 
     def _answer(self, at: int, number: int, node: str, reply: int | None, held: int) -> tuple[int, int]:
-        """What an answer makes of the joining and of its disk, with all that is done before it asks again."""
+        """The effect of an answer on the joining and on its disk, with everything done before the next question."""
         joint, step = self._joints.values[number], self._asking(at, number)
         heard = joint.heard | {(node, reply)}
         assert isinstance(step, Ask)
@@ -636,7 +641,7 @@ class RejoinWorld:
         return held, self._canonical_joint(self.joiners[at], steps, doing, Joint(joint.entered, sent))
 
     def _said_at_once(self, step: Step) -> frozenset[tuple[str, int]]:
-        """The answers to what is asked between two messages: can stores be read, and what has the old disk at hand?"""
+        """The answers to questions between two messages: can stores be read, and what does the old disk at hand hold?"""
         if isinstance(step, Survey):
             return frozenset((who, self._damaged if who in self.unreadable else self._whole) for who in step.nodes)
         if not isinstance(step, Ask) or self.at_hand is None or not isinstance(step.request, messages.Copy):
@@ -669,12 +674,12 @@ class RejoinWorld:
         return self._joints.number(joint)
 
     def _begin(self, at: int, held: int) -> int:
-        """A joining that begins with what is durable."""
+        """A joining that starts from what is durable."""
         joint = Joint(self._view(self._disks.values[held].durable))
         return self._canonical_joint(self.joiners[at], *self._drive(self.joiners[at], joint), joint)
 
     def _drive(self, joiner: Joiner, joint: Joint) -> tuple[Joining, Ask | Activate]:
-        """The joining, as far as it is, and its present step."""
+        """The joining at this progress, and its present step."""
         donor = Donor(joiner.node, DISKS[joiner.node], FIRST, Mark(1, 1)) if self.at_hand is not None else None
         steps = join.join(joiner.node, joiner.disk, self._views.values[joint.entered], donor)
         step = next(steps)
@@ -719,7 +724,7 @@ def _put(numbers: tuple[int, ...], at: int, number: int) -> tuple[int, ...]:
 
 
 def _without_sequence(reply: messages.AnyReply) -> messages.AnyReply:
-    """It counts writes and decides nothing here; without it states fold that differ in it alone."""
+    """Leaves out the sequence number: it counts writes and decides nothing here; states that differ only in it become one."""
     match reply:
         case messages.ViewIs():
             return msgspec.structs.replace(reply, mark=NO_MARK)

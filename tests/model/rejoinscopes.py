@@ -1,4 +1,4 @@
-"""Which small worlds with a lost disk and its replacement are explored."""
+"""Small worlds with a lost disk and its replacement."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ SECOND, OTHER_SECOND, THIRD = Joiner("n2", b"d" * 16), Joiner("n2", b"e" * 16), 
 (SEALED,) = KEYRING.epoch_keys(OWNER, 1).sealer.seal([VALUE], [digest_of(VALUE)])
 PUT_GET = [Call("put", put()), replace(Call("get", get()), after=0)]
 ROTATE_PUT = [Call("rotate", rotate()), replace(Call("put", put()), after=0)]
-#: Two of three disks have it: it was acknowledged.
+#: A record on two of three disks: it was acknowledged.
 RECORD = {
     layout.record_keys(OWNER.id, [1], [digest_of(VALUE)])[0]: records.header(Version(1, 1)) + SEALED,
     layout.register_key(OWNER.id): layout.encode_register(1, KEYRING.secret_id),
@@ -25,23 +25,23 @@ ACKNOWLEDGED = Owed(frozenset({SEALED}))
 
 
 def stored(*nodes: str, joiners: list[Joiner], lost: tuple[str, ...] = (), views: int = 2) -> RejoinWorld:
-    """A record that these nodes' old disks have is read while disks join."""
+    """Reads a record that these nodes' old disks have while disks join."""
     holders = dict.fromkeys(nodes, RECORD)
     return RejoinWorld([Call("get", get())], joiners, stored=holders, owed=ACKNOWLEDGED, lost=lost, views=views)
 
 
 @dataclass(frozen=True)
 class Scope:
-    """``at_least``: states that there are more of, so that a world which has become smaller by mistake is noticed."""
+    """``at_least``: the world has more states than this, so that a world which becomes smaller by mistake is noticed."""
 
     world: Callable[[], RejoinWorld]
     at_least: int
 
 
 def _damaged(at_hand: dict[bytes, bytes] | None, remembered: Mark = NO_MARK) -> RejoinWorld:
-    """n1 cannot read what it and n2's old disk acknowledged, and n2 gets a new disk, with or without the old one at hand."""
+    """n1 cannot read a record that its disk and n2's old disk acknowledged. n2 gets a new disk, with or without the old one."""
     key, _ = RECORD
-    beside = {key[:3] + bytes(len(key) - 3): b"readable"}  # a scan that begins in the bucket begins here: one gap, not thousands
+    beside = {key[:3] + bytes(len(key) - 3): b"readable"}  # a scan of the bucket begins here: one gap, not thousands
     holders = {"n1": RECORD | beside, "n2": RECORD}
     return RejoinWorld(
         [Call("get", get())],
@@ -62,20 +62,20 @@ _TWO_GETS = [Call("get a", get()), replace(Call("get b", get()), after=0)]
 _REVOKE_READ = [Call("revoke", revoke()), replace(Call("revoked", read_revoked()), after=0)]
 _TWO_JOIN = partial(stored, joiners=[SECOND, THIRD])
 
-#: On two of three disks, so that it was acknowledged.
+#: On two of three disks: the revocation was acknowledged.
 _REVOKED = {layout.revoked_key("keya"): layout.REVOKED_VALUE}
 
 
 def _read_revoked() -> RejoinWorld:
-    """A key that n1's and n2's old disks know to be revoked, and a new one in n2's place."""
+    """n1's and n2's old disks know that a key is revoked, and a new disk takes n2's place."""
     owed = Owed(revoked=frozenset({"keya"}))
     stored = dict.fromkeys(("n1", "n2"), _REVOKED)
     return RejoinWorld([Call("revoked", read_revoked())], [SECOND], stored=stored, owed=owed, lost=("n2",))
 
 
-#: Explored by the test suite. "beside": the old disk lives on. Where n2 and n3 are lost nothing may go on (two lost disks need an
-#: operator): one disk that holds what was acknowledged is left, or none, and "not found" is never said.
-#: Rules that no mutant undoes are explored too: a refused round starts again; a joiner proposes the next view.
+#: Explored by the test suite. "beside": the old disk lives on. If n2 and n3 are lost, nothing may go on (two lost disks need an
+#: operator): one disk with the acknowledged record is left, or none, and nobody may say "not found".
+#: Rules without a mutant are explored too: a refused round starts again; a joiner proposes the next view.
 SMALL = {
     "join-beside-put-get": Scope(lambda: RejoinWorld(PUT_GET, [SECOND], stragglers=False), 40_000),
     "join-beside-rotate-put": Scope(lambda: RejoinWorld(ROTATE_PUT, [SECOND], stragglers=False), 40_000),
@@ -86,7 +86,7 @@ SMALL = {
     "join-from-old-disk": Scope(lambda: _damaged(RECORD, Mark(1, 1)), 100),
     "join-from-older-copy": Scope(lambda: _damaged({}, Mark(1, 2)), 10),
     "join-beside-revoke-read": Scope(lambda: RejoinWorld(_REVOKE_READ, [SECOND], stragglers=False), 10_000),
-    # One disk has a record that nobody acknowledged, and is replaced.
+    # A disk that is replaced has a record that nobody acknowledged.
     "join-beside-repair": Scope(
         lambda: RejoinWorld(_TWO_GETS, [SECOND], {"n2": RECORD}, stragglers=False, losses=False, views=2, learns=True), 1_000
     ),

@@ -1,6 +1,6 @@
 """The command line of the small worlds: bin/simulate --exhaustive [SCOPE …], or python -m tests.model.run [SCOPE …].
 
-Explores all states of each scope, those that take minutes too, and says how many there are. 1 if one of them is wrong.
+Explores all states of each scope, also of those that take minutes, and prints their number. Exits with 1 if a state is wrong.
 """
 
 import sys
@@ -13,15 +13,15 @@ from tests.model.scopes import LARGE, SMALL
 from tests.model.world import Explored, Violation
 
 WHOLE = SMALL | LARGE | settledscopes.SMALL | settledscopes.LARGE | damagescopes.SMALL | damagescopes.LARGE
-#: Those in which a disk is lost, and another one joins.
+#: The scopes in which a disk is lost, and another disk joins.
 JOINS = rejoinscopes.SMALL | rejoinscopes.LARGE | settledscopes.JOINS_SMALL | settledscopes.JOINS_LARGE
 SCOPES = (*WHOLE, *JOINS)
-#: Seconds between two words about how far a scope is.
+#: Seconds between two progress messages of a scope.
 _TELL_EVERY = 10.0
 
 
 def main(names: Sequence[str]) -> int:
-    """``names`` are of scopes; none means all."""
+    """``names``: the scopes to explore; none means all."""
     unknown = [name for name in names if name not in SCOPES]
     if unknown:
         print(f"no such scope: {', '.join(unknown)}; expected one of {', '.join(SCOPES)}", file=sys.stderr)
@@ -38,7 +38,7 @@ def main(names: Sequence[str]) -> int:
 
 
 def breaks(name: str) -> bool:
-    """True if a state of this scope is wrong."""
+    """Whether a state of this scope is wrong."""
     try:
         (WHOLE | JOINS)[name].world().explore()
     except Violation:
@@ -47,7 +47,7 @@ def breaks(name: str) -> bool:
 
 
 def _explore(name: str) -> str:
-    """How much there was, in words."""
+    """The size of the world, in words."""
     world = WHOLE[name].world()
     found = world.explore(partial(_Progress(), name))
     if wrong := world.unsettled():
@@ -56,7 +56,7 @@ def _explore(name: str) -> str:
 
 
 class _Progress:
-    """Tells how far it is, on a terminal's error stream, now and then."""
+    """Reports progress now and then, if the error stream is a terminal."""
 
     def __init__(self) -> None:
         self._told = time.perf_counter()

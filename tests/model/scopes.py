@@ -1,4 +1,4 @@
-"""What small worlds are about: a few operations on one key and one register, and what may never come of them."""
+"""The subjects of small worlds: a few operations on one key and one register, and the results that must never occur."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ from tests.model.knowledge import Knowing
 from tests.model.world import KEYRING, Operation, Owed, World
 
 OWNER = Owner("acme")
-#: Tokens are cut to 8 bits, so that two values meet in one.
+#: Tokens are cut to 8 bits, so that two values meet in one token.
 NARROW = Keyring("m1", bytes(32), digest_bits=8)
 VALUE = canonical.from_str("value")
-#: All rotates are from epoch 1.
+#: The last epoch: all rotates are from epoch 1.
 LAST_EPOCH = 2
 
 
@@ -28,14 +28,14 @@ def digest_of(value: bytes, keyring: Keyring = KEYRING) -> bytes:
     return keyring.epoch_keys(OWNER, 1).digests([value])[0]
 
 
-#: Another value with VALUE's token in epoch 1.
+#: Another value with the same token as VALUE in epoch 1.
 OTHER = next(v for v in map(b"i%d".__mod__, range(10_000)) if digest_of(v, NARROW) == digest_of(VALUE, NARROW))
 
 
 def put(
     kind: str = "put", clock: int = 1, value: bytes = VALUE, keyring: Keyring = KEYRING, alone: bytes | None = None
 ) -> Operation:
-    """``alone``: the disk of the coordinator's own node, which is asked first, whether the value is settled already."""
+    """A write. ``alone``: the disk of the coordinator's own node, which is first asked whether the value is settled already."""
     own = None if alone is None else OwnReplica(alone, lambda owner, epoch, digests: range(len(digests)))
     header = records.header(Version(clock, 1))
     sealed = frozenset(keyring.epoch_keys(OWNER, 1).sealer.seal([value], [digest_of(value, keyring)]))
@@ -58,16 +58,16 @@ def put(
 
 
 class _Alone(bytes):
-    """A record that one disk has told alone."""
+    """A record that one disk told alone."""
 
     def __repr__(self) -> str:
         return f"alone {super().__repr__()}"
 
 
 def get(keyring: Keyring = KEYRING, alone: bytes | None = None, kind: str = "get", *, left_behind: bool = False) -> Operation:
-    """A read. ``alone``: the disk of the coordinator's own node, which is asked first, whether it may tell the value alone.
+    """A read. ``alone``: the disk of the coordinator's own node, which is first asked whether it may tell the value alone.
 
-    ``left_behind``: it may do so after a collision was seen, since its disk is replaced and it has not heard of that.
+    ``left_behind``: it may do so even after a collision was seen, since its disk was replaced and has not heard of the collision.
     """
     digest = digest_of(VALUE, keyring)
 
@@ -96,7 +96,7 @@ def get(keyring: Keyring = KEYRING, alone: bytes | None = None, kind: str = "get
 
 
 def _look_up(keyring: Keyring, digest: bytes, alone: bytes | None) -> Steps[list[bytes | Open | None]]:
-    """As in Coordinator: what one disk does not tell, or tells in bytes that are not authentic, is read by quorum."""
+    """Reads as Coordinator does: by quorum, if the one disk does not tell the value, or tells bytes that are not authentic."""
     if alone is not None:
         (told,) = yield from operations.read_settled(OWNER, [1], [digest], alone)
         if told is not None and records.authentic(told, digest, keyring.epoch_keys(OWNER, 1).sealer):
@@ -158,7 +158,7 @@ def _forgotten(ids: frozenset[str], owed: Owed) -> str | None:
 
 @dataclass(frozen=True)
 class Scope:
-    """Operations that run beside each other, in more than ``at_least`` states; those that differ by a renaming are one."""
+    """Operations that run concurrently, in more than ``at_least`` states; states that differ by a renaming count as one."""
 
     operations: tuple[Operation, ...]
     keyring: Keyring = KEYRING
@@ -185,7 +185,7 @@ A_NARROW, GET_NARROW = put("put a", 1, VALUE, NARROW), get(NARROW)
 PUT, GET, ROTATE, EPOCH = put(), get(), rotate(), read_epoch()
 REVOKE, REVOKE_OTHER, REVOKED = revoke(), revoke("keyb"), read_revoked()
 
-#: Explored by the test suite. Two writers write one value, with versions of their own; two values meet in one token.
+#: Explored by the test suite. Two writers write one value, each with its own version; two values meet in one token.
 SMALL = {
     "put-get-get": Scope((PUT, GET, GET), at_least=1_000),
     "two-writers-get": Scope((A, B, GET), at_least=3_000),
@@ -197,7 +197,7 @@ SMALL = {
     "rotate-put-put": Scope((PUT, PUT, ROTATE), at_least=10_000),
     "put-put-get-rotate": Scope((PUT, PUT, GET, ROTATE), at_least=200_000),
 }
-#: Explored by hand: what takes minutes. Two values in one token with two reads and a rotate are more than 16 million states.
+#: Explored by hand: they take minutes. Two values in one token with two reads and a rotate are more than 16 million states.
 LARGE = {
     "revoke-revoke-read": Scope((REVOKE, REVOKE_OTHER, REVOKED)),
     "put-put-get-get-rotate": Scope((PUT, PUT, GET, GET, ROTATE)),

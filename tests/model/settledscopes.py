@@ -1,4 +1,4 @@
-"""Which small worlds with settled reads are explored: a disk tells alone what it knows to be on two."""
+"""Small worlds with settled reads: a disk tells a record alone if it knows that two disks have the record."""
 
 from dataclasses import replace
 
@@ -15,16 +15,16 @@ from tests.model.world import DISKS, KEYRING, Owed
 PLACE, PLACE_NARROW = (layout.record_keys(OWNER.id, [1], [digest_of(VALUE, keyring)])[0][1:] for keyring in (KEYRING, NARROW))
 READ, READ_NARROW = (get(keyring, DISKS[0], "read at n1") for keyring in (KEYRING, NARROW))
 
-#: n1 puts the value again, unless its own replica knows it to be settled.
+#: n1 puts the value again, unless its own replica knows that the value is settled.
 AGAIN = put("put at n1", 2, alone=DISKS[0])
 C_AT_N1 = put("put at n1", 2, OTHER, NARROW, alone=DISKS[0])
 
-#: Knowledge comes by notices alone, from a bucket that is known as a whole.
+#: Replicas learn by notices alone, and know the whole bucket from the beginning.
 TOLD, TOLD_NARROW = (Knowing(place, whole=True, compares=False) for place in (PLACE, PLACE_NARROW))
 COMPARED, COMPARED_NARROW = Knowing(PLACE), Knowing(PLACE_NARROW)
 
-#: Explored by the test suite. In each a Put may be lost, as a whole or its acknowledgements. "again": the value is put once more,
-#: as by a client that has heard nothing. "no-room": whatever is written is too much to be remembered.
+#: Explored by the test suite. In each a Put may be lost, or only its acknowledgements. "again": the value is put once more, as by
+#: a client that has heard nothing. "no-room": a replica cannot remember anything that is written.
 SMALL = {
     "settled-put-read-get": Scope((A, READ, GET), at_least=150_000, knowing=COMPARED, group=2),
     "settled-put-again-read": Scope((A, AGAIN, READ), at_least=80_000, knowing=TOLD, group=2),
@@ -54,25 +54,25 @@ def _holding(value: bytes, clock: int) -> dict[bytes, bytes]:
     return _COMMON | {layout.RECORD + PLACE_NARROW: records.header(Version(clock, 1)) + sealed}
 
 
-#: Two values met in one token. The first is on two disks, was told, and is known at the beginning to whoever is followed.
+#: Two values met in one token. The first is on two disks, was told, and is known from the beginning to the followed disks.
 CONTESTED = {"n1": _holding(VALUE, 1), "n2": _holding(VALUE, 1), "n3": _holding(OTHER, 2)}
 FOUND = Owed(frozenset({records.sealed_of(CONTESTED["n1"][layout.RECORD + PLACE_NARROW])}))
-#: Numbers of disks: the old ones of n1 and n2, and the one that joins in n2's place.
+#: The numbers of disks: the old ones of n1 and n2, and the disk that joins in n2's place.
 _N1, OLD, _NEW = 0, 1, 3
 _DISKS = {_N1: DISKS[0], OLD: DISKS[1], _NEW: SECOND.disk}
 
 
 def _put_read(disk: int, knowing: Knowing, *, stragglers: bool = False) -> RejoinWorld:
-    """A value is put and then read at this disk, while the second one is replaced."""
+    """A value is put and then read at this disk, while the second disk is replaced."""
     calls = [Call("put", put()), Call("read", get(KEYRING, _DISKS[disk]), after=0)]
     knowing = replace(knowing, disks=(disk,))
     return RejoinWorld(calls, [SECOND], stragglers=stragglers, losses=False, views=2, knowing=knowing)
 
 
 def contested(disk: int, knowing: Knowing, *, left_behind: bool = False) -> RejoinWorld:
-    """A read at this disk, and one by quorum, while the second one is replaced: after that there is a collision.
+    """One read at this disk, and one by quorum, while the second disk is replaced: after the quorum read there is a collision.
 
-    ``left_behind``: the read may tell the value all the same, since the disk has not heard that it was replaced.
+    ``left_behind``: the read may still tell the value, since the disk has not heard that it was replaced.
     """
     read = get(NARROW, _DISKS[disk], left_behind=left_behind)
     calls = [Call("read", read), Call("get", GET_NARROW)]
@@ -88,7 +88,7 @@ def _two_values() -> RejoinWorld:
     return RejoinWorld(calls, [SECOND], stragglers=False, losses=False, views=2, keyring=NARROW, knowing=TOLD_NARROW)
 
 
-#: Disks are replaced. "old": what is followed and asked is the replaced disk, which lives on; "new": the one in its place.
+#: Disks are replaced. "old": the replaced disk, which lives on, is followed and asked; "new": the disk in its place is.
 JOINS_SMALL = {
     "settled-join-put-read": rejoinscopes.Scope(lambda: _put_read(_N1, TOLD), 20_000),
     "settled-join-put-compared": rejoinscopes.Scope(

@@ -1,4 +1,4 @@
-"""Damage in every order of messages: what a disk has lost it never calls absent, and nothing else takes its place."""
+"""Damage in every order of messages: a disk never says that a lost record is absent, and nothing else takes its place."""
 
 from dataclasses import replace
 
@@ -7,7 +7,7 @@ import pytest
 from tests.model.damagescopes import ONE, SMALL
 from tests.model.world import Violation
 
-#: The others take seconds each.
+#: The other scopes take seconds each.
 QUICK = "damaged-two-values"
 
 
@@ -21,7 +21,7 @@ def test_what_a_disk_has_lost_is_unknown_until_both_others_were_read(name: str) 
 
 
 def test_a_gap_that_is_filled_while_an_operation_counts_the_process_of_before_is_filled_too_early() -> None:
-    """Why a node waits before it does (server/healing/fill_gaps.py)."""
+    """This is why a node waits before it fills a gap (server/healing/fill_gaps.py)."""
     early = replace(SMALL["damaged-put-get"], damage=replace(ONE, ends=False))
     with pytest.raises(Violation, match="not found, after it was acknowledged"):
         early.world().explore()

@@ -1,4 +1,4 @@
-"""The model can say no: small worlds notice each safety that is undone."""
+"""The model can fail: small worlds notice each mutant, which undoes one safety."""
 
 import pytest
 

@@ -1,9 +1,8 @@
-"""Two processes of one name, and two peers: every state that the claims and standing which run can get into.
+"""Two processes of one name, and two peers: every state that the real claims and standing can reach.
 
-At each step a wire breaks, a word arrives, a ping is answered, or somebody dials; whoever cannot reach whom stays so. That a
-process hangs is no step of its own: nothing of it happens then, and its wires break. All steps that are possible are taken
-from every state, until there is no state that was not met before. Connections that peers dial only add to what they hold, and
-are left out.
+At each step a wire breaks, a word arrives, a ping is answered, or a process dials. Who can reach whom never changes. A hanging
+process is not a step of its own: nothing of it happens then, and its wires break. From each state all possible steps are taken,
+until no new state appears. Connections that peers dial are left out: they only add to what the peers hold.
 """
 
 from __future__ import annotations
@@ -23,14 +22,14 @@ from quorumvault.server.peers.standing import Standing
 from tests.rigs.links import facts_of
 
 PROCESSES, PEERS = ("X", "Y"), ("n2", "n3")
-#: Who reaches whom: by process and peer.
+#: Whether a process reaches a peer.
 Reach = dict[tuple[str, str], bool]
 FACTS = {process: facts_of("n1", boot=process.encode()) for process in PROCESSES}
 
 
 @dataclass(eq=False)
 class Wire:
-    """One connection, dialled by a process; ``word`` is the peer's, until the process has heard it."""
+    """One connection, dialled by a process; ``word`` is the peer's message until the process has heard it."""
 
     link: ModelLink
     claims: Claims
@@ -43,7 +42,7 @@ class Wire:
     pongs: int = 0
 
     def pong(self) -> None:
-        """The process lives, and says so."""
+        """The process shows that it lives."""
         self.pongs += 1
         self.claims.answered(self)
 
@@ -65,7 +64,7 @@ class Wire:
 
 @dataclass(eq=False)
 class ModelLink:
-    """What link.py does, but for time: dials, one attempt after the other."""
+    """A model of link.py without time: dials, one attempt after the other."""
 
     process: Process
     node: str
@@ -86,7 +85,7 @@ class ModelLink:
             self.claims.claim(self.wire, self.process.facts)
 
     def fail(self) -> None:
-        """An attempt comes to nothing."""
+        """The attempt fails."""
         on_failure, self.on_failure = self.on_failure, None
         if on_failure is not None:
             on_failure()
@@ -103,7 +102,7 @@ class ModelLink:
             self.process.standing.link_changed(cast("Link", self))
 
     def end(self) -> None:
-        """This end learns that the wire is broken, or breaks it."""
+        """This end breaks the wire, or learns that it is broken."""
         wire, self.wire = self.wire, None
         if wire is not None:
             wire.open_here = False
@@ -135,20 +134,20 @@ class Process:
             link.end()
 
     def notice(self) -> None:
-        """Ends of connections arrive before anything that is sent later, on whatever connection."""
+        """The end of a connection arrives before anything that is sent later, on any connection."""
         for link in self.links:
             if link.wire is not None and not link.wire.open_there and link.wire.word != "taken":
                 link.end()
 
     @property
     def partners(self) -> set[str]:
-        """The peers with which it can make a quorum, its own vote included."""
+        """The peers with which this process can form a quorum, its own vote included."""
         if not self.standing.established:
             return set()
         return {link.node for link in self.links if link.up and link.wire is not None and link.wire.open_there}
 
 
-#: Number of the process and of its link, and what happens there: a method of the link, or of its wire.
+#: The number of the process and of its link, and the event: a method of the link, or of its wire.
 Step = tuple[int, int, str]
 
 
@@ -184,13 +183,13 @@ class World:
                 yield number, at, "pong"
 
     def holder(self, peer: str) -> str | None:
-        """The process that a peer speaks with."""
+        """The process that the peer speaks with."""
         names = {facts.boot.decode() for facts in self.peers[peer]._holds.get("n1", {}).values()}
         assert len(names) <= 1
         return names.pop() if names else None
 
     def state(self) -> object:
-        """All that what can happen depends on."""
+        """Everything that future steps depend on."""
         every = [link for process in self.processes for link in process.links]
         wires: dict[object, tuple[str, str]] = {link.wire: (link.process.name, link.node) for link in every}
 
@@ -216,12 +215,12 @@ class World:
 
 
 def cut_off(world: World) -> bool:
-    """Whether one of the processes cannot reach the peer that speaks with the other."""
+    """Whether one process cannot reach the peer that speaks with the other process."""
     return any(not world.reach[process, peer] for process, peer in world.reach if world.holder(peer) not in (None, process))
 
 
 def explore(reach: Reach, check: Callable[[World, tuple[Step, ...]], None]) -> int:
-    """Calls ``check`` on every state that can be reached; how many there are."""
+    """Calls ``check`` on every reachable state. Returns the number of states."""
     met, ahead = {World(reach).state()}, deque[tuple[Step, ...]]([()])
     while ahead:
         steps = ahead.popleft()
@@ -236,7 +235,7 @@ def explore(reach: Reach, check: Callable[[World, tuple[Step, ...]], None]) -> i
 
 
 def renamed(reach: Reach) -> Iterator[tuple[bool, ...]]:
-    """The same world under other names, each as whether X reaches n2 and n3, and Y does."""
+    """Yields the same world under other names, each as whether X reaches n2 and n3, and whether Y does."""
     for x, y in (PROCESSES, PROCESSES[::-1]):
         for first, second in (PEERS, PEERS[::-1]):
             yield reach[x, first], reach[x, second], reach[y, first], reach[y, second]

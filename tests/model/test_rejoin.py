@@ -9,7 +9,7 @@ from tests.model.rejoinscopes import OTHER_SECOND, SECOND, SMALL
 pytestmark = pytest.mark.slow
 
 
-#: Scopes of many seconds, which bin/test leaves to .ci/run: bin/test -m large
+#: Scopes that take many seconds; bin/test leaves them to .ci/run: bin/test -m large
 LARGE = ("two-join-beside", "two-want-one-slot")
 
 
@@ -22,7 +22,7 @@ def test_no_state_breaks_a_rule(name: str) -> None:
 
 
 def test_nodes_that_learn_from_each_other_are_not_apart_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Views spread from any peer: a joining disk that dies half-way leaves two nodes in one view."""
+    """Views spread from any peer: if a joining disk dies half-way, two nodes are left in one view."""
     assert RejoinWorld([], [SECOND]).apart() == []
     monkeypatch.setattr(RejoinWorld, "_node_steps", lambda self, state: iter(()))
     assert RejoinWorld([], [SECOND]).apart()

@@ -24,14 +24,14 @@ def test_it_stays_so_while_a_disk_is_replaced(name: str) -> None:
 
 
 def test_a_disk_that_was_left_behind_tells_a_value_after_a_collision() -> None:
-    """The known limit of settled records: a replaced disk that has not heard of it. Its world allows for that, and no other."""
+    """The known limit of settled records: a replaced disk may not have heard of a collision. Only this world allows for that."""
     with pytest.raises(Violation, match="read: not a collision any more"):
         contested(OLD, TOLD_NARROW).explore()
 
 
 @pytest.mark.parametrize("name", ["settled-no-room", "settled-put-again-rotate"])
 def test_states_that_stand_for_others_stand_for_all_of_them(name: str) -> None:
-    """The node whose knowledge is followed keeps its name, so there are at most two of each."""
+    """The node whose knowledge is followed keeps its name, so each state stands for at most two."""
     world = SMALL[name].world(renaming=False)
     every = world.explore().states
     world.rename(True)

@@ -24,7 +24,7 @@ def test_no_interleaving_breaks_a_rule(scope: str) -> None:
     world = SMALL[scope].world()
     assert world.explore().states > SMALL[scope].at_least
     assert world.unsettled() == []
-    # Replicas take groups, and what comes of them comes of their requests one by one too.
+    # Replicas take groups, and each group's outcome is also an outcome of its requests one by one.
     assert len(world.groups) > 5
     assert world.odd == []
 

@@ -1,34 +1,34 @@
 """A small world, explored exhaustively: the real operations, rounds and replicas, and every order in which messages can arrive.
 
-A state is: what each of the three disks holds, how far each operation is, which requests were sent and would still change
-something where they arrive, and what finished operations have shown. One step is one of these:
+A state is: the content of each of the three disks, the progress of each operation, the requests that were sent and would still
+change something on arrival, and what finished operations have shown. One step is one of these:
 
     a request reaches a replica, is handled, and its reply reaches the coordinator at once
-    a request reaches a replica, and its reply is lost, or comes when nobody waits for it any more
-    several requests reach a replica and are handled as a group, whose replies come at once or never (groups.py)
+    a request reaches a replica, and its reply is lost, or arrives when nobody waits for it any more
+    several requests reach a replica and are handled as a group, whose replies arrive at once or never (groups.py)
     a coordinator gives up all replicas that its round has not heard: they crashed, are cut off, or hang
-    a replica crashes, its disk loses what was not synced, and its process what it knew
-    a replica whose knowledge is followed takes a step of a comparison with another one (knowledge.py)
+    a replica crashes, its disk loses what was not synced, and its process loses what it knew
+    a replica whose knowledge is followed takes a step of a comparison with another replica (knowledge.py)
     a notice of a committed round reaches a replica
-    a replica takes over another one's record by anti-entropy
+    a replica takes over another replica's record by anti-entropy
 
-None of them has to happen, and none is bounded in number: these are all the states, whatever fails how often. A coordinator
-that dies is one that does nothing any more while what it sent still arrives. An operation begins with its first message, since
-to begin earlier would only lessen what its client knows by then.
+No step has to happen, and no step is bounded in number: these are all the states, whatever fails and however often. A dead
+coordinator is one that does nothing any more while the messages that it sent still arrive. An operation begins with its first
+message: an earlier beginning would only reduce what its client knows by then.
 
-What keeps the number of states small, and takes nothing away:
+These reductions keep the number of states small, and lose nothing:
 
-- Nodes are alike, and so are operations of one kind: of all states that differ by a renaming, one is kept.
-- Replicas only grow. A request that would change nothing where it arrives never will, so it is dropped; and one that arrived
-  twice is one that arrived once. ``unsettled`` looks for a case in which that was wrong.
-- To give a replica up early is not to hear it and to give it up last: a round decides the same whether the replicas that it has
-  not heard may still answer or not, if it decides at all. This is asserted of each decision.
-- An operation that has ended is remembered by what it obliges others to; and one that asks again what it asked first is where it
-  began, so that it may try for ever, and not only as often as the code does.
+- Nodes are alike, and so are operations of one kind: of all states that differ only by a renaming, one is kept.
+- Replicas only grow. A request that would change nothing on arrival never will, so it is dropped; and a request that arrived
+  twice is the same as one that arrived once. ``unsettled`` looks for cases in which this was wrong.
+- Giving a replica up early is the same as not hearing it and giving it up last: if a round decides at all, it decides the same,
+  whether or not the replicas that it has not heard may still answer. This is asserted of each decision.
+- Of a finished operation, only what it obliges others to is kept. An operation that repeats its first request is back at its
+  beginning, so that it may try for ever, and not only as often as the code does.
 
-Operations are generators and cannot be copied; but they are functions of the decisions that they were sent, so they are made
-again from those. All parts of a state are interned as small numbers, and what one message does to them is remembered, so that
-most steps are look-ups.
+Operations are generators and cannot be copied; but each is a function of the decisions that it was sent, and is made again from
+these. All parts of a state are interned as small numbers, and the effect of a message on them is cached, so that most steps are
+look-ups.
 """
 
 from __future__ import annotations
@@ -75,23 +75,23 @@ DISKS = [node.encode() * 8 for node in NODES]
 VIEW = first_view(dict(zip(NODES, DISKS, strict=True)))
 IDENTITIES = [DiskIdentity("c", node, disk, 1, Mode.ACTIVE, VIEW) for node, disk in zip(NODES, DISKS, strict=True)]
 KEYRING = Keyring("m1", bytes(32))
-#: Replies go straight to the round that they belong to, so that all rounds can have one id, where no replica remembers them.
+#: Replies go straight to their round, so that all rounds can have one id, unless replicas remember rounds.
 ROUND = RoundId(b"coordinator", b"boot", 1)
-#: Progress of an operation that has not begun, and of one that has ended.
+#: The progress of an operation that has not begun, and of one that has ended.
 _UNBORN, _ENDED = 0, 1
 
 T = TypeVar("T")
 ThreeStores = tuple[int, int, int]
-#: For each node its new number; the first changes nothing.
+#: For each node its new number; the first renaming changes nothing.
 _RENAMINGS = list(itertools.permutations(range(3)))
 
 
 @dataclass(frozen=True)
 class Owed:
-    """What finished operations have shown, and later answers may not fall behind: a value to be found, an epoch to be reached,
-    API keys that are revoked.
+    """What finished operations have shown, and later answers must respect: a value to be found, an epoch to be reached, revoked
+    API keys.
 
-    ``collided``: a reader was told that there is a collision, after which nobody may be told a value.
+    ``collided``: a reader was told of a collision; after that nobody may be told a value.
     """
 
     found: frozenset[bytes] = frozenset()
@@ -106,10 +106,11 @@ class Owed:
 
 @dataclass(frozen=True)
 class Operation:
-    """What a client asks for. Operations of one ``kind`` are the same but for when they happen.
+    """A client's operation. Operations of one ``kind`` differ only in when they happen.
 
-    ``steps`` makes the generator anew. ``obliges`` says what a result shows, ``breaks`` what is wrong with one beside what is
-    owed, and ``minds`` what of that it looks at. After ``begins`` decisions it asks for the first time what it may ask again.
+    ``steps`` makes the generator anew. ``obliges``: what a result shows. ``breaks``: what is wrong with a result, given what is
+    owed. ``minds``: the part of what is owed that ``breaks`` looks at. ``begins``: decisions before the first request that may
+    repeat.
     """
 
     kind: str
@@ -120,7 +121,7 @@ class Operation:
     begins: int = 0
 
     def ask_after(self, decisions: Iterable[object]) -> Ask:
-        """The round that it holds after these decisions. Raises what it raises, or StopIteration, if it has ended."""
+        """The round that the operation holds after these decisions. Raises what it raises, or StopIteration if it has ended."""
         steps = self.steps()
         ask = next(steps)
         for decision in decisions:
@@ -130,7 +131,7 @@ class Operation:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far an operation is: what was owed when it began, its decisions, and the replies of its present round by node.
+    """The progress of an operation: what was owed when it began, its decisions, and the replies of its present round by node.
 
     ``past``: nodes whose disks were salvaged since it began.
     """
@@ -152,7 +153,7 @@ class State(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What comes of a message: the operation's progress, the replica's store, requests that are sent, and what is shown."""
+    """The effects of a message: the operation's progress, the replica's store, requests that are sent, and what is shown."""
 
     progress: int
     store: int = 0
@@ -161,7 +162,7 @@ class Step(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """A node fills its gap: it has read the store of one peer as it was then."""
+    """A node is filling its gap: it has read the store of one peer, as the store was then."""
 
     node: int
     peer: int
@@ -169,9 +170,9 @@ class Reading(NamedTuple):
 
 
 class Content(NamedTuple):
-    """Of a disk, and of its process's memory if that is followed.
+    """The content of a disk, and of its process's memory if that is followed.
 
-    Where every write is synced before it is answered, nothing is ever left in the cache.
+    If every write is synced before it is answered, nothing is ever left in the cache.
     """
 
     synced: frozenset[tuple[bytes, bytes]] = frozenset()
@@ -180,7 +181,7 @@ class Content(NamedTuple):
 
 
 class Explored(NamedTuple):
-    """``depth`` is how many steps the farthest state is away."""
+    """``depth``: the number of steps to the farthest state."""
 
     states: int
     steps: int
@@ -188,14 +189,14 @@ class Explored(NamedTuple):
 
 
 class Table(Generic[T]):
-    """Interns values as small numbers; the first of them gets 0."""
+    """Interns values as small numbers; the first value gets 0."""
 
     def __init__(self, *values: T) -> None:
         self.values = list(values)
         self._numbers: dict[Hashable, int] = {value: number for number, value in enumerate(values)}
 
     def number(self, value: T, key: Hashable = None) -> int:
-        """``key`` is the same for values that are the same. Without one the value is its own key."""
+        """The number of a value. Equal values have equal ``key``s; without a key the value is its own key."""
         number = self._numbers.setdefault(value if key is None else key, len(self.values))
         if number == len(self.values):
             assert number < 1 << 16, "a state has no more than 16 bits for each of its parts"
@@ -208,15 +209,15 @@ class Violation(AssertionError):
 
 
 class _Broken(Exception):
-    """An answer that may not be."""
+    """A forbidden answer."""
 
 
 class World:
-    """Explores all states of some operations, those of one kind beside each other.
+    """Explores all states of some operations, which are grouped by kind.
 
-    ``renaming`` false keeps states apart that differ by a renaming only. ``knowing``: what these replicas know of settled records
-    is followed too. Then they keep their names, only they are asked alone, and each write is of a kind of its own.
-    ``stored`` is what all disks hold at the beginning, ``group`` how many requests a replica takes into one write at most.
+    ``renaming``: if false, states that differ only by a renaming stay apart. ``knowing``: what these replicas know of settled
+    records is followed too. Then they keep their names, only they are asked alone, and each write is of its own kind.
+    ``stored``: the content of all disks at the beginning. ``group``: the most requests that a replica takes into one write.
     ``damage``: disks lose what they had.
     """
 
@@ -240,9 +241,9 @@ class World:
         self._stored = frozenset((stored or {}).items())
         self._group = group
         self._damage = damage
-        #: Stores, and groups of requests that they were tried with.
+        #: Stores, each with a group of requests that was tried with it.
         self.groups: set[tuple[int, Group]] = set()
-        #: Those of them that come to something that their requests one by one do not.
+        #: The groups among these whose outcome differs from that of their requests one by one.
         self.odd: list[tuple[int, Group]] = []
         self._code = Struct(f"<{6 + len(operations)}H")
         self._contents = Table(Content())
@@ -253,7 +254,7 @@ class World:
         self._decisions: Table[object] = Table()
         self._replies: Table[AnyReply] = Table()
         self._requests: Table[AnyRequest] = Table()
-        #: Stores before and after some request was handled.
+        #: Stores before and after a request was handled.
         self._grown: set[tuple[int, int]] = set()
         self._remember()
         self.rename(renaming)
@@ -261,16 +262,16 @@ class World:
         assert knowing is None or all(isinstance(twin.ask_after(()).request, Get) for twin in twins)
 
     def rename(self, renaming: bool) -> None:
-        """Whether states that differ by a renaming only are one from now on."""
+        """Sets whether states that differ only by a renaming count as one from now on."""
         self._orders.cache_clear()
         named = self._knowing.disks if self._knowing else ()
         self._renamings = [at for at, to in enumerate(_RENAMINGS) if at == 0 or (renaming and all(to[n] == n for n in named))]
         spans = [(self._kinds.index(kind), self._kinds.count(kind)) for kind in range(len(self._operations))]
-        #: Where in a state there are several operations of a kind, from and to.
+        #: The ranges of a state that have several operations of a kind, from and to.
         self._twins = [(start, start + count) for start, count in spans if renaming and count > 1]
 
     def _remember(self) -> None:
-        """What is worked out once. Keys and answers are numbers of the tables, and of nodes."""
+        """Caches functions whose arguments and results are numbers of the tables, and of nodes."""
         self._born = cache(self._find_born)
         self._awaited = cache(self._find_awaited)
         self._steps = cache(self._find_step)
@@ -300,7 +301,7 @@ class World:
         self._moved_flights = [cache(partial(self._find_moved_flight, to)) for to in _RENAMINGS]
 
     def explore(self, on_depth: Callable[[Explored], object] = lambda so_far: None) -> Explored:
-        """Visits every state, the nearest first. Raises Violation with a shortest way that leads to it."""
+        """Visits every state, the nearest first. Raises Violation with a shortest path that leads to it."""
         first, second, third = (
             self._contents.number(Content(self._stored, memory=self._knowing.first(node) if self._knowing else None))
             for node in range(3)
@@ -324,14 +325,14 @@ class World:
         return Explored(len(came_from), steps, depth - 1)
 
     def visited(self) -> Iterator[State]:
-        """The states that were explored."""
+        """Yields the explored states."""
         return map(self._decode, self._came_from)
 
     def unsettled(self) -> list[tuple[AnyRequest, Content, Content]]:
-        """Requests that would change nothing on a disk, and would on what it grew into, or in a group. There must be none.
+        """Requests that would change nothing on a disk, but would on a disk that grew from it, or in a group. There must be none.
 
-        What they would change in memory does not count: there a request is remembered, and forgotten again. Where disks lose what
-        they had nothing is dropped.
+        Changes in memory do not count: a replica remembers a request there, and forgets it again. If disks lose what they had, no
+        request is dropped.
         """
         if self._damage is not None:
             return []
@@ -349,14 +350,14 @@ class World:
         ]
 
     def _handled_on_disk(self, store: int, requests: Group) -> tuple[int, Group]:
-        """What a group leaves on a disk, whatever is known and replied."""
+        """What a group leaves on a disk, without regard to knowledge and replies."""
         return self._contents.number(self._on_disk(self._handled(store, requests)[0])), (0,) * len(requests)
 
     def _on_disk(self, store: int) -> Content:
         return self._contents.values[store]._replace(memory=None)
 
     def canonical(self, state: State) -> bytes:
-        """The state that stands for all those that differ from this one by a renaming only: the first of them."""
+        """The representative of all states that differ from this one only by a renaming: the first of them."""
         stores, renamings = self._orders(state.stores)
         best: list[int] = []
         for renaming in renamings:
@@ -373,7 +374,7 @@ class World:
         return State((first, second, third), flight, owed, tuple(progress), reading)
 
     def _following(self, state: State) -> Iterator[State]:
-        """States that one step leads to. Raises _Broken if one of them is an answer that may not be, or this one is wrong."""
+        """Yields the states one step ahead. Raises _Broken if a step gives a forbidden answer, or this state is wrong."""
         if broken := self._sound(state.stores):
             raise _Broken(broken)
         seen = set()
@@ -401,7 +402,7 @@ class World:
             yield from self._damaging(state, self._damage)
 
     def _grouped(self, state: State, node: int) -> Iterator[State]:
-        """A replica handles a group of what is under way to it. Replies that an operation waits for come at once, or never."""
+        """A replica handles a group of the requests under way to it. Awaited replies arrive at once, or never."""
         waiting: dict[int, list[int]] = {}
         for at, progress in enumerate(state.progress):
             begun = progress or self._born(self._kinds[at], state.owed)
@@ -453,7 +454,7 @@ class World:
             yield self._written(self._written(state, node, mine), other, theirs)
 
     def _reading(self, state: State, node: int, damage: Damage) -> Iterator[State]:
-        """A node with a gap reads one peer, or both. It has waited until nobody counts what it said before it was salvaged."""
+        """A node with a gap reads one peer, or both. It has waited until no operation counts what it said before its salvage."""
         stores = state.stores
         if damage.ends:
             state = state._replace(progress=tuple(self._ended(node, each) for each in state.progress))
@@ -465,7 +466,7 @@ class World:
                 yield self._written(state, node, filled)
 
     def _after(self, state: State, at: int, node: int, step: Step) -> State:
-        """An operation's step, taken."""
+        """The state after an operation's step."""
         progress, store, sent, shown = step
         flight = self._joined(state.flight, sent) if sent else state.flight
         owed = self._together(state.owed, shown) if shown else state.owed
@@ -483,7 +484,7 @@ class World:
         return self._progress.number(Progress(self._owed.number(minded)))
 
     def _find_awaited(self, operation: int, number: int) -> list[int]:
-        """Nodes whose reply the present round of an operation waits for."""
+        """The nodes whose reply the present round of an operation waits for."""
         progress = self._begun(number)
         ask = self._ask(operation, progress.decisions)
         heard = {node for node, _ in progress.heard}
@@ -501,7 +502,7 @@ class World:
         return self._requests.number(request, encode(request))
 
     def _find_heard(self, operation: int, number: int, node: int, reply: int) -> Step:
-        """A node's reply is heard. Nothing is said of its store."""
+        """A node's reply is heard. The step leaves out the node's store."""
         progress = self._begun(number)
         heard = progress.heard | {(node, reply)}
         awaited = [other for other in self._awaited(operation, number) if other != node]
@@ -516,13 +517,13 @@ class World:
         return step._replace(sent=self._joined(step.sent, self._sent(operation, progress)))
 
     def _find_silence(self, operation: int, number: int) -> Step | None:
-        """All replicas that were not heard yet are given up, if that decides anything."""
+        """All replicas that were not heard yet are given up. Returns None if that decides nothing."""
         progress = self._begun(number)
         decision = self._decide(operation, progress, progress.heard, None, self._awaited(operation, number))
         return None if decision is None else self._decided(operation, progress, decision)
 
     def _find_arrived(self, request: int, store: int) -> int:
-        """A store, after a request was handled whose reply nobody hears."""
+        """A store, after a request whose reply nobody hears."""
         return self._handled(store, (request,))[0]
 
     def _find_odd(self, store: int, requests: frozenset[int]) -> list[Group]:
@@ -536,9 +537,9 @@ class World:
         return self._handled(store, requests)
 
     def _find_handled(self, store: int, requests: Group) -> tuple[int, Group]:
-        """A group of requests is handled: the store afterwards, and the replies.
+        """A group of requests is handled: returns the store afterwards, and the replies.
 
-        Which of the three nodes it was is known from who was asked, and how many groups it has written decides nothing here.
+        The operation's state tells which node was asked, and how many groups the node has written decides nothing here.
         """
         asked = [self._requests.values[request] for request in requests]
         after, replies = self._at(0, store, lambda process: process.replica.handle(asked))
@@ -550,7 +551,7 @@ class World:
         return after, tuple(said)
 
     def _at(self, node: int, store: int, work: Callable[[Process], T]) -> tuple[int, T]:
-        """A replica's store after this work, which is synced, and what comes of it."""
+        """Does this work on a replica and syncs. Returns its store afterwards, and the result of the work."""
         disk = self._disk(store)
         process = Process(self._replica(node, disk), disk, self._knowing)
         process.remember(self._contents.values[store].memory)
@@ -570,7 +571,7 @@ class World:
 
     def _disk(self, store: int) -> Disk:
         content = self._contents.values[store]
-        disk = Disk(IDENTITIES[0])  # which one makes no difference to what is stored
+        disk = Disk(IDENTITIES[0])  # any identity: it does not affect what is stored
         disk.stored = dict(content.synced)
         if content.memory is not None:
             disk.stored[layout.SEQUENCE_KEY] = layout.encode_sequence(content.memory.sequence)
@@ -578,7 +579,7 @@ class World:
         return disk
 
     def _intern_disk(self, disk: Disk, memory: Memory | None) -> int:
-        """The sequence number counts writes and decides nothing here; without it states fold that differ in it alone."""
+        """Leaves out the sequence number: it counts writes and decides nothing here; states that differ only in it become one."""
         held = {pair for pair in disk.scan(b"") if pair[0] != layout.SEQUENCE_KEY}
         synced = frozenset(pair for pair in disk.stored.items() if pair[0] != layout.SEQUENCE_KEY)
         return self._contents.number(Content(synced, frozenset(held - synced), memory))
@@ -593,12 +594,12 @@ class World:
         return self._intern_disk(disk, None)
 
     def _find_left(self, stores: ThreeStores, owed: int) -> bool:
-        """Whether some disk has what was acknowledged or seen."""
+        """Whether some disk still has each value that was acknowledged or seen."""
         held = {value for store in stores for _, value in self._contents.values[store].synced}
         return self._owed.values[owed].found <= {records.sealed_of(value) for value in held if records.holds_value(value)}
 
     def _find_outlived(self, node: int, number: int) -> int:
-        """An operation, after the disk of a node was salvaged."""
+        """An operation, after the salvage of a node's disk."""
         progress = self._progress.values[number]
         if isinstance(progress, str):
             return number
@@ -609,7 +610,7 @@ class World:
         return _ENDED if isinstance(progress, Progress) and node in progress.past else number
 
     def _find_filled(self, store: int, read: int, one: int, other: int) -> int:
-        """A store, after its node has read one peer, which was ``read`` and is ``one`` now, and the other one."""
+        """A store, after its node has read both peers: one when its store was ``read`` (it is ``one`` now), and the other one."""
         damage = self._damage
         assert damage is not None
         before, *now = (self._replica(at, self._disk(each)) for at, each in ((1, read), (1, one), (2, other)))
@@ -624,7 +625,7 @@ class World:
         return after, self._intern_disk(other, None)
 
     def _find_heard_sums(self, store: int, theirs: int) -> int:
-        """A replica has the sums of another one, and compares its own with them next."""
+        """A replica has another replica's sums, and next compares its own with them."""
         _, sums = self._at(0, theirs, lambda process: process.sums(VIEW))
         assert sums is not None
         sums = msgspec.structs.replace(sums, disk=b"", sequence=0)
@@ -634,7 +635,7 @@ class World:
         return self._at(0, store, lambda process: process.go_on(VIEW))[0]
 
     def _find_mended(self, store: int, theirs: int) -> int:
-        """A replica has taken over another one's record."""
+        """A replica has taken over another replica's record."""
         assert self._knowing is not None
         place = self._knowing.place
         _, fetched = self._at(0, theirs, lambda process: process.fetch(VIEW, place))
@@ -642,7 +643,7 @@ class World:
         return self._at(0, store, lambda process: process.mend(fetched, place))[0]
 
     def _find_sound(self, stores: ThreeStores) -> str | None:
-        """What is wrong with what replicas know: only what two disks hold may be told alone."""
+        """What is wrong with the replicas' knowledge: a record may be told alone only if two disks hold it."""
         held = [{(key, records.sealed_of(value)) for key, value in self._contents.values[at].synced} for at in stores]
         for node, store in enumerate(stores):
             if self._contents.values[store].memory is not None:
@@ -654,7 +655,7 @@ class World:
     def _decide(
         self, operation: int, progress: Progress, heard: Collection[tuple[int, int]], last: int | None, given_up: Iterable[int]
     ) -> object:
-        """What the present round makes of these replies, that of ``last`` coming last, and of the silence of others."""
+        """The present round's decision on these replies (that of ``last`` comes last), with the nodes ``given_up`` silent."""
         round_ = self._ask(operation, progress.decisions).round(self._round_id(operation, progress), VIEW)
         decision = None
         for node, reply in sorted(heard, key=lambda pair: pair[0] == last):
@@ -679,7 +680,7 @@ class World:
             return Step(_ENDED, sent=told, shown=self._shown(operation, end.value, progress.owed))
 
     def _announced(self, operation: int, progress: Progress, decision: object) -> int:
-        """What replicas whose knowledge is followed are told of a round that was decided so."""
+        """The notices of a round with this decision, to the replicas whose knowledge is followed."""
         put = self._ask(operation, progress.decisions).request
         if self._knowing is None or not isinstance(put, Put):
             return 0
@@ -688,7 +689,7 @@ class World:
         return self._flights.number(frozenset(itertools.product(numbers, self._knowing.disks)))
 
     def _round_id(self, operation: int, progress: Progress) -> RoundId:
-        """Each operation is of a coordinator of its own, on one disk after another."""
+        """Each operation has a coordinator of its own; all coordinators use one disk, one after another."""
         if self._knowing is None:
             return ROUND
         return RoundId(ROUND.disk, b"boot %d" % operation, 1 + len(progress.decisions))
@@ -710,7 +711,7 @@ class World:
         return progress
 
     def _sent(self, operation: int, progress: Progress) -> int:
-        """The requests of the present round, if they write anything; others can do nothing but be answered."""
+        """The requests of the present round if they write anything; other requests can only be answered."""
         ask = self._ask(operation, progress.decisions)
         request = ask.request.sent_in(self._round_id(operation, progress), VIEW.id)
         if isinstance(request, Get | GetSettled | ReadEpoch | ReadRevoked):
@@ -719,10 +720,10 @@ class World:
         return self._flights.number(frozenset((number, node) for node in range(3) if ask.disk in (None, DISKS[node])))
 
     def _find_settled(self, flight: int, stores: ThreeStores) -> int:
-        """What is under way, without requests that change nothing where they arrive.
+        """The requests under way, without those that would change nothing on arrival.
 
-        A notice may come before what it tells of, and then changes nothing, and change something later: it may always come. So
-        may any other request where disks lose what they had.
+        A notice may arrive before the write that it tells of. It changes nothing then, but may later: so notices are kept. So is
+        any other request, if disks lose what they had.
         """
         if self._damage is not None:
             return flight
@@ -742,7 +743,7 @@ class World:
         return self._owed.number(owed)
 
     def _find_orders(self, stores: ThreeStores) -> tuple[ThreeStores, list[int]]:
-        """The first of all renamings of the stores, and those that lead to it."""
+        """The first of all renamings of the stores, and the renamings that lead to it."""
         renamed: dict[ThreeStores, list[int]] = {}
         for renaming in self._renamings:
             to = _RENAMINGS[renaming]
@@ -774,7 +775,7 @@ class World:
         return self._flights.number(frozenset((request, to[node]) for request, node in self._flights.values[flight]))
 
     def _told(self, last: bytes) -> Iterator[str]:
-        """The steps that lead to a state, and on to an answer that may not be."""
+        """The steps that lead to a state, and on to a forbidden answer."""
         codes = [last]
         while codes[-1] != self._came_from[codes[-1]]:
             codes.append(self._came_from[codes[-1]])

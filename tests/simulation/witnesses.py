@@ -63,7 +63,7 @@ class Witnesses:
         return hear
 
     def told_alone(self, key: bytes, holders: int) -> None:
-        """A replica tells a record alone. ``holders`` disks of its view hold it durably; ``check`` raises if that is no quorum."""
+        """A replica tells a record alone. ``holders`` disks of its view hold it durably; ``check`` raises if they are too few."""
         if holders < QUORUM and self._too_few is None:
             self._too_few = f"{key.hex()} is told alone, and is on {holders} disks of the view"
 
