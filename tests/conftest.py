@@ -1,7 +1,7 @@
-"""For all tests: profiles of Hypothesis, the markers that a folder gives, and event loops.
+"""Shared by all tests: profiles of Hypothesis, markers for the tests of a folder, and event loops.
 
-How long an example of Hypothesis takes says how busy the machine is, so it makes no test fail. bin/test --fast takes a tenth of
-the examples.
+No test fails because an example of Hypothesis takes long: that only shows that the machine is busy. bin/test --fast runs a tenth
+of the examples.
 """
 
 import asyncio
@@ -21,14 +21,14 @@ TESTS = Path(__file__).parent
 
 settings.register_profile("quorumvault", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("fast", settings.get_profile("quorumvault"), max_examples=10)
-#: Of a test that has to fail: the first example that fails will do.
+#: For tests that have to fail: the first failing example is enough.
 settings.register_profile("undone", settings.get_profile("quorumvault"), phases=(Phase.explicit, Phase.generate))
 settings.load_profile("quorumvault")
 
-# A run in the background of a shell inherits that Ctrl-C is ignored, and so would each command that a test starts and interrupts.
+# A run in the background of a shell inherits an ignored Ctrl-C, and so would each command that a test starts and interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-#: Folders whose tests have the marker of the same name.
+#: Folders whose tests get the marker of the same name.
 MARKED_FOLDERS = ("cluster", "hostile")
 
 
@@ -41,7 +41,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _spread(items: list[pytest.Item]) -> None:
-    """Puts files whose tests start clusters evenly between the others, which have the cores while nodes wait for each other."""
+    """Spreads files whose tests start clusters evenly among the others, which use the cores while nodes wait for each other."""
     places: dict[Path, float] = {}
     files = dict.fromkeys(item.path for item in items)
     for starts_clusters in (True, False):
@@ -52,7 +52,7 @@ def _spread(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def _same_signals() -> Iterator[None]:
-    """A command that a test runs in this process may leave its handlers, and a pool forked later would not end on SIGTERM."""
+    """Restores signal handlers: a command run in this process may leave its own, and a pool forked later would ignore SIGTERM."""
     before = {number: signal.getsignal(number) for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)}
     yield
     for number, handler in before.items():
@@ -82,7 +82,7 @@ def nobody() -> Iterator[str]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    """Runs a test that is a coroutine under its folder's fixture ``run``: once, or once for each kind of event loop."""
+    """Runs a coroutine test under its folder's fixture ``run``: once, or once for each kind of event loop."""
     if not inspect.iscoroutinefunction(pyfuncitem.obj):
         return None
     arguments = {name: pyfuncitem.funcargs[name] for name in inspect.signature(pyfuncitem.obj).parameters}

@@ -1,7 +1,7 @@
-"""Arrow IPC streams made by hand: as the format has them, but for what a test says.
+"""Arrow IPC streams built by hand: they follow the format, except where a test says otherwise.
 
-A stream is a list of messages: ``schema()``, ``batch()``, ``dictionary()``. Their metadata are nodes, which ``layout`` turns into
-Flatbuffers: a Table of fields (None: not there), Tables, Structs, Text, or the bytes of a number.
+A stream is a list of messages: ``schema()``, ``batch()``, ``dictionary()``. The metadata of a message is a tree of nodes, which
+``layout`` turns into Flatbuffers: a Table of fields (None: absent), Tables, Structs, Text, or the bytes of a number.
 """
 
 import struct
@@ -22,7 +22,7 @@ class Table:
 
 @dataclass
 class Tables:
-    """A vector of tables. ``count``: the length that is written."""
+    """A vector of tables. ``count``: the length to write."""
 
     tables: Sequence[Table]
     count: int | None = None
@@ -43,7 +43,7 @@ class Text:
 
 @dataclass
 class Message:
-    """``length`` and ``size`` are what is written for the length of the metadata and of the buffers."""
+    """A message. ``length``: the length to write for the metadata, if not the true one."""
 
     metadata: bytes
     buffers: bytes = b""
@@ -64,11 +64,11 @@ def i8(number: int) -> bytes:
 
 
 def layout(node: Any, at: int) -> bytes:
-    """The bytes of a node that stands at ``at``, a multiple of 8, with all that it refers to behind it."""
+    """The bytes of a node at the offset ``at``, a multiple of 8, followed by everything that it refers to."""
     if isinstance(node, Text):
         return padded(struct.pack("<I", len(node.text)) + node.text + b"\0")
     if isinstance(node, Structs):
-        # The structs are at multiples of 8, so the length is 4 before one: see _reference.
+        # The structs start at multiples of 8, so the length is 4 bytes before one: see _reference.
         count = len(node.pairs) if node.count is None else node.count
         return bytes(4) + struct.pack("<I", count) + b"".join(struct.pack("<qq", *pair) for pair in node.pairs)
     if isinstance(node, Tables):
@@ -96,14 +96,14 @@ def _with_references(inline: bytes, references: list[tuple[int, Any]], at: int) 
 
 
 def _begins(node: Any) -> int:
-    """Where in its bytes a node is pointed at."""
+    """The offset within a node's bytes that references point to."""
     if isinstance(node, Table):
         return (4 + 2 * len(node.fields) + 7) // 8 * 8
     return 4 if isinstance(node, Structs) else 0
 
 
 def message(kind: int, header: Any, buffers: bytes = b"", *, version: int = V5, size: int | None = None, **more: Any) -> Message:
-    """A message of this header type. ``size``: what it says that its buffers have together."""
+    """A message of this header type. ``size``: the total size of its buffers that it states."""
     length = i8(len(buffers) if size is None else size)
     root = Table([struct.pack("<h", version), bytes([kind]), header, length])
     metadata = layout(root, 8)
@@ -127,7 +127,7 @@ def schema(*fields: Table, endianness: int = 0, count: int | None = None, **more
 
 @dataclass
 class Rows:
-    """A record batch: its buffers, and what its metadata say of them. ``places`` is where each is, and its length."""
+    """A record batch: its buffers, and what its metadata say of them. ``places``: the offset and length of each buffer."""
 
     buffers: Sequence[bytes]
     rows: int

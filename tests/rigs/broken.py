@@ -1,7 +1,7 @@
-"""Nodes that are broken on purpose, as processes, for the harness to notice.
+"""Nodes that are broken on purpose, as processes, which the harness has to notice.
 
-python -m tests.rigs.broken --list                      the mutants, as JSON
-python -m tests.rigs.broken NAME serve --config …       the command ``quorumvault``, with one safety undone
+python -m tests.rigs.broken --list                      prints the mutants, as JSON
+python -m tests.rigs.broken NAME serve --config …       runs the command ``quorumvault`` with one safety undone
 """
 
 import sys

@@ -22,7 +22,7 @@ def now() -> datetime:
 
 @functools.cache
 def authority(name: str) -> Authority:
-    """The CA of this name, the same in all of a test run."""
+    """The CA of this name, the same one throughout a test run."""
     return Authority.create(name, now() - DAY)
 
 
@@ -32,7 +32,7 @@ def ca_pem(of: Authority) -> bytes:
 
 @functools.cache
 def node_pem(node: str, cluster: str = CLUSTER, ca: str = CLUSTER, begins: timedelta = -DAY / 2, days: int = 30) -> bytes:
-    """The certificate and key of a node. ``begins``: against now; ``days``: how long from then on."""
+    """The certificate and key of a node. ``begins``: relative to now; ``days``: the validity from then on."""
     return authority(ca).issue(peer_name(cluster, node), node, ["localhost", "127.0.0.1"], now() + begins, days)
 
 
@@ -42,7 +42,7 @@ def serial(pem: bytes) -> int:
 
 @functools.cache
 def credentials(own: bytes, *cas: str, revoked: tuple[int, ...] = ()) -> PeerCredentials:
-    """What a node with this certificate secures its connections with; it trusts ``cas``, but for these serial numbers."""
+    """The credentials of a node with this certificate. They trust ``cas``, except for certificates with these serial numbers."""
     trusted = [authority(ca) for ca in cas or (CLUSTER,)]
     lists = b"".join(of.revoke(dict.fromkeys(revoked, now()), now()) for of in trusted)
     return peer_credentials(own, b"".join(map(ca_pem, trusted)), lists)
@@ -56,10 +56,10 @@ def certificate(path: Path) -> Path:
 
 @functools.cache
 def api_context() -> ssl.SSLContext:
-    """For a server on this machine."""
+    """The TLS context of a server on this machine."""
     return api_credentials(node_pem("n1"), None).context
 
 
 def trusting() -> ssl.SSLContext:
-    """For its clients."""
+    """The TLS context of the server's clients."""
     return ssl.create_default_context(cadata=ca_pem(authority(CLUSTER)).decode())

@@ -1,4 +1,4 @@
-"""Both clients, used alike; and the tokens of nodes that tests make up."""
+"""Both clients, used in the same way; and made-up tokens for tests of nodes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def made_token(words: str) -> str:
 
 
 class InLoop:
-    """An AsyncClient that is used as a Client is: in each process it has an event loop, where a call runs to its end."""
+    """An AsyncClient with the interface of Client: in each process it has an event loop, where each call runs to its end."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         self._client = AsyncClient(*arguments, **options)

@@ -1,4 +1,4 @@
-"""What tests of running clusters have in common: clients that remember what they were told, and what nodes say of themselves."""
+"""Helpers for tests of running clusters: clients that remember what they were told, and what nodes report of themselves."""
 
 import itertools
 import json
@@ -18,13 +18,13 @@ from chaos.testbed.cluster import NODES, Cluster, wait_for
 from quorumvault.server.storage.binding import plyvel
 
 OWNER, OTHER = "clinic", "registry"
-#: Many times what anything here takes: for a machine that has other work.
+#: A multiple of what anything here takes: for a machine with other work.
 SECONDS = 60.0
 
 
 @dataclass
 class Acknowledged:
-    """What clients were told: token by value. Every value has one token, whoever asked."""
+    """The answers that clients got: token by value. Every value has one token, whoever asked."""
 
     tokens: dict[str, str] = field(default_factory=dict)
 
@@ -75,7 +75,7 @@ def passes(progress: threading.Event, answers: int = 10) -> None:
 
 
 def goes_on(done: Callable[[], int], more: int, clients: Sequence[Future[None]]) -> None:
-    """Waits until so much more is done. A client that failed shows why."""
+    """Waits until this much more is done. If a client has failed, raises its error."""
     goal = done() + more
     progress = wait_for(lambda: done() >= goal or any(client.done() for client in clients), SECONDS)
     for client in clients:
@@ -85,7 +85,7 @@ def goes_on(done: Callable[[], int], more: int, clients: Sequence[Future[None]])
 
 
 def resolves(cluster: Cluster, node: str, tokens: dict[str, str]) -> None:
-    """Every token stands for its value, through this node."""
+    """Checks that every token stands for its value, as read through this node."""
     values, asked = list(tokens), list(tokens.values())
     for start in range(0, len(values), 5_000):
         answer = cluster.api(node, OWNER).detokenize(asked[start : start + 5_000])
@@ -102,7 +102,7 @@ def through_each_pair(cluster: Cluster, check: Callable[[str], None]) -> None:
 
 @contextmanager
 def without(cluster: Cluster, away: str) -> Iterator[list[str]]:
-    """Kills one node and gives the two others, which serve in the block. After it all three do again."""
+    """Kills one node and yields the two others, which serve within the block. After the block all three serve again."""
     pair = [node for node in NODES if node != away]
     cluster.kill(away)
     cluster.wait_ready(*pair)
@@ -111,7 +111,7 @@ def without(cluster: Cluster, away: str) -> Iterator[list[str]]:
 
 
 def filled(cluster: Cluster, thousands: int) -> Acknowledged:
-    """Stores so many thousands of values through n1."""
+    """Stores this many thousands of values through n1."""
     acknowledged = Acknowledged()
     for number in range(thousands):
         acknowledged.tokenize(cluster, "n1", [f"stored {number * 1000 + each}" for each in range(1000)])
@@ -119,7 +119,7 @@ def filled(cluster: Cluster, thousands: int) -> Acknowledged:
 
 
 def runs(pid: int) -> bool:
-    """Whether this process runs, which a zombie that nobody has collected does not."""
+    """Whether this process runs; an uncollected zombie does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
@@ -127,7 +127,7 @@ def runs(pid: int) -> bool:
 
 
 def records(cluster: Cluster, node: str) -> Iterator[tuple[bytes, bytes]]:
-    """The records in the store of a node that does not run."""
+    """Yields the records in the store of a stopped node."""
     with plyvel.DB(str(cluster.directory / node / "store"), create_if_missing=False) as db:
         yield from db.iterator(prefix=b"r")
 
@@ -139,7 +139,7 @@ def health(cluster: Cluster, node: str) -> Answer:
 
 
 def events(cluster: Cluster, node: str) -> list[dict[str, Any]]:
-    """All that a node wrote into its event log."""
+    """All events that a node wrote into its event log."""
     return [json.loads(line) for line in (cluster.nodes[node].data / "events.jsonl").read_text().splitlines()]
 
 
@@ -149,7 +149,7 @@ def becomes_active(cluster: Cluster, node: str) -> None:
 
 
 def exits(cluster: Cluster, node: str, code: int) -> str:
-    """Waits until it has; the last line that it said."""
+    """Waits until the node exits with this code. Returns the last line that it printed."""
     process = cluster.nodes[node].process
     assert process is not None
     assert process.wait(SECONDS) == code, cluster.nodes[node].log_tail()
@@ -157,12 +157,12 @@ def exits(cluster: Cluster, node: str, code: int) -> str:
 
 
 def identical(cluster: Cluster, records: int) -> bool:
-    """All three disks hold the same, and so many records. Two acks answer a write: the third disk may have it later."""
+    """Whether all three disks hold the same, and this many records. Two acks answer a write: the third disk may get it later."""
     return all(cluster.verify(via) == {peer: {"records": records} for peer in NODES if peer != via} for via in NODES)
 
 
 def metrics(cluster: Cluster, node: str) -> dict[str, float]:
-    """Samples by name and labels as they stand in the text: ``quorumvault_peer_up{peer="n2"}``."""
+    """Samples by name and labels, as written in the text: ``quorumvault_peer_up{peer="n2"}``."""
     with urllib.request.urlopen(f"{cluster.url(node)}/metrics", timeout=SECONDS) as answer:
         text = answer.read().decode()
     assert list(text_string_to_metric_families(text))

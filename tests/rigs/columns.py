@@ -34,5 +34,5 @@ def column(name: str, texts: Any, kind: Any = None) -> bytes:
     return stream(pa.record_batch({name: array(texts, kind or pa.utf8())}))
 
 
-#: A right body for /detokenize.
+#: A valid body for /detokenize.
 GOOD = column("token", ["a", "b"])

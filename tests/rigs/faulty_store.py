@@ -1,4 +1,4 @@
-"""A store with faults of a test's choosing, around a store that has none."""
+"""A store with faults that a test chooses, around a store without faults."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -7,9 +7,9 @@ from quorumvault.server.storage.store import CORRUPT, Corrupt, Store
 
 
 class FaultyStore:
-    """``corrupt`` has the keys that cannot be read; with ``fail_write`` set, the next write fails, and every one after it.
+    """``corrupt``: the keys that cannot be read. ``fail_write``: if set, the next write and every later one fail.
 
-    With ``fails_late`` what failed is in the store all the same.
+    ``fails_late``: failed writes are in the store all the same.
     """
 
     def __init__(self, inner: Store) -> None:

@@ -1,4 +1,4 @@
-"""Three nodes in one process that heal each other: real replicas, storage threads and coordinators, and ways that can be cut."""
+"""Three nodes in one process that heal each other: real replicas, storage threads and coordinators, over paths that tests cut."""
 
 import asyncio
 import random
@@ -21,7 +21,7 @@ from tests.rigs import trio
 from tests.rigs.trio import DISKS, SwitchedPeer, make_coordinator, make_replica, storage_threads
 
 CLINIC, REGISTRY = Owner("clinic"), Owner("registry")
-#: Healing that does not rest: tests call it, and wait for nothing else.
+#: Healing without pauses: tests call it, and wait for nothing else.
 SETTINGS = HealingSettings(share=1.0, scrub=0.001)
 
 
@@ -31,7 +31,7 @@ def values(first: int, end: int) -> list[bytes]:
 
 
 class Diary(trio.Diary):
-    """What one node's healing, and its coordinator, told. Implements Observer of the healer too."""
+    """Records what one node's healing, and its coordinator, reported. Also implements the healer's Observer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class Diary(trio.Diary):
 
 
 class Node:
-    """``ways``: to each replica, its own among them. ``now`` is its wall clock, in milliseconds. ``healer`` can be made anew."""
+    """``ways``: the paths to all replicas, its own too. ``now``: its wall clock, in milliseconds. ``healer`` can be replaced."""
 
     def __init__(self, name: str, stores: Mapping[str, Store], commits: Mapping[str, GroupCommit], settings: HealingSettings):
         self.name = name
@@ -77,7 +77,7 @@ class Node:
         self.healer = self.restart_healing()
 
     def restart_healing(self) -> Healer:
-        """As a restart of the process does: what was in memory is gone."""
+        """Replaces the healer as a restart of the process does: memory is lost."""
         around = HealerCallbacks(
             name=self.name,
             disk=lambda: DISKS[self.name],
@@ -100,14 +100,14 @@ class Node:
         return dict(self.store.scan(layout.RECORD))
 
     def common(self) -> dict[bytes, bytes]:
-        """What disks have in common once they are healed."""
+        """The part of the store that all disks have in common once they are healed."""
         return self.records() | dict(self.store.scan(layout.REGISTER)) | dict(self.store.scan(layout.OWNER))
 
     def hints(self) -> list[bytes]:
         return [key for key, _ in self.store.scan(layout.HINT)]
 
     async def settled(self) -> None:
-        """Until its storage thread has done all that was asked of it by now."""
+        """Waits until the storage thread has done everything asked of it so far."""
         done = asyncio.get_running_loop().create_future()
         self.commit.submit(OwnWork(lambda replica: None), done.set_result)
         await done
@@ -115,7 +115,7 @@ class Node:
 
 class Cluster(dict[str, Node]):
     async def cut_off(self, *names: str) -> None:
-        """Nobody reaches these nodes. What was sent before is stored first: two of three acknowledge, one may be late."""
+        """Cuts these nodes off. Earlier messages are stored first: two of three nodes acknowledge, and the third may be late."""
         await self.settled()
         for node in self.values():
             for name in names:
@@ -130,7 +130,7 @@ class Cluster(dict[str, Node]):
             await node.settled()
 
     async def compare_all(self) -> None:
-        """Each node compares itself with the others, if that is due."""
+        """Lets each node compare itself with the others, if that is due."""
         for node in self.values():
             await node.healer.anti_entropy.once()
 
@@ -139,7 +139,7 @@ class Cluster(dict[str, Node]):
 async def cluster(
     stores: Mapping[str, Store] | None = None, settings: HealingSettings = SETTINGS, copy_bytes: int = 1 << 20
 ) -> AsyncIterator[Cluster]:
-    """Nodes over these stores, or over empty ones in memory. Nothing runs in the background: tests call ``healer``'s parts."""
+    """Nodes over these stores, or over empty ones in memory. Nothing runs in the background: tests call parts of ``healer``."""
     used = stores or {node: MemoryStore() for node in NODE_NAMES}
     with storage_threads({name: make_replica(used[name], name, copy_bytes=copy_bytes) for name in NODE_NAMES}) as commits:
         yield Cluster({name: Node(name, used, commits, settings) for name in NODE_NAMES})

@@ -1,4 +1,4 @@
-"""Nodes' ends of links on loopback sockets, with whatever stands between them under the test's hand."""
+"""Both ends of links between nodes, on loopback sockets; the test controls what stands between them."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from quorumvault.server.peers.server import PeerServer
 from quorumvault.server.tls import TlsSession
 from tests.rigs.certificates import CLUSTER, credentials, node_pem
 
-#: Runs a scenario on some event loop: the fixture of that name in tests/conftest.py.
+#: Runs a scenario on an event loop: the fixture ``run`` in tests/conftest.py.
 Run = Callable[[Coroutine[object, object, None]], None]
 
 ANY_PORT = Address("127.0.0.1", 0)
 DISK = b"D" * 16
 VIEW = (1, bytes(16))
 LIMITS = Limits()
-#: Patient, so that a busy machine upsets no test; and quick to dial again.
+#: Long, so that a busy machine upsets no test; but quick to dial again.
 TIMEOUTS = Timeouts(handshake=15, ping=5, silence=15, reconnect_first=0.01, reconnect_last=0.05)
-#: For tests of what happens when these run out.
+#: For tests in which these times run out.
 IMPATIENT = msgspec.structs.replace(TIMEOUTS, handshake=0.3, ping=0.1, silence=0.3)
-#: Within this every condition that a test waits for comes about, or the test fails.
+#: Seconds within which each condition that a test waits for must come about, or the test fails.
 DEADLINE = 20.0
 
 
@@ -60,14 +60,14 @@ def facts_of(node: str, **changes: Any) -> NodeFacts:
 
 
 def local_node(node: str, **changes: Any) -> LocalNode:
-    """``pem``: another certificate than the node's own."""
+    """A node for links. ``pem``: a certificate to use instead of the node's own."""
     own = credentials(changes.pop("pem", None) or node_pem(node))
     made = LocalNode(lambda: own, lambda: facts_of(node), Claims(node), lambda reason: None, limits=LIMITS, timeouts=TIMEOUTS)
     return dataclasses.replace(made, **changes)
 
 
 async def eventually(condition: Callable[[], object]) -> None:
-    """Returns as soon as the condition holds; looks at it in every turn of the loop, more or less."""
+    """Returns as soon as the condition holds; checks it in about every turn of the loop."""
     async with asyncio.timeout(DEADLINE):
         while not condition():  # noqa: ASYNC110 - conditions of all kinds, most without an event
             await asyncio.sleep(0.001)
@@ -82,7 +82,7 @@ def reply_to(asked: AnyRequest, *, padding: int = 0) -> EpochIs:
 
 
 class StubReplica:
-    """Keeps what is submitted; answers when it is told to, or at once."""
+    """Keeps what is submitted; answers when told to, or at once."""
 
     def __init__(self, *, at_once: bool = False, padding: int = 0) -> None:
         self.held: list[tuple[AnyRequest, OnReply]] = []
@@ -107,7 +107,7 @@ class StubReplica:
 
 @dataclass
 class Asker:
-    """Sends numbered requests over a link, and keeps what comes back to each."""
+    """Sends numbered requests over a link, and keeps the replies to each."""
 
     link: Link
     sent: int = 0
@@ -128,7 +128,7 @@ class Asker:
 
     @property
     def replies(self) -> list[AnyReply | NoReply]:
-        """One a request, in the order of the requests; fails if any got more or less."""
+        """One reply for each request, in the order of the requests; fails if a request got more or fewer."""
         assert {len(replies) for replies in self.got.values()} <= {1}
         return [replies[0] for replies in self.got.values()]
 
@@ -147,7 +147,7 @@ async def serving(replica: StubReplica, address: Address = ANY_PORT, **options: 
 @dataclass
 class Linked:
     link: Link
-    #: ``up`` after each change.
+    #: The value of ``up`` after each change.
     changes: list[bool] = field(default_factory=list)
 
     async def up(self) -> None:
@@ -180,25 +180,25 @@ async def linking(
 
 @contextlib.asynccontextmanager
 async def asking(address: Address, **options: Any) -> AsyncIterator[tuple[Linked, Asker]]:
-    """n1's link to n2, when it is up."""
+    """n1's link to n2, once it is up."""
     async with linking(address, **options) as linked:
         await linked.up()
         yield linked, Asker(linked.link)
 
 
 class Relay:
-    """Stands between a dialler and a listener: listens in, changes bytes, holds them back, cuts the wire."""
+    """A relay between a dialler and a listener: it records bytes, changes them, holds them back, and cuts the connection."""
 
     def __init__(self, target: Address) -> None:
         self._target = target
         self.address = ANY_PORT
-        #: All bytes of all connections, by where they come from.
+        #: All bytes of all connections, by their origin.
         self.seen = {"dialler": bytearray(), "listener": bytearray()}
-        #: Called with where they come from and the bytes that are to be passed on.
+        #: Called with the origin and the bytes to pass on; returns the bytes to send instead.
         self.change: Callable[[str, bytes], bytes] = lambda origin, data: data
         self.frozen = False
         self.halves: set[_Half] = set()
-        #: Connections to the listener that are being made.
+        #: Connections to the listener that are under way.
         self.dials: set[asyncio.Task[None]] = set()
 
     @contextlib.asynccontextmanager
@@ -211,7 +211,7 @@ class Relay:
         finally:
             listener.close()
             self.cut()
-            # One that is made only now has a half of its own, which ends as soon as it is joined to one that is over.
+            # A connection that is made only now has a half of its own, which ends once it is joined to a half that has ended.
             await asyncio.gather(*self.dials)
             await eventually(lambda: not self.halves)
             await listener.wait_closed()
@@ -235,7 +235,7 @@ class Relay:
 
 
 class _Half(asyncio.Protocol):
-    """One of a relayed connection's two sockets."""
+    """One of the two sockets of a relayed connection."""
 
     def __init__(self, relay: Relay, origin: str) -> None:
         self._relay = relay
@@ -285,7 +285,7 @@ class _Half(asyncio.Protocol):
 
 
 class RawDialler:
-    """A dialler by hand: does what a link would not."""
+    """A dialler that a test drives by hand: it does what a link would not do."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader, self.writer = reader, writer
@@ -302,7 +302,7 @@ class RawDialler:
                 await writer.wait_closed()
 
     async def shake_hands(self, pem: bytes | None = None) -> None:
-        """``pem``: with another certificate than n1's."""
+        """Shakes hands. ``pem``: a certificate to use instead of n1's."""
         self.tls = TlsSession(credentials(pem or node_pem("n1")).dialling, server_side=False)
         self.tls.start()
         while not self.tls.established:
@@ -318,11 +318,11 @@ class RawDialler:
         assert greeting.kind == Kind.GREETING
 
     def send(self, *envelopes: Envelope) -> None:
-        """In one frame."""
+        """Sends the envelopes in one frame."""
         self.writer.write(self.tls.seal(frame(envelopes)))
 
     async def receive(self) -> list[Envelope]:
-        """At least one envelope; none if the connection is over."""
+        """Returns at least one envelope, or none if the connection has ended."""
         async with asyncio.timeout(DEADLINE):
             while data := await self._read():
                 self.tls.feed(data)

@@ -1,8 +1,8 @@
-"""Machines of their own on this one: namespaces of network, mounts, processes and name, joined by a bridge. As root.
+"""Virtual machines on this machine: namespaces of network, mounts, processes and name, joined by a bridge. Needs root.
 
-A machine has the file system of this one with a layer of its own above it (overlayfs, in memory), so what is typed there as
-root stays there: users, /opt, /etc. It has no way out of the bridge, no folder of root's of this machine, and its own ssh and
-systemctl (tests/rigs/machine). Everything ends with this process, however that ends: nothing of it has a name on this machine.
+A machine sees the file system of this machine under a layer of its own (overlayfs, in memory), so whatever root types there
+stays there: users, /opt, /etc. It cannot reach beyond the bridge, does not see root's home of this machine, and has its own ssh
+and systemctl (tests/rigs/machine). Everything ends with this process, however it ends: nothing of a machine has a name on this one.
 """
 
 import contextlib
@@ -16,11 +16,11 @@ from typing import Self
 
 from tests import ROOT
 
-#: The user of the desk, who is not root.
+#: The operator's user, who is not root.
 OPERATOR = "ops"
-#: Where a machine sees what its maker gave all of them.
+#: Where a machine sees the folder that all machines are given.
 GIVEN = "/media"
-#: The machine on whose disk those of all others begin.
+#: The machine whose disk all others start from.
 _BASE = "base"
 _TOOLS = {"sshd": "remote.py", "ssh": "remote.py", "scp": "remote.py", "systemctl": "systemctl.py"}
 _PATH = f"/usr/local/sbin:/usr/local/bin:{sys.base_prefix}/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -54,9 +54,9 @@ class Machine:
     pid: int
 
     def type(self, lines: str, user: str = "root", *, home: str = "/root") -> str:
-        """Types these lines in a shell of the user's. What one block exports, the next one has. Returns what they printed.
+        """Types these lines in a shell of this user. Exports of one block hold in the next. Returns what the lines printed.
 
-        Raises AssertionError with their words if one of them fails.
+        Raises AssertionError with this output if a line fails.
         """
         script = f"if [ -e .exported ]; then . ./.exported; fi\n{lines}\nexport -p > .exported"
         done = subprocess.run(
@@ -71,7 +71,7 @@ class Machine:
         return done.stdout
 
     def starts(self, line: str, user: str, home: str) -> subprocess.Popen[str]:
-        """Starts a command line, which has what was exported before. Its input and what it prints are pipes."""
+        """Starts a command line with all earlier exports. Its input and output are pipes."""
         script = f". ./.exported\nexec {line}"
         pipe = subprocess.PIPE
         return subprocess.Popen([*self._within(user, home), "bash", "-c", script], stdin=pipe, stdout=pipe, text=True)
@@ -83,7 +83,7 @@ class Machine:
 
 
 class Machines:
-    """All of one network. The memory that holds their layers goes when the process ``_site`` does."""
+    """All machines of one network. The memory that holds their layers goes when the process ``_site`` ends."""
 
     def __init__(self, given: Path) -> None:
         self._given = given
@@ -106,7 +106,7 @@ class Machines:
         return self._running[_BASE]
 
     def boot(self, name: str, address: str | None = None) -> Machine:
-        """The machine's disk begins as that of the base, which was ended before."""
+        """Boots a machine. Its disk starts with the content of the base's disk; the base has to be ended first."""
         layers = f"{self._place}/{_BASE}/upper:" if name != _BASE else ""
         boot = ["bash", "-c", _BOOT, "boot", self._place, name, layers, self._given, sys.base_prefix, _PATH]
         inside = ["nsenter", "--target", str(self._site.pid), "--mount", "--net"]
@@ -125,9 +125,9 @@ class Machines:
         _end(machine.process)
 
     def readdress(self, name: str, address: str) -> None:
-        """The machine has this address from now on, and no other."""
+        """Gives the machine this address, and no other."""
         inside = ["nsenter", "--target", str(self._running[name].pid), "--net", "ip"]
-        # Others remember the hardware address of an IP address for seconds: another machine with that address has the same one.
+        # Others cache the hardware address of an IP address for seconds, so another machine at the address gets the same one.
         hardware = "02:00:" + ":".join(f"{int(part):02x}" for part in address.split("."))
         set_it, up = f"link set eth0 address {hardware}", "link set eth0 up"
         for words in ("addr flush dev eth0", set_it, f"addr add {address}/24 dev eth0", up):
@@ -139,7 +139,7 @@ class Machines:
 
 @contextlib.contextmanager
 def prepared(given: Path) -> Iterator[Machines]:
-    """The base of all machines runs: it has the stand-ins, and an operator. All machines see ``given``, a folder."""
+    """Runs the base of all machines, with the stand-ins and an operator. All machines see the folder ``given``."""
     for name, file in _TOOLS.items():
         shutil.copy(ROOT / "tests" / "rigs" / "machine" / file, given / name)
         (given / name).chmod(0o755)
@@ -154,7 +154,7 @@ def prepared(given: Path) -> Iterator[Machines]:
 
 
 def missing() -> str | None:
-    """Why this machine cannot have others in it; None if it can."""
+    """Why this machine cannot host others; None if it can."""
     tools = ("unshare", "nsenter", "setpriv", "ip", "useradd")
     if lacking := [tool for tool in tools if shutil.which(tool) is None]:
         return f"{', '.join(lacking)} not found"
@@ -168,7 +168,7 @@ def missing() -> str | None:
 
 
 def _held(command: list[str]) -> subprocess.Popen[str]:
-    """Starts a process that ends with this one, and waits until it says that it is up."""
+    """Starts a process that ends with this one, and waits until it reports that it is up."""
     process = subprocess.Popen(
         ["setpriv", "--pdeathsig", "KILL", "--", *command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
     )

@@ -1,4 +1,4 @@
-"""The directory of a cluster, as ``init`` makes it, and records, as its nodes seal them."""
+"""The directory of a cluster, as ``init`` makes it, and records, as nodes seal them."""
 
 import os
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def made(directory: Path, owners: Sequence[Owner] = (CLINIC,), hosts: Sequence[str] = ("127.0.0.1",)) -> Path:
-    """Make a cluster with ports from 9000 on. Returns its directory."""
+    """Makes a cluster with ports from 9000 on. Returns its directory."""
     init(directory, plan_nodes(list(hosts), 9000), owners, now=NOW, entropy=os.urandom)
     return directory
 

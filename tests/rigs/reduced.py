@@ -1,4 +1,4 @@
-"""Delta debugging (Zeller and Hildebrandt 2002): what fails, made smaller by leaving out ever smaller parts of it."""
+"""Delta debugging (Zeller and Hildebrandt 2002): shrinks a failing input by leaving out ever smaller parts of it."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -7,7 +7,7 @@ WholeT = TypeVar("WholeT", bytes, tuple[Any, ...])
 
 
 def reduced(whole: WholeT, fails: Callable[[WholeT], bool], tries: int) -> WholeT:
-    """The smallest of those that were found to fail within so many tries. Halves are left out first."""
+    """Returns the smallest failing input found within this many tries. Leaves out halves first."""
     size = max(1, len(whole) // 2)
     while size and tries:
         start = 0

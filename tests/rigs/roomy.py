@@ -1,6 +1,6 @@
-"""The command ``quorumvault`` on a disk that has as much room as a file says: ``python -m tests.rigs.roomy FILE serve …``.
+"""The command ``quorumvault`` on a disk whose free room a file states: ``python -m tests.rigs.roomy FILE serve …``.
 
-A file system of a few megabytes takes a privilege to mount. This takes none: everything is as it is but for the one question.
+Mounting a file system of a few megabytes takes a privilege. This takes none: only the answer of statvfs is replaced.
 """
 
 import os
@@ -12,7 +12,7 @@ from quorumvault.cli.main import main
 
 
 def free_in(file: Path) -> SimpleNamespace:
-    """The parts of statvfs(3) that count."""
+    """The fields of statvfs(3) that count."""
     return SimpleNamespace(f_bavail=int(file.read_text()), f_frsize=1)
 
 

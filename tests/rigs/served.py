@@ -1,4 +1,4 @@
-"""Stand-ins for the network; clients that do not wait."""
+"""Stand-ins for the network, and clients that do not wait."""
 
 import functools
 from collections.abc import Callable
@@ -10,7 +10,7 @@ import quorumvault.client
 
 
 def answering(node: Callable[[httpx2.Request], httpx2.Response]) -> httpx2.MockTransport:
-    """A stand-in for the network: as every node does, it answers with the id of the request."""
+    """A stand-in for the network: like every node, it answers with the request's id."""
 
     def answer(request: httpx2.Request) -> httpx2.Response:
         response = node(request)
@@ -21,9 +21,9 @@ def answering(node: Callable[[httpx2.Request], httpx2.Response]) -> httpx2.MockT
 
 
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Clients that commands make have a clock which goes on by their own pauses alone, and these take no time.
+    """Gives the clients of commands a clock that only their own pauses move, and makes these pauses take no time.
 
-    So they give up after the same tries as ever, at once, and however slow the machine is.
+    So they give up after the usual number of tries, but at once, however slow the machine is.
     """
     seconds = 0.0
 

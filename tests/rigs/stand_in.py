@@ -1,4 +1,4 @@
-"""A node's stand-in on real sockets, which answers when a test says so; and processes forked off a test."""
+"""A stand-in for a node, on real sockets, which answers when a test says so; and processes forked off a test."""
 
 import contextlib
 import itertools
@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 LIMITS = {"items": 100, "body_bytes": 100_000, "value_bytes": 1000}
 HEALTH = {"status": "ok", "node": "n1", "state": "active", "quorum": {"needed": 2, "reachable": 3}, "peers": {}}
 PROBLEM = {"detail": "the key lacks this operation", "code": "not-permitted", "retryable": False}
-#: Nothing in these tests takes as long; what does has come to a standstill, and fails.
+#: Seconds that nothing in these tests takes; a process that takes longer is stuck, and fails.
 LONG = 60
 
 
@@ -27,7 +27,7 @@ def value_of(token: str) -> str:
 
 @dataclass(frozen=True)
 class Request:
-    """One that came on the connection of this number; ``token`` is the one it asks about, if any."""
+    """A request on the connection of this number; ``token`` is the token it asks about, if any."""
 
     connection: int
     request_id: str
@@ -36,11 +36,11 @@ class Request:
     send: Callable[[bytes], object]
 
     def answer(self) -> None:
-        """As a node does."""
+        """Answers as a node does."""
         self.send(self.reply())
 
     def reply(self, status: int = 200, ids: list[str] | None = None) -> bytes:
-        """An answer with these ids in its head, or with that of the request; it is a problem if the status is an error's."""
+        """An answer whose head has these ids, or the request's id. If ``status`` is an error, the answer is a problem."""
         body = json.dumps(self._told() if status < 400 or self.path == "/health" else PROBLEM).encode()
         names = "".join(f"X-Request-ID: {each}\r\n" for each in ([self.request_id] if ids is None else ids))
         return f"HTTP/1.1 {status} Words\r\n{names}Content-Length: {len(body)}\r\n\r\n".encode() + body
@@ -51,20 +51,20 @@ class Request:
 
 
 class StandIn:
-    """All requests in the order in which they came. ``behave`` is called with each, in a thread of its connection's own.
+    """Keeps all requests in order of arrival. Calls ``behave`` with each, in the thread of its connection.
 
-    Requests are read on while earlier ones of a connection have no answer yet, which no node does.
+    Unlike a node, it reads more requests of a connection while earlier ones have no answer yet.
     """
 
     def __init__(self, url: str) -> None:
         self.url = url
         self.behave: Callable[[Request], object] = Request.answer
         self.requests: list[Request] = []
-        #: The numbers of connections that were closed at the other end, as they are.
+        #: The numbers of the connections that the other end has closed, in the order of their ends.
         self.closed: queue.SimpleQueue[int] = queue.SimpleQueue()
 
     def hold(self) -> queue.SimpleQueue[Request]:
-        """From now on requests get no answer, but stand in this queue."""
+        """From now on requests wait in this queue instead of getting an answer."""
         held: queue.SimpleQueue[Request] = queue.SimpleQueue()
         self.behave = held.put
         return held
@@ -89,7 +89,7 @@ class StandIn:
 
 
 def _head(lines: BinaryIO) -> list[bytes]:
-    """Without the empty line at its end; nothing if the connection was closed."""
+    """The lines of a head, without the empty line at its end; empty if the connection was closed."""
     head: list[bytes] = []
     while (line := lines.readline()) not in (b"", b"\r\n"):
         head.append(line)
@@ -129,7 +129,7 @@ def standing_in(tls: ssl.SSLContext | None = None) -> Iterator[StandIn]:
 
 
 class Forked:
-    """A process forked off this one, in which ``work`` is done and nothing else. One that comes to a standstill is killed."""
+    """A process forked off this one, which does ``work`` and nothing else. It is killed if it gets stuck."""
 
     def __init__(self, work: Callable[[], object]) -> None:
         self._reader, writer = os.pipe()
@@ -144,7 +144,7 @@ class Forked:
             os._exit(0)
 
     def stop(self) -> None:
-        """Returns when it stands still."""
+        """Stops the process. Returns once it stands still."""
         os.kill(self.pid, signal.SIGSTOP)
         os.waitpid(self.pid, os.WUNTRACED)
 
@@ -152,7 +152,7 @@ class Forked:
         os.kill(self.pid, signal.SIGCONT)
 
     def result(self) -> Any:
-        """What ``work`` returned, or the exception that it raised, once the process is gone; None if it had to be killed."""
+        """Returns what ``work`` returned, or the exception that it raised, after the process has ended; None if it was killed."""
         with open(self._reader, "rb") as told:
             content = told.read()
         os.waitpid(self.pid, 0)

@@ -1,4 +1,4 @@
-"""A local S3 server in this process (moto), and what is in it; a web server."""
+"""A local S3 server in this process (moto), and its content; a web server."""
 
 import contextlib
 import functools
@@ -20,7 +20,7 @@ _KEYS = {"AWS_ACCESS_KEY_ID": "an-access-key", "AWS_SECRET_ACCESS_KEY": "a-secre
 
 
 class Store:
-    """The bucket ``lake`` of a server, by the client of another library than the one that is tested."""
+    """The bucket ``lake`` of a server, used through the client of another library than the one under test."""
 
     def __init__(self, address: str) -> None:
         self.address = address
@@ -35,7 +35,7 @@ class Store:
         self._s3.create_bucket(Bucket=BUCKET)
 
     def put(self, key: str, content: bytes) -> str:
-        """Returns the object's URL."""
+        """Stores an object. Returns its URL."""
         self._s3.put_object(Bucket=BUCKET, Key=key, Body=content)
         return f"s3://{BUCKET}/{key}"
 
@@ -63,7 +63,7 @@ class Store:
 
 @contextlib.contextmanager
 def store() -> Iterator[Store]:
-    """A server, which everything in this process takes for S3 as long as the block lasts."""
+    """A server that everything in this process takes for S3 within the block."""
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     with pytest.MonkeyPatch.context() as patch:
@@ -80,7 +80,7 @@ def store() -> Iterator[Store]:
 
 
 class _Handler(Quiet, http.server.SimpleHTTPRequestHandler):
-    """Knows no ranges, as many servers do. Keeps what was asked for."""
+    """A handler without support for ranges, as on many servers. Keeps what was asked for."""
 
     asked: ClassVar[list[str]] = []
 
@@ -91,7 +91,7 @@ class _Handler(Quiet, http.server.SimpleHTTPRequestHandler):
 
 @contextlib.contextmanager
 def web(folder: Path) -> Iterator[tuple[str, list[str]]]:
-    """A web server for a folder, on TLS. Yields its URL, and the paths that it is asked for."""
+    """A web server for a folder, over TLS. Yields its URL, and the list of requested paths."""
     _Handler.asked.clear()
     server = Server(functools.partial(_Handler, directory=str(folder)))
     server.socket = certificates.api_context().wrap_socket(server.socket, server_side=True)

@@ -19,7 +19,7 @@ from chaos.testbed.history import (
 
 
 class Story:
-    """Records in the order in which they are told."""
+    """Collects records in the order in which a test tells them."""
 
     def __init__(self) -> None:
         self.records: list[Record] = []
@@ -34,7 +34,7 @@ class Story:
         self._ops += 1
 
     def calls(self, node: str, began: float, ended: float, outcome: Outcome = Outcome.OK, rate: float = 100.0) -> None:
-        """So many a second."""
+        """Tells ``rate`` calls a second."""
         for number in range(round((ended - began) * rate)):
             self.call(node, began + number / rate, outcome)
 
@@ -49,11 +49,11 @@ class Story:
         self.records.append(Mending(at))
 
     def whole(self, at: float, *, equal: bool = True) -> None:
-        """All nodes are, and their replicas the same; or that was waited for in vain."""
+        """All nodes are whole, and their replicas are the same; or (``equal`` false) the wait for that was in vain."""
         self.records += [Whole(at), Convergence(at, equal)]
 
     def machine(self, began: float, ended: float, late: float, others: float, ours: float = 0.2, sync: float = 0.005) -> None:
-        """Second by second."""
+        """Tells the machine's figures second by second."""
         for second in range(round(ended - began)):
             self.records.append(Machine(began + second, began + second + 1.0, late, sync, ours, others, 1.5))
 

@@ -1,4 +1,4 @@
-"""Files of every format for runs over them, and a client of the API over a vault in memory."""
+"""Files of every format for conversion runs, and a client of the API over a vault in memory."""
 
 import contextlib
 import csv
@@ -27,14 +27,14 @@ from tests.rigs.vault import FaultyVault, Rig, key_text
 
 FORMATS: tuple[Format, ...] = ("csv", "jsonl", "parquet", "duckdb")
 TEXT: tuple[Format, ...] = ("csv", "jsonl")
-#: Rows of a part, and of a batch, or a row group, in it.
+#: Rows of a part, and rows of a batch or row group in a part.
 PART_ROWS, GROUP_ROWS = 4, 2
-#: A name, and a cell of it.
+#: A row: a name, and one more cell.
 Row = tuple[str | None, str]
 
 
 class Desk:
-    """A client of the clinic's that may do everything, the vault behind it, and a connection to DuckDB."""
+    """A client of the clinic that may do everything, the vault behind it, and a connection to DuckDB."""
 
     def __init__(self, rig: Rig, url: str) -> None:
         self.rig = rig
@@ -43,7 +43,7 @@ class Desk:
         self.con = duckdb.connect()
 
     def asked(self) -> list[Any]:
-        """Every item that the vault was asked about since the last time."""
+        """Returns each item that the vault was asked about since the last call."""
         asked = [item for _, items in self.rig.vault.asked for item in items]
         self.rig.vault.asked.clear()
         return asked
@@ -76,14 +76,14 @@ def desk(vault: FaultyVault | None = None) -> Iterator[Desk]:
 
 
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A few rows make several parts."""
+    """Makes parts so small that a few rows fill several."""
     for module in (text_engine, parquet, duckdb_engine):
         monkeypatch.setattr(module, "PART_ROWS", PART_ROWS)
     monkeypatch.setattr(text_rows, "BATCH_ROWS", GROUP_ROWS)
 
 
 def write(path: Path, rows: Sequence[Sequence[str | None]], names: Sequence[str] = ("name", "place")) -> None:
-    """A table of these columns, in the format that the suffix says; of DuckDB, the table ``t``."""
+    """Writes a table with these columns, in the format of the suffix; in DuckDB, as the table ``t``."""
     records = [dict(zip(names, row, strict=True)) for row in rows]
     columns = pa.Table.from_pylist(records, pa.schema([(name, pa.utf8()) for name in names]))
     match path.suffix:
@@ -124,7 +124,7 @@ def names(path: Path) -> list[str | None]:
 
 
 def job(source: Path | str, output: Path | None, operation: Any = "tokenize", **options: Any) -> Job:
-    """Of one file, or of what a folder or a glob means."""
+    """A job over one file, or over the files of a folder or a glob."""
     given = str(source)
     table = "t" if given.endswith(".duckdb") or options.pop("of_tables", False) else None
     sources = tuple(expand([given], table=table))

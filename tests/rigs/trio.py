@@ -1,4 +1,4 @@
-"""Three replicas and three coordinators in one process: all real but for the stores, in memory, and the peers, which can fail."""
+"""Three replicas and three coordinators in one process: all real except the stores, in memory, and the peers, which can fail."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -32,20 +32,20 @@ NODES = ("n1", "n2", "n3")
 DISKS = {node: node.encode() * 8 for node in NODES}
 VIEW = first_view(DISKS)
 KEYRING = Keyring("m1", bytes(range(32)))
-#: Seconds that no round takes, however loaded the machine is: which replicas are asked then depends on their answers alone, and
+#: Longer than any round takes, however loaded the machine is: which replicas are asked then depends on their answers alone, and
 #: not on the real time after which a read is hedged.
 PATIENT = Timeouts(request=60, round=60, hedge=60)
 VALUES = [canonical.from_str(text) for text in ("999-17-5017", "", "02155", "Zoë")]
 
 
 class SwitchedPeer:
-    """A replica that can be unplugged, or taken in and never answer, and that counts what it was asked."""
+    """A replica that can be unplugged, or accept requests and never answer, and that counts its requests."""
 
     def __init__(self, node: str, commit: GroupCommit) -> None:
         self.node = node
         self.up = True
         self.hangs = False
-        #: What was taken in meanwhile: how to answer it after all.
+        #: Requests accepted without an answer, each with the callback to answer it after all.
         self.unanswered: list[tuple[AnyRequest, OnReply]] = []
         self.drops: Callable[[AnyRequest], bool] = lambda request: False
         self.asked: list[AnyRequest] = []
@@ -102,17 +102,17 @@ class Diary:
 
 @dataclass
 class Trio:
-    """Three replicas, and a coordinator on each node; all of these keep one diary."""
+    """Three replicas, and a coordinator on each node; all of them write to one diary."""
 
     peers: dict[str, SwitchedPeer]
     stores: dict[str, MemoryStore]
     coordinators: dict[str, Coordinator]
     diary: Diary
-    #: Nodes whose disks have no room.
+    #: Nodes whose disks have no free room.
     full: set[str]
 
     async def settled(self) -> None:
-        """Until each replica has handled all that was sent to it: an answer waits for two of the three."""
+        """Waits until each replica has handled everything sent to it: an answer waits for only two of the three."""
         for peer in self.peers.values():
             handled = asyncio.get_running_loop().create_future()
             request = ReadEpoch(RoundId(b"", b"", 0), VIEW.id, ACME.id)
@@ -120,7 +120,7 @@ class Trio:
             await handled
 
     async def written_to_n1_alone(self) -> str:
-        """Returns the token of the first of VALUES, whose write no other replica heard."""
+        """Writes the first of VALUES to n1 alone; no other replica hears of it. Returns its token."""
         for node in ("n2", "n3"):
             self.peers[node].drops = lambda request: isinstance(request, Put)
         with pytest.raises(NoQuorum):
@@ -153,7 +153,7 @@ def make_coordinator(
 
 @contextmanager
 def storage_threads(replicas: Mapping[str, Replica]) -> Iterator[dict[str, GroupCommit]]:
-    """Each replica in a thread of its own until the block ends, by node."""
+    """Runs each replica in its own thread until the block ends. Yields the threads by node."""
     loop, limits = asyncio.get_running_loop(), Limits()
     commits = {node: GroupCommit(replica, loop, limits, lambda failure: None) for node, replica in replicas.items()}
     try:

@@ -1,4 +1,4 @@
-"""What pages print to be typed."""
+"""Commands that the pages show for typing."""
 
 import re
 
@@ -6,7 +6,7 @@ from tests import ROOT
 
 
 def blocks(page: str, heading: str) -> list[str]:
-    """The commands under a heading of a page in docs/, one text for each block. The heading is given with its number signs."""
+    """The commands under a heading of a page in docs/, one text for each block. Give the heading with its number signs."""
     text = (ROOT / "docs" / page).read_text()
     _, found, section = text.partition(f"\n{heading}\n")
     assert found, heading

@@ -1,4 +1,4 @@
-"""The HTTP API over a vault in memory, which a test can give faults."""
+"""The HTTP API over a vault in memory, which a test can make fail."""
 
 import asyncio
 import hashlib
@@ -28,19 +28,19 @@ from quorumvault.testing.memory import MemoryVault
 CLINIC, LAB = Owner("clinic"), Owner("lab")
 FIELDS = ("$.ssn", "$.name.family", "$.contacts[*].phone")
 METRICS = b"# TYPE quorumvault_in_flight gauge\nquorumvault_in_flight 0.0\n"
-#: Small enough to be met in a test.
+#: Limits small enough for a test to reach.
 SMALL = Limits(items=10, record_values=12, body_bytes=4096, value_bytes=100, in_flight=2, key_share=100)
 
 
 class FaultyVault(MemoryVault):
-    """``asked`` has every list of values or tokens it was given; ``failure`` is raised after that."""
+    """``asked``: every list of values or tokens that the vault was given; ``failure`` is raised after that."""
 
     def __init__(self, digest_bits: int = 160) -> None:
         super().__init__(Keyring("s1", bytes(32), digest_bits=digest_bits))
         self.asked: list[tuple[str, list[Any]]] = []
         self.unavailable: set[str] = set()
         self.collided: set[str] = set()
-        #: Set while calls may return; ``reached`` is set when one has come.
+        #: ``gate`` is set while calls may return; ``reached`` is set once a call has arrived.
         self.gate, self.reached = asyncio.Event(), asyncio.Event()
         self.gate.set()
 
@@ -58,7 +58,7 @@ class FaultyVault(MemoryVault):
         return super().look_up(owner, token)
 
     def colliding_values(self, owner: Owner) -> tuple[str, str]:
-        """Two values with one token in the first epoch; there are some among a few if tokens are cut short."""
+        """Returns two values with one token in the first epoch; if tokens are cut short, a few values contain such a pair."""
         seen: dict[bytes, str] = {}
         for value in map(str, itertools.count()):
             (digest,) = self._keyring.epoch_keys(owner, FIRST_EPOCH).digests([b"s" + value.encode()])
@@ -74,7 +74,7 @@ class EventList:
     def __init__(self) -> None:
         self.written: list[Event] = []
         self.refuses: str | None = None
-        #: What ``write`` answers.
+        #: The answer of ``write``.
         self.writable = True
 
     async def write(self, event: Event) -> bool:
@@ -83,7 +83,7 @@ class EventList:
 
 
 class Clock:
-    """Stands still until it is moved, or moves by a ``step`` whenever it is read."""
+    """A clock that stands still until a test moves it, or moves by ``step`` at each reading."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -123,14 +123,14 @@ def bearer(key_id: str = "clinic") -> dict[str, str]:
 
 @dataclass
 class Rig:
-    """An application, what is behind it, and a client in front of it."""
+    """An application, the parts behind it, and a client in front of it."""
 
     limits: Limits = field(default_factory=Limits)
     timeouts: Timeouts = field(default_factory=Timeouts)
     vault: FaultyVault = field(default_factory=FaultyVault)
     fields: Sequence[str] = FIELDS
     health: Health = HEALTHY
-    #: Whether the node may take keys, and seconds since 1970.
+    #: Whether the node may take keys, and the time in seconds since 1970.
     knows_revoked: bool = True
     wall: float = 0.0
 
@@ -159,7 +159,7 @@ class Rig:
         self.client = TestClient(self.app, headers=bearer())
 
     def post(self, path: str, body: Any, headers: Mapping[str, str] | None = None, key: str = "clinic") -> Any:
-        """Send JSON (or bytes as they are) as the key's holder; the response, of the test client."""
+        """Sends JSON (or bytes unchanged) as the key's holder. Returns the test client's response."""
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
         sent = {"Content-Type": "application/json", **bearer(key), **(headers or {})}
         return self.client.post(path, content=content, headers=sent)
@@ -172,7 +172,7 @@ class Rig:
         return tokens
 
     def told(self, path: str, body: Any, key: str = "clinic") -> dict[str, Any]:
-        """The answer to a request that goes through, which nobody may keep."""
+        """Returns the answer to a request that succeeds; the answer must forbid caching."""
         answer = self.post(path, body, key=key)
         assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-store"), answer.text
         members: dict[str, Any] = answer.json()
@@ -181,7 +181,7 @@ class Rig:
 
 @dataclass(frozen=True)
 class Raw:
-    """A response as ASGI messages have it."""
+    """A response, as in ASGI messages."""
 
     status: int
     headers: list[tuple[bytes, bytes]]
@@ -192,10 +192,10 @@ class Raw:
 
 
 class Connection:
-    """One request at the level of ASGI: chunks when they are wanted, or a client that stays silent, or leaves."""
+    """One request at the level of ASGI: its chunks arrive when a test wants, or the client stays silent, or leaves."""
 
     def __init__(self, app: ASGIApp, path: str, headers: Mapping[str, str], body: bytes | None = None) -> None:
-        """With a ``body``, that is all of it, in one chunk."""
+        """``body``: the whole body, in one chunk."""
         self._app = app
         self.headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
         self.scope: dict[str, Any] = {
@@ -214,7 +214,7 @@ class Connection:
         }
         self.incoming: asyncio.Queue[Message] = asyncio.Queue()
         self.sent: list[Message] = []
-        #: Chunks that the application has asked for.
+        #: The number of chunks that the application has asked for.
         self.received = 0
         if body is not None:
             self.chunk(body, more=False)
@@ -223,7 +223,7 @@ class Connection:
         self.incoming.put_nowait({"type": "http.request", "body": data, "more_body": more})
 
     async def run_in_silence(self) -> None:
-        """For a request that may get no response."""
+        """Runs a request that may get no response."""
         await self._app(self.scope, self._receive, self._send)
 
     def leave(self) -> None:
@@ -237,7 +237,7 @@ class Connection:
         self.sent.append(message)
 
     async def run(self) -> Raw:
-        """Returns the response."""
+        """Runs the request. Returns the response."""
         await self.run_in_silence()
         assert self.sent, "there was no response"
         body = b"".join(message.get("body", b"") for message in self.sent[1:])

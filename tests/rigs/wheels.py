@@ -1,4 +1,4 @@
-"""Wheels without an index: of packages that this environment has, as their wheels were; and a release after one that was made."""
+"""Wheels without an index: rebuilt from this environment's packages; and a newer release of a wheel."""
 
 import importlib.metadata
 import re
@@ -10,14 +10,14 @@ from tests import ROOT
 
 
 def of_this_environment(into: Path) -> None:
-    """Packs every package that QuorumVault needs, by requirements.txt, as far as it is for this Python."""
+    """Packs every package in requirements.txt that QuorumVault needs on this Python."""
     for name in re.findall(r"^([\w.-]+)==", (ROOT / "requirements.txt").read_text(), re.MULTILINE):
-        with suppress(importlib.metadata.PackageNotFoundError):  # it is for another Python; pip says so if it is not
+        with suppress(importlib.metadata.PackageNotFoundError):  # for another Python; if not, pip reports it missing
             _pack(importlib.metadata.distribution(name), into)
 
 
 def _pack(package: importlib.metadata.Distribution, into: Path) -> None:
-    """Of what was installed all but commands and bytecode, both of which pip makes."""
+    """Packs all installed files except commands and bytecode, both of which pip makes."""
     tags = re.findall(r"^Tag: (\S+)$", package.read_text("WHEEL") or "", re.MULTILINE)
     name = re.sub(r"[^\w.]+", "_", package.metadata["Name"])
     with zipfile.ZipFile(into / f"{name}-{package.version}-{tags[0]}.whl", "w") as wheel:
@@ -27,7 +27,7 @@ def _pack(package: importlib.metadata.Distribution, into: Path) -> None:
 
 
 def released_after(wheel: Path, version: str, newer: str) -> Path:
-    """Makes the same, under a newer version, beside a wheel. Returns it."""
+    """Makes a copy of a wheel under a newer version, beside it. Returns the copy."""
     made = wheel.with_name(wheel.name.replace(version, newer))
     with zipfile.ZipFile(wheel) as old, zipfile.ZipFile(made, "w") as new:
         for name in old.namelist():

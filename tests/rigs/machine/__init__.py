@@ -1,4 +1,4 @@
-"""What stands on a machine of tests/rigs/machines.py in the place of a distribution's programs: ssh, scp, sshd and systemctl.
+"""Stand-ins for a distribution's programs on a machine of tests/rigs/machines.py: ssh, scp, sshd and systemctl.
 
-Each runs by itself, on the machine's own Python, and knows nothing of QuorumVault.
+Each stand-in runs alone, on the machine's own Python, and knows nothing of QuorumVault.
 """

@@ -1,7 +1,7 @@
 #!/usr/bin/env -S python3 -ISB
-"""Stand-ins for ssh, scp and sshd, by the name that it is called by. Over TCP, as they are; neither secret nor authenticated.
+"""Stand-ins for ssh, scp and sshd, chosen by the name of the call. They use plain TCP, without encryption or authentication.
 
-``ssh`` leads to root's home, with an environment of its own.
+``ssh`` starts in root's home, with an environment of its own.
 """
 
 import base64
@@ -18,7 +18,7 @@ HOME = "/root"
 
 
 class Session(socketserver.StreamRequestHandler):
-    """One command: a line of JSON, and what it reads; back come its exit code and what it printed."""
+    """One command: receives a line of JSON and the command's input; returns its exit code and output."""
 
     def handle(self) -> None:
         command = json.loads(self.rfile.readline())
@@ -35,7 +35,7 @@ def sshd() -> None:
 
 
 def ssh(host: str, command: str, given: bytes) -> bytes:
-    """Returns what the command printed. Says what it complained of, and ends with its exit code if that is not 0."""
+    """Returns the command's output. Prints its errors, and exits with its exit code if that is not 0."""
     with socket.create_connection((host, PORT), timeout=10) as connection:
         connection.settimeout(None)
         connection.sendall(json.dumps(command).encode() + b"\n" + given)

@@ -1,7 +1,7 @@
 #!/usr/bin/env -S python3 -ISB
-"""A stand-in for systemctl and systemd: does what the unit says, as its user.
+"""A stand-in for systemctl and systemd: runs what the unit says, as the unit's user.
 
-It starts nothing again by itself, and confines nothing. What it does not know it refuses.
+It never restarts a service by itself, and confines nothing. It refuses whatever it does not know.
 """
 
 import configparser
