@@ -1,8 +1,8 @@
-"""Virtual machines on this machine: namespaces of network, mounts, processes and name, joined by a bridge. Needs root.
+"""Isolated machines on this one: namespaces of network, mounts, processes and name, joined by a bridge. Needs root.
 
 A machine sees the file system of this machine under a layer of its own (overlayfs, in memory), so whatever root types there
-stays there: users, /opt, /etc. It cannot reach beyond the bridge, does not see root's home of this machine, and has its own ssh
-and systemctl (tests/rigs/machine). Everything ends with this process, however it ends: nothing of a machine has a name on this one.
+stays there: users, /opt, /etc. It cannot reach beyond the bridge or see root's home here, and it has its own ssh
+and systemctl (tests/rigs/machine). Everything ends with this process, however it ends: nothing of a machine has a name here.
 """
 
 import contextlib

@@ -1,8 +1,8 @@
-"""The registry of undone safeties, by name. Each has to be noticed: one that nobody notices is a hole in the checkers.
+"""The registry of mutants, by name; each undoes one safety. Each has to be noticed: one that is not is a hole in the checkers.
 
-The simulator tries those with a ``play``, the model those with ``scopes``, the harness those with ``faults``, and the tests of
-the peer port those with an ``intruder``. What no world comes to is for unit tests (by_tests.py). A few are ``covered`` by another
-safety, and there is nothing to notice.
+The simulator tries mutants with a ``play``, the model those with ``scopes``, the harness those with ``faults``, and the tests of
+the peer port those with an ``intruder``. Unit tests cover what no world reaches (by_tests.py). A few mutants are ``covered`` by
+another safety, and there is nothing to notice.
 """
 
 from tests.rigs.undone import (
@@ -29,7 +29,7 @@ _MODULES = (
     revocations, sets, files, links,
 )  # fmt: skip
 UNDONE = {mutant.name: mutant for module in _MODULES for mutant in module.MUTANTS}
-#: Those that bin/simulate can show: by a seed, in a small world, by an intruder or a unit test.
+#: The mutants that bin/simulate can show: by a seed, in a small world, by an intruder or by a unit test.
 SIMULATED = {
     name: mutant
     for name, mutant in UNDONE.items()

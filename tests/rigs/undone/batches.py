@@ -1,4 +1,4 @@
-"""Safeties of batches, of their parts and of what does not fit into a reply, undone one at a time."""
+"""Safeties of batches, of their parts and of records that do not fit into a reply, undone one at a time."""
 
 from collections.abc import Generator, Sequence
 from typing import Any
@@ -16,10 +16,10 @@ _real_read_part = operations._read_part
 
 
 def _tokenizing(*, afresh: bool = True, place: bool = True, derive: bool = True) -> Patch:
-    """operations.tokenize, but for what is not done.
+    """operations.tokenize, with one step left out where an argument is False.
 
-    ``afresh``: a part that meets the fence begins the batch again. ``place``: collisions of a part count by their places in the
-    batch. ``derive``: for a later epoch a part is derived again.
+    ``afresh``: a part that meets the fence begins the batch again. ``place``: collisions of a part are indexed by their places in
+    the batch. ``derive``: tokens of a part are derived again for a later epoch.
     """
 
     def tokenize(
@@ -50,7 +50,7 @@ def _tokenizing(*, afresh: bool = True, place: bool = True, derive: bool = True)
 
 
 def _put_unmapped(*of: Any) -> Generator[Ask, Any, object]:
-    """Collisions of what was left to write count by their places there."""
+    """Indexes collisions by their places among the items that were left to write."""
     decision: Any = None
     steps = _real_put(*of)
     try:
@@ -109,22 +109,22 @@ _real_write_back = read_repair.write_back
 _MEET = ("a conflict never overwrites",)
 
 MUTANTS = (
-    Mutant("part-keeps-its-epoch", ("the fence",), "the parts before the one that meets the fence keep their epoch",
+    Mutant("part-keeps-its-epoch", ("the fence",), "when a part meets the fence, earlier parts keep their epoch",
            (_tokenizing(afresh=False),), REQUESTS, seed=29),
-    Mutant("adopts-in-name", ("the fence",), "what was derived for one epoch is written under a later one",
+    Mutant("adopts-in-name", ("the fence",), "tokens derived for one epoch are written under a later one",
            (_tokenizing(derive=False),), REQUESTS, seed=1),
     Mutant("collided-elsewhere", _MEET, "the collisions of a part count from the beginning of the batch",
            (_tokenizing(place=False),), REQUESTS, seed=8),
-    Mutant("collided-among-the-left", _MEET, "the collisions of what is not settled count by their places among that",
+    Mutant("collided-among-the-left", _MEET, "collisions among unsettled items are indexed by those items alone",
            ((operations, "_put", _put_unmapped),), REQUESTS, seed=4),
-    Mutant("guess-believed", ("settled records",), "what is guessed to be there is not written",
+    Mutant("guess-believed", ("settled records",), "items that are guessed to be stored are not written",
            ((operations, "_put", _put_but_the_guess),), REQUESTS, seed=1, scopes=("settled-put-again-read",)),
-    Mutant("overflow-is-absent", ("not found needs two",), "what does not fit into a reply is absent",
+    Mutant("overflow-is-absent", ("not found needs two",), "records that do not fit into a reply are absent",
            ((operations, "_read_part", _absent_if_large),), REQUESTS, seed=11),
-    Mutant("full-acknowledges", ("durable before acknowledged",), "a disk without room acknowledges what it does not write",
+    Mutant("full-acknowledges", ("durable before acknowledged",), "a full disk acknowledges what it does not write",
            ((Replica, "_handle_full", _acknowledge_without_room),), REQUESTS, seed=7),
-    Mutant("rotate-from-anywhere", ("the epoch is a max-register",), "a rotate from an epoch to come raises the register to it",
+    Mutant("rotate-from-anywhere", ("the epoch is a max-register",), "a rotate from a future epoch raises the register to it",
            ((operations, "rotate", _rotate_from_anywhere),), REQUESTS, seed=1),
-    Mutant("refused-repair-counts", ("read repair before the answer",), "a write-back that was refused counts",
+    Mutant("refused-repair-counts", ("read repair before the answer",), "a refused write-back counts",
            ((operations, "write_back", _repair_though_refused),), scopes=("two-values-get-get",)),
 )  # fmt: skip

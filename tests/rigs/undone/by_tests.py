@@ -1,6 +1,6 @@
-"""Mutants that no world comes to: unit tests have to fail with them.
+"""Mutants that no world reaches: unit tests have to fail with them.
 
-python -m tests.rigs.undone.by_tests NAME    runs the mutant's tests with its safety undone; 0 if each of them fails
+python -m tests.rigs.undone.by_tests NAME    runs the mutant's tests with its safety undone; exits with 0 if each test fails
 """
 
 import subprocess
@@ -12,21 +12,21 @@ import pytest
 from tests import ROOT
 from tests.rigs.undone.mutant import Mutant, applied
 
-#: Seconds for a handful of unit tests, on a machine with other work.
+#: Seconds for a few unit tests, on a machine with other work.
 _PATIENCE: Final = 300.0
-#: Nobody reads why they fail; pytest's comparison of two long lists takes minutes where the environment says CI.
+#: Nobody reads why the tests fail; under CI, pytest's comparison of two long lists would take minutes.
 _OPTIONS: Final = ("-q", "--hypothesis-profile", "undone", "-p", "no:cacheprovider", "--assert=plain")
 
 
 def notice(mutant: Mutant) -> str:
-    """The name of the mutant's first test if all of them fail with it, else "". They run in a process of their own."""
+    """Returns the name of the mutant's first test if all its tests fail with it, else "". The tests run in their own process."""
     command = [sys.executable, "-m", "tests.rigs.undone.by_tests", mutant.name]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=_PATIENCE, check=False)
     return mutant.tests[0].rpartition("::")[2] if done.returncode == 0 else ""
 
 
 def lets_in(mutant: Mutant) -> bool:
-    """Whether the mutant's intruder gets into a peer port: what its test asks."""
+    """Whether the mutant's intruder gets into a peer port, by the result of its test."""
     only = ("tests/peers/test_undone_checks.py", "-k", f"{mutant.name} and not kept")
     command = [sys.executable, "-m", "pytest", *_OPTIONS, *only]
     return subprocess.run(command, cwd=ROOT, capture_output=True, timeout=_PATIENCE, check=False).returncode == 0

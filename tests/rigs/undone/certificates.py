@@ -1,4 +1,4 @@
-"""Checks of who connects to a node, left out one at a time: then who has to be refused is let in."""
+"""Checks of connecting peers, left out one at a time: then a node admits a peer that it has to refuse."""
 
 import ssl
 from collections.abc import Callable
@@ -21,7 +21,7 @@ _real_context, _real_refusal = certificates._peer_context, saying.refusal
 
 
 def revoked_pem() -> bytes:
-    """The one certificate that has been revoked."""
+    """The only certificate that has been revoked."""
     return node_pem("n1", days=77)
 
 
@@ -61,9 +61,9 @@ def _whoever_greets(mine: NodeFacts, greeting: Any, expected: Any, certified: st
 
 
 class Plain:
-    """Takes and sends bytes as they are, in place of a TlsSession, as if the other side had shown what is expected of it."""
+    """Takes and sends bytes unchanged, in place of a TlsSession, as if the other side had shown the expected certificate."""
 
-    #: Goes ahead of all else: the ends wait for the first bytes of each other.
+    #: Sent before everything else: both ends wait for the other's first bytes.
     _FIRST = b"QVPEER\x00\x01"
     established = True
 
@@ -73,7 +73,7 @@ class Plain:
         self.certificate = {"subjectAltName": (("URI", name),), "serialNumber": "01"}
 
     def start(self) -> None:
-        """There is no handshake."""
+        """Does nothing: there is no handshake."""
 
     def take(self, data: bytes) -> bytes:
         first, self._unheard = self._unheard, b""
@@ -88,7 +88,7 @@ class Plain:
 
 
 def plain_dialler(context: ssl.SSLContext, *, server_side: bool) -> Any:
-    """The dialler speaks no TLS, and the listener does."""
+    """Makes a dialler without TLS, and a listener with TLS."""
     return TlsSession(context, server_side=True) if server_side else Plain(context, server_side=False)
 
 
@@ -103,49 +103,49 @@ MUTANTS = (
     Mutant(
         "expired-taken",
         RULES,
-        "the end of a certificate is not looked at",
+        "the end of a certificate's validity is not checked",
         (_contexts(_without_dates),),
         intruder=Intruder(lambda: node_pem("n1", begins=-9 * DAY, days=3)),
     ),
     Mutant(
         "begins-later",
         RULES,
-        "the begin of a certificate is not looked at",
+        "the start of a certificate's validity is not checked",
         (_contexts(_without_dates),),
         intruder=Intruder(lambda: node_pem("n1", begins=DAY)),
     ),
     Mutant(
         "revoked-taken",
         RULES,
-        "the list of revoked certificates is not looked at",
+        "the list of revoked certificates is not checked",
         (_contexts(_without_list),),
         intruder=Intruder(revoked_pem),
     ),
     Mutant(
         "any-cluster",
         RULES,
-        "the cluster in a certificate's name is not looked at",
+        "the cluster in a certificate's name is not checked",
         ((connection, "node_named", _any_cluster),),
         intruder=Intruder(lambda: node_pem("n1", cluster="b")),
     ),
     Mutant(
         "any-node",
         RULES,
-        "the node in a certificate's name is not looked at",
+        "the node in a certificate's name is not checked",
         ((connection, "node_named", _as_expected),),
         intruder=Intruder(lambda: node_pem("n4")),
     ),
     Mutant(
         "another-s-greeting",
         RULES,
-        "a node greets as whom it likes, whatever its certificate says",
+        "a node may greet under any name, whatever its certificate says",
         ((saying, "refusal", _whoever_greets),),
         intruder=Intruder(lambda: node_pem("n3")),
     ),
     Mutant(
         "plain-peer",
         RULES,
-        "who speaks no TLS is taken at its word",
+        "a peer that speaks no TLS is believed",
         ((connection, "TlsSession", Plain),),
         intruder=Intruder(None),
     ),

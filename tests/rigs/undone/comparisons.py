@@ -1,4 +1,4 @@
-"""Safeties of what brings replicas together and watches over them, undone one at a time."""
+"""Safeties of handoff, comparison and scrub, undone one at a time."""
 
 from typing import Any
 
@@ -26,11 +26,11 @@ _real_restore = Ledger.restore
 
 
 async def _no_register(self: RecordSender, node: str, owner: bytes) -> None:
-    """It stays here."""
+    """Sends no register."""
 
 
 def _fetch_once(places: list[bytes], compared: Any) -> Any:
-    """What did not fit into the answer is not asked for again."""
+    """Does not ask again for what did not fit into the answer."""
     for batch in anti_entropy.batches(places):
         fetched = yield anti_entropy.AskOne(True, Fetch(*UNSENT, batch))
         found = {place: record for place, record in zip(batch, fetched.records, strict=False) if record is not None}
@@ -51,7 +51,7 @@ def _number_anew(self: Ledger, number: int, hint: hinted_handoff.Hint) -> None:
 
 
 def _all_but_the_last(first: int, end: int, compared: Any, unknown: Any) -> Any:
-    """Of each range of buckets that differ."""
+    """Leaves out the last bucket of each range of differing buckets."""
     if end - first > 1:
         yield from _real_listings(first, end - 1, compared, unknown)
 
@@ -74,7 +74,7 @@ def _though_others_are_damaged(self: Scrub) -> None:
 
 
 def _keep_version(self: Replica, keys: list[bytes], incoming: list[bytes], staged: dict[bytes, bytes]) -> dict[int, bytes]:
-    """The version that is there stays, whoever wrote first."""
+    """Keeps the stored version, whoever wrote first."""
     before = {key: staged.get(key, stored) for key, stored in zip(keys, self._held(keys), strict=True)}
     refused = _real_store_once(self, keys, incoming, staged)
     for key, there in before.items():
@@ -92,39 +92,39 @@ MUTANTS = (
     Mutant("handoff-without-register", ("hinted handoff",), "registers are not handed off",
            ((RecordSender, "send_register", _no_register),),
            tests=(_HINTS + "test_a_rotate_that_a_peer_missed_reaches_it",)),
-    Mutant("misses-unnoted", ("hinted handoff",), "what a peer misses is not noted",
+    Mutant("misses-unnoted", ("hinted handoff",), "writes that a peer missed are not noted",
            ((Handoff, "missed", lambda self, *missed: None),), HEALING_NODES, seed=3),
-    Mutant("hints-renumbered", ("hinted handoff",), "a new process numbers its hints from the first on",
+    Mutant("hints-renumbered", ("hinted handoff",), "a new process numbers its hints from the first again",
            ((Ledger, "restore", _number_anew),),
            tests=(_HINTS.removesuffix("::"),)),
-    Mutant("failed-comparison-settles", ("hinted handoff", "anti-entropy"), "a comparison that failed settles what was owed",
+    Mutant("failed-comparison-settles", ("hinted handoff", "anti-entropy"), "a failed comparison settles what was owed",
            ((Ledger, "end_comparison", _settle_anyhow),),
            tests=(_HINTS + "test_a_comparison_settles_what_was_dropped_before_it_began_if_it_is_whole",)),
     Mutant("registers-not-compared", ("anti-entropy",), "registers are not compared",
            ((anti_entropy, "_compare_registers", _no_registers),), HEALING_NODES, seed=138),
-    Mutant("fetched-short", ("anti-entropy",), "what did not fit into an answer is not asked for again",
+    Mutant("fetched-short", ("anti-entropy",), "records that did not fit into an answer are not asked for again",
            ((anti_entropy, "_fetch", _fetch_once),), HEALING_NODES,
-           covered="what is left differs still, and the next comparison fetches it"),
-    Mutant("listing-short", ("anti-entropy",), "of each range of buckets that differ the last one is not looked at",
+           covered="the remaining records still differ, and the next comparison fetches them"),
+    Mutant("listing-short", ("anti-entropy",), "the last bucket of each differing range is not looked at",
            ((anti_entropy, "_compare_listings", _all_but_the_last),), HEALING_NODES, seed=1),
-    Mutant("owner-unnamed", ("anti-entropy",), "the names of owners are not kept",
+    Mutant("owner-unnamed", ("anti-entropy",), "owners' names are not kept",
            ((OwnerNames, "stage", lambda self, *of: None),), HEALING_NODES, seed=1),
-    Mutant("sums-drift", ("anti-entropy",), "what was replaced stays in the sums",
+    Mutant("sums-drift", ("anti-entropy",), "replaced records stay in the sums",
            ((BucketSums, "wrote", _adding_alone),),
            tests=("tests/unit/server/replica/test_bucket_sums.py::test_sums_that_are_kept_up_are_those_that_a_scan_comes_to",)),
     Mutant("scrubs-every-second", ("scrub",), "rot in one bucket of two is overlooked",
            ((Inventory, "inspect", _rot_in_odd_buckets),), HEALING_NODES, seed=3),
-    # A node of a play that heals has no peer that may be damaged, and no record that is written where one has rotted.
-    Mutant("given-up-together", ("a distrusted store stops",), "a store is given up though a peer's is damaged too",
+    # In the healing play no peer may be damaged, and no record is written where one has rotted.
+    Mutant("given-up-together", ("a distrusted store stops",), "a store is given up while a peer's store is damaged too",
            ((Scrub, "_consider_giving_up", _though_others_are_damaged),),
            tests=(_SCRUB + "test_a_store_is_kept_while_another_is_damaged_too_or_there_is_no_room_for_a_new_one",)),
-    Mutant("unreadable-is-empty", ("write-once",), "a bucket that cannot be read counts as one without keys",
+    Mutant("unreadable-is-empty", ("write-once",), "a bucket that cannot be read counts as empty",
            ((PresentKeys, "forget", lambda self, bucket: self.learn({bucket: ()})),),
            tests=(_PRESENT + "test_a_block_that_rots_before_the_count_leaves_its_bucket_to_the_store",)),
-    Mutant("clock-stands", ("write-once",), "all versions have one time",
+    Mutant("clock-stands", ("write-once",), "all versions have the same time",
            ((HybridClock, "tick", lambda clock, wall_ms: 1 << 16),), HEALING_NODES,
-           covered="versions say who wrote first, and no decision looks at them: merges need only that they are ordered"),
-    Mutant("version-stays", ("write-once",), "the version that is there stays, whoever wrote first",
+           covered="versions say who wrote first, and no decision looks at them: merges only need versions to be ordered"),
+    Mutant("version-stays", ("write-once",), "the stored version stays, whoever wrote first",
            ((Replica, "_store_once", _keep_version),), HEALING_NODES,
            covered="a merge takes the earlier version, so that comparisons make it the same everywhere (anti-entropy)"),
 )  # fmt: skip

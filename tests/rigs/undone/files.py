@@ -1,4 +1,4 @@
-"""What a node does with the files of its disk, undone one at a time: on real data directories."""
+"""Safeties of the files of a disk, undone one at a time: on real data directories."""
 
 import os
 import shutil
@@ -18,7 +18,7 @@ _real_salvage = salvage.salvage
 
 
 def _whatever_is_there(path: Path) -> None:
-    """Takes a store without a log for one whose log is empty."""
+    """Treats a missing log as an empty one."""
     try:
         _real_check_directory(path)
     except StoreMissing:
@@ -29,7 +29,7 @@ def _whatever_is_there(path: Path) -> None:
 
 
 def _a_part_is_whole(store: Path, disk: bytes) -> Path | None:
-    """Takes the copy that an earlier start had begun for all of it."""
+    """Takes the unfinished copy of an earlier start for the whole store."""
     partial = store.with_name(salvage._PARTIAL)
     return partial if partial.exists() else _real_salvage(store, disk)
 
@@ -49,12 +49,12 @@ def _renamed_unsynced(path: Path, content: bytes) -> None:
 
 def _none_of_them(found: Iterable[Gap]) -> Gaps:
     for _ in found:
-        pass  # each has to be passed for the rest to be copied
+        pass  # the rest is copied only as these are consumed
     return Gaps()
 
 
 def _open_or_make_anew(cls: type[LevelDBStore], path: Path, disk: bytes) -> LevelDBStore:
-    """Makes an empty store for the same disk where it cannot be opened."""
+    """Makes an empty store for the same disk if the store cannot be opened."""
     try:
         return _real_open(path, disk)
     except StorageFailed:
@@ -63,22 +63,22 @@ def _open_or_make_anew(cls: type[LevelDBStore], path: Path, disk: bytes) -> Leve
 
 
 MUTANTS = (
-    Mutant("logs-unread", ("a distrusted store stops",), "logs are not read before LevelDB opens them",
+    Mutant("logs-unread", ("a distrusted store stops",), "logs are not checked before LevelDB opens them",
            ((leveldb, "_check_logs", lambda path: None),), FILES, seed=2),
-    Mutant("log-not-missed", ("a distrusted store stops",), "a log that is gone is not missed",
+    Mutant("log-not-missed", ("a distrusted store stops",), "a missing log is overlooked",
            ((leveldb, "_check_directory", _whatever_is_there),), FILES),
-    Mutant("half-salvaged", ("what is not known is not absent",), "a salvage that was cut short takes the store's place",
+    Mutant("half-salvaged", ("what is not known is not absent",), "an unfinished salvage replaces the store",
            ((data_directory, "salvage", _a_part_is_whole),), FILES, seed=1),
-    Mutant("identity-in-place", ("disk identity",), "the identity is written over",
+    Mutant("identity-in-place", ("disk identity",), "the identity is written in place",
            ((disk_identity, "durable", SimpleNamespace(replace=written_in_place)),), FILES, seed=1),
     Mutant("identity-unsynced", ("disk identity",), "the identity is renamed before it is synced",
            ((disk_identity, "durable", SimpleNamespace(replace=_renamed_unsynced)),), FILES),
     Mutant("made-anew", ("a distrusted store stops", "a lost disk gets a new identity"), "a store that does not open is emptied",
            ((LevelDBStore, "open", classmethod(_open_or_make_anew)),), FILES, seed=2),
-    Mutant("gaps-unnoted", ("what is not known is not absent",), "a salvage notes no gap",
+    Mutant("gaps-unnoted", ("what is not known is not absent",), "a salvage records no gap",
            ((salvage, "Gaps", _none_of_them),), FILES, seed=2),
-    Mutant("distrust-unnoted", ("a distrusted store stops",), "the next start does not know why the last one ended",
+    Mutant("distrust-unnoted", ("a distrusted store stops",), "the reason for distrust is not written down",
            ((data_directory, "mark_untrusted", lambda directory, reason: None),), FILES),
-    Mutant("incarnation-stays", ("disk identity",), "a start has the incarnation of the one before",
+    Mutant("incarnation-stays", ("disk identity",), "a start reuses the previous incarnation",
            ((data_directory, "raise_incarnation", lambda path, identity: identity),), FILES),
 )  # fmt: skip

@@ -11,7 +11,7 @@ _real_register = Replica._register
 
 
 def _the_later_wins(self: Replica, keys: list[bytes], incoming: list[bytes], staged: dict[bytes, bytes]) -> dict[int, bytes]:
-    """Looks at what the store has, and not at what the group is about to write."""
+    """Looks at what the store has, and ignores what the group is about to write."""
     fresh: dict[bytes, bytes] = {}
     refused = _real_store_once(self, keys, incoming, fresh)
     staged.update(fresh)
@@ -23,9 +23,9 @@ def _of_the_store(self: Replica, owner: bytes, staged: Any) -> Register:
 
 
 MUTANTS = (
-    Mutant("later-in-group-wins", ("write-once",), "of two values that meet in one group the later one is stored",
+    Mutant("later-in-group-wins", ("write-once",), "when two values meet in one group, the later one is stored",
            ((Replica, "_store_once", _the_later_wins),), REQUESTS, seed=4, scopes=("two-values-get",)),
-    # A replica has to have missed one rotate, and take the next one in a group with a batch of the epoch between: the model does.
+    # A replica must miss one rotate, and take the next in a group with a batch of the epoch between. The model has this case.
     Mutant("register-of-the-store", ("the fence", "the epoch is a max-register"), "a group does not see the register it raises",
            ((Replica, "_register", _of_the_store),), scopes=("rotate-put-put",)),
 )  # fmt: skip

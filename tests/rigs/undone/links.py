@@ -1,4 +1,4 @@
-"""What nodes do about each other's connections, undone one at a time: on real links."""
+"""Safeties of the connections between nodes, undone one at a time: on real links."""
 
 from collections.abc import Callable, Collection
 
@@ -19,7 +19,7 @@ def _welcome(self: Claims, claimant: Claimant, facts: NodeFacts) -> None:
 
 
 def _release_all(self: Claims, claimant: Claimant) -> None:
-    """Takes the first connection of a hold that ends for the last one."""
+    """Treats the first connection of a hold that ends as the last one."""
     self._challenges.pop(claimant, None)
     for node, hold in self._holds.items():
         if hold.pop(claimant, None) is not None:
@@ -46,23 +46,23 @@ def _tick_however_late(self: link._Dialled) -> None:
 
 
 def _tell_the_link_alone(self: link._Dialled, reason: str) -> None:
-    """Those who wait for a reply hear nothing."""
+    """Callers that wait for a reply hear nothing."""
     if self._next_tick is not None:
         self._next_tick.cancel()
     self._link.ended(self, reason)
 
 
 MUTANTS = (
-    Mutant("anyone-welcome", _ONE_NAME, "whoever greets under a name is spoken with",
+    Mutant("anyone-welcome", _ONE_NAME, "every process that greets under a name is welcome",
            ((Claims, "claim", _welcome),), LINKS, seed=1),
-    Mutant("name-freed-early", _ONE_NAME, "a name is free when the first connection of its process ends",
+    Mutant("name-freed-early", _ONE_NAME, "a name is free once the first connection of its process ends",
            ((Claims, "release", _release_all),), LINKS, seed=1),
-    Mutant("other-peer-unasked", _ONE_NAME, "a process votes when one peer has welcomed it",
+    Mutant("other-peer-unasked", _ONE_NAME, "a process votes once one peer has welcomed it",
            ((Standing, "_ask", _ask_nobody),), LINKS, seed=3),
-    Mutant("silence-unnoticed", _ONE_NAME, "a connection on which nothing is heard is kept for ever",
+    Mutant("silence-unnoticed", _ONE_NAME, "a silent connection is kept for ever",
            ((Deadline, "set_for_silence", _wait_for_ever),), LINKS, seed=2),
-    Mutant("hung-and-goes-on", _ONE_NAME, "a process that was held up for longer than its peers wait keeps links and vote",
+    Mutant("hung-and-goes-on", _ONE_NAME, "a process that hung for longer than its peers wait keeps links and vote",
            ((link._Dialled, "_tick", _tick_however_late),), LINKS, seed=171),
-    Mutant("end-untold", ("unknown is an outcome",), "nobody is told that a connection with a request under way has ended",
+    Mutant("end-untold", ("unknown is an outcome",), "requests under way are not told that their connection has ended",
            ((link._Dialled, "ended", _tell_the_link_alone),), LINKS, seed=2),
 )  # fmt: skip

@@ -6,20 +6,20 @@ from dataclasses import dataclass
 from typing import NamedTuple
 from unittest import mock
 
-#: What the simulator plays (tests/simulation/plays.py): requests alone; disks that are lost; disks that are put back; healing;
-#: keys that are revoked; two sets of nodes, for a design that is not built; real data directories; real links.
+#: The simulator's plays (tests/simulation/plays.py): requests alone; lost disks; disks that are put back; healing; revoked API
+#: keys; two sets of nodes, for a design that is not built; real data directories; real links.
 REQUESTS, LOST_DISKS, PUT_BACK, HEALING_NODES, REVOKED = "requests", "lost-disks", "put-back", "healing", "revoked-keys"
 TWO_SETS, FILES, LINKS = "two-sets", "files", "links"
 
-#: Object, name of its attribute, and what stands there instead.
+#: An object, the name of its attribute, and the replacement.
 Patch = tuple[object, str, object]
 
 
 class Intruder(NamedTuple):
-    """Who dials a node and has to be refused, but for the safety that is undone.
+    """A dialler that a node has to refuse, and admits only when the safety is undone.
 
-    ``pem``: makes its certificate and key, for a vault that trusts what tests/rigs/certificates.py says; None: it speaks no TLS.
-    ``greets``: the node that it says it is.
+    ``pem``: makes its certificate and key, for a vault that trusts the CAs of tests/rigs/certificates.py; None: it speaks no TLS.
+    ``greets``: the node that it claims to be.
     """
 
     pem: Callable[[], bytes] | None
@@ -28,14 +28,14 @@ class Intruder(NamedTuple):
 
 @dataclass(frozen=True)
 class Mutant:
-    """One undone safety, and who has to notice it.
+    """One undone safety, and which checks have to notice it.
 
-    ``rules`` are names of docs/rules.md, and ``how`` says what is done instead.
-    ``play`` is the simulator's play that shows it by some seed; the test suite tries from ``seed`` on, and leaves it to
-    bin/simulate --mutants if that is None. ``scopes`` are small worlds that notice it (tests/model/). ``faults`` are the kinds or
-    families of faults under which the harness notices it on real processes (bin/chaos mutants). ``intruder`` gets into a peer
-    port (tests/peers/test_undone_checks.py). ``tests`` are unit tests that fail with it, where no world comes to what it takes.
-    ``covered`` says why nobody can notice it: what else keeps what this safety keeps.
+    ``rules``: names in docs/rules.md. ``how``: what the mutant does instead.
+    ``play``: the simulator's play in which some seed shows it. The test suite tries seeds from ``seed`` on, or leaves the mutant
+    to bin/simulate --mutants if that is None. ``scopes``: small worlds that notice it (tests/model/). ``faults``: the kinds or
+    families of faults under which the harness notices it on real processes (bin/chaos mutants). ``intruder``: gets into a peer
+    port (tests/peers/test_undone_checks.py). ``tests``: unit tests that fail with it, where no world reaches the case.
+    ``covered``: why no check can notice it: what else keeps what this safety keeps.
     """
 
     name: str

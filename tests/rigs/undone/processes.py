@@ -1,4 +1,4 @@
-"""Safeties of the disk, the process and its start, undone one at a time. The simulator has parts of its own for these."""
+"""Safeties of the disk, the process and its start, undone one at a time. The simulator replaces these parts by its own."""
 
 import shutil
 from collections.abc import Iterable, Mapping
@@ -23,7 +23,7 @@ _real_authenticate = KeyTable.authenticate
 
 
 def _write_later(self: LevelDBStore, puts: Mapping[bytes, bytes], deletes: Iterable[bytes] = ()) -> None:
-    """Writes this group, which is acknowledged now, with the next one."""
+    """Writes this group together with the next one, but acknowledges it now."""
     late: Mapping[bytes, bytes] = vars(self).get("_late", {})
     vars(self)["_late"] = puts
     _real_write(self, late, deletes)
@@ -46,7 +46,7 @@ def _open_empty(cls: type[LevelDBStore], path: Path, disk: bytes) -> LevelDBStor
 
 
 def _open_what_is_left(cls: type[LevelDBStore], path: Path, disk: bytes) -> LevelDBStore:
-    """Runs RepairDB, which drops what it cannot read and leaves no log, and takes what is left for the whole store."""
+    """Runs RepairDB, which drops what it cannot read and leaves no log. Takes the rest for the whole store."""
     try:
         return _real_open(path, disk)
     except StorageFailed:
@@ -56,7 +56,7 @@ def _open_what_is_left(cls: type[LevelDBStore], path: Path, disk: bytes) -> Leve
 
 
 def _open_disk_or_a_new_one(config: NodeConfig) -> data_directory.NodeDisk:
-    """Makes an empty disk, with a vote, under the name of the one that is gone."""
+    """Makes an empty disk, with a vote, under the id of the one that is gone."""
     away = config.data_directory.with_name(f"{config.node}.away") / data_directory.IDENTITY_FILE
     mine = config.data_directory / data_directory.IDENTITY_FILE
     if not mine.exists() and away.exists():
@@ -68,7 +68,7 @@ def _open_disk_or_a_new_one(config: NodeConfig) -> data_directory.NodeDisk:
 
 
 def _open_disk_or_an_empty_one(config: NodeConfig) -> data_directory.NodeDisk:
-    """Makes an empty store, with a vote, where the store is gone and its identity is left."""
+    """Makes an empty store, with a vote, if the store is gone and its identity is left."""
     store = config.data_directory / data_directory.STORE_DIRECTORY
     identity = read_identity(config.data_directory / data_directory.IDENTITY_FILE)
     if identity is not None and not store.exists():
@@ -77,7 +77,7 @@ def _open_disk_or_an_empty_one(config: NodeConfig) -> data_directory.NodeDisk:
 
 
 def _authenticate_as_the_first(self: KeyTable, text: str, now: float) -> Any:
-    """Takes every second request for one of the first owner."""
+    """Treats every second request as one of the first owner."""
     key = _real_authenticate(self, text, now)
     count = vars(KeyTable).get("count", 0)
     type.__setattr__(KeyTable, "count", count + 1)
@@ -87,22 +87,22 @@ def _authenticate_as_the_first(self: KeyTable, text: str, now: float) -> Any:
 
 
 MUTANTS = (
-    Mutant("written-later", ("durable before acknowledged",), "a group is written with the next one",
+    Mutant("written-later", ("durable before acknowledged",), "a group is written together with the next one",
            ((LevelDBStore, "write", _write_later),), faults=("kill", "all")),
-    Mutant("write-errors-ignored", ("a distrusted store stops",), "errors are ignored",
+    Mutant("write-errors-ignored", ("a distrusted store stops",), "write errors are ignored",
            ((LevelDBStore, "write", _write_or_not),), faults=("failing-syncs", "kill")),
-    Mutant("forgets", ("a distrusted store stops",), "a start is empty",
+    Mutant("forgets", ("a distrusted store stops",), "a start forgets all records",
            ((LevelDBStore, "open", classmethod(_open_empty)),), faults=("kill",)),
-    # Rollback marks find out each of these two disks before it votes, so they are undone as well.
+    # Rollback marks would detect each of these two disks before it votes, so they are undone as well.
     Mutant("repairs", ("a distrusted store stops", "rollback marks"), "RepairDB drops what it cannot read",
            ((LevelDBStore, "open", classmethod(_open_what_is_left)), NO_MARKS), faults=("flipped-amid-cuts",)),
     Mutant("empty-disk-votes", ("disk identity", "only active listed disks vote", "rollback marks"), "an empty disk votes",
            ((data_directory, "open_disk", _open_disk_or_a_new_one), (node, "open_disk", _open_disk_or_a_new_one), NO_MARKS),
            faults=("away-amid-cuts",)),
-    Mutant("old-id-kept", ("a lost disk gets a new identity",), "it keeps the old one",
+    Mutant("old-id-kept", ("a lost disk gets a new identity",), "an emptied disk keeps the old id",
            ((data_directory, "open_disk", _open_disk_or_an_empty_one), (node, "open_disk", _open_disk_or_an_empty_one)),
            faults=("disks-in-turn",)),
-    Mutant("sent-away-goes-on", ("a replaced disk stops",), "it goes on",
+    Mutant("sent-away-goes-on", ("a replaced disk stops",), "a node that is sent away goes on",
            ((node.Node, "_end", lambda self, reason: None),), faults=("replaced",)),
     Mutant("another-owner", ("owner isolation",), "a key is another's",
            ((KeyTable, "authenticate", _authenticate_as_the_first),), faults=("kill",)),

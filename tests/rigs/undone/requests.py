@@ -44,7 +44,7 @@ _real_handle = Replica._handle
 _real_record_keys = layout.record_keys
 _real_commit = Coordinator._commit
 _real_write = Disk.write
-#: Ids that no writing round has, and that never come again.
+#: Ids that no writing round has, each used once.
 _OTHER_IDS = count(1 << 60)
 
 
@@ -104,13 +104,13 @@ def _run_with_request_id(self: Coordinator, steps: Any, deadline: float, **optio
 
 
 async def _hold_under_request_id(self: Coordinator, ask: Any, deadline: float) -> Any:
-    """The writing rounds of one request have one id, which came along with its deadline."""
+    """The writing rounds of one request share one id, which travels with the deadline."""
     self._rounds = repeat(deadline.request) if isinstance(deadline, _Named) and ask.round is WriteRound else _OTHER_IDS  # type: ignore[assignment]
     return await _real_hold(self, ask, deadline)
 
 
 async def _hold_under_few_ids(self: Coordinator, ask: Any, deadline: float) -> Any:
-    """The ids of writing rounds come again after a few, and are the same in each life."""
+    """The ids of writing rounds repeat after a few, and are the same in each life of a process."""
     self._rounds = vars(self).setdefault("_few", cycle(range(1, 4))) if ask.round is WriteRound else _OTHER_IDS
     return await _real_hold(self, ask, deadline)
 
@@ -143,7 +143,7 @@ def _by_one(kind: type[Any]) -> type[Any]:
 
 
 def _by(needed: Callable[[], int], kind: type[Any]) -> type[Any]:
-    """The round, decided by so many disks."""
+    """The round, decided by this many disks."""
 
     class By(kind):  # type: ignore[misc]
         def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -187,7 +187,7 @@ async def _trust_the_hint(self: Coordinator, owner: Any, canonicals: Any, deadli
 
 
 def _judging(judge: Callable[[Any, Any], Any]) -> tuple[Patch, ...]:
-    """The verdict is made of the states and of what the real one would be."""
+    """A judge that makes its verdict from the states and the real verdict."""
     real = read.judge
     return ((read, "judge", lambda states, pending: judge(states, real(states, pending))),)
 
@@ -235,76 +235,76 @@ MUTANTS = (
            ((Replica, "_store_once", _last_writer_wins),), REQUESTS, seed=4, scopes=("two-values-get",)),
     Mutant("key-forgotten", ("write-once",), "the filter of present keys forgets those that are written",
            ((PresentKeys, "add", lambda self, keys: None),), REQUESTS, seed=4),
-    Mutant("refusal-counts", ("write-once",), "a replica that refused counts as one that took the record",
+    Mutant("refusal-counts", ("write-once",), "a refusal counts as an acknowledgement of the record",
            ((WriteRound, "_collided", lambda self: frozenset()),), REQUESTS, seed=4, scopes=("two-values-get",)),
     Mutant("ack-before-sync", ("durable before acknowledged",), "the answer leaves before the sync",
            ((Storage, "_sync", _answer_before_sync),), REQUESTS, seed=11),
     Mutant("no-sync", ("durable before acknowledged",), "writes are not synced",
            ((Disk, "sync", lambda self: None), (LevelDBStore, "write", _write_unsynced)),
            REQUESTS, seed=1, scopes=("put-get-get",), faults=("all",)),
-    Mutant("write-error-ignored", ("a distrusted store stops",), "an error of a write is ignored",
+    Mutant("write-error-ignored", ("a distrusted store stops",), "a write error is ignored",
            ((Disk, "write", _write_error_ignored),), REQUESTS, seed=6),
-    Mutant("reply-counts-twice", ("a reply counts once",), "a disk that replies twice has two voices",
+    Mutant("reply-counts-twice", ("a reply counts once",), "a disk that replies twice has two votes",
            ((Tally, "vote", _vote_again), (Exchange, "_on_reply", _hear_again), (Line, "take", _take_again)), REQUESTS, seed=4),
-    Mutant("request-id", ("a reply counts once",), "late replies to an earlier try count too",
+    Mutant("request-id", ("a reply counts once",), "late replies to an earlier attempt count too",
            ((Coordinator, "_run", _run_with_request_id), (Coordinator, "_hold_round", _hold_under_request_id)),
            REQUESTS, seed=18),
-    Mutant("ids-come-again", ("a reply counts once",), "ids of rounds come again",
+    Mutant("ids-come-again", ("a reply counts once",), "round ids are reused",
            ((nodes, "boot_nonce", lambda incarnation: b"boot"), (Coordinator, "_hold_round", _hold_under_few_ids)),
            REQUESTS, seed=72),
     Mutant("one-ack", ("committed",), "one acknowledgement is enough",
            ((operations, "WriteRound", _by_one(WriteRound)),), REQUESTS, seed=1, scopes=("put-get-get",), faults=CUTS),
     Mutant("all-acknowledge", ("committed",), "one write in six needs all three acknowledgements",
            ((operations, "WriteRound", _by(cycle((3, 2, 2, 2, 2, 2)).__next__, WriteRound)),), faults=("kill", "partition")),
-    Mutant("no-write-back", ("read repair before the answer",), "there is none",
+    Mutant("no-write-back", ("read repair before the answer",), "nothing is written back",
            ((operations, "write_back", _nothing_back),), REQUESTS, seed=3, scopes=("put-get-get",), faults=CUTS),
-    Mutant("seen-once", ("read repair before the answer",), "one holder is enough",
+    Mutant("seen-once", ("read repair before the answer",), "one disk with the record is enough",
            _judging(lambda states, verdict: verdict.record if isinstance(verdict, WriteBackNeeded) else verdict),
            REQUESTS, seed=3, scopes=("put-get-get",), faults=CUTS),
     Mutant("one-answer", ("read repair before the answer", "not found needs two"), "one answer is enough",
            ((operations, "ReadRound", _by_one(ReadRound)),), REQUESTS, seed=1, scopes=("put-get-get",), faults=CUTS),
-    Mutant("one-absent", ("not found needs two",), "one absent is enough",
+    Mutant("one-absent", ("not found needs two",), "one \"absent\" is enough",
            _judging(lambda states, verdict: None if isinstance(verdict, Open | WriteBackNeeded) and None in states else verdict),
            REQUESTS, seed=1, scopes=("put-get-get",), faults=CUTS),
-    Mutant("silence-is-absent", ("not found needs two",), "a time-out counts as absent",
+    Mutant("silence-is-absent", ("not found needs two",), "a timeout counts as absent",
            ((ReadRound, "give_up", _silence_is_absent),), REQUESTS, seed=1, scopes=("two-writers-get",), faults=CUTS),
-    # On real processes it takes luck: a compaction meets a rotten table within seconds, and then its node stops.
-    Mutant("corrupt-is-absent", ("not found needs two", "a distrusted store stops"), "what cannot be read is absent",
+    # On real processes noticing this takes luck: within seconds a compaction meets a rotten table, and then the node stops.
+    Mutant("corrupt-is-absent", ("not found needs two", "a distrusted store stops"), "a record that cannot be read is absent",
            ((Replica, "_get", _corrupt_is_absent),), REQUESTS, seed=1),
     Mutant("first-epoch", ("the epoch is a max-register",), "the first answer counts",
            ((EpochRound, "_decision", _first_epoch),), REQUESTS, seed=1, scopes=("rotate-epoch-epoch",), faults=CUTS),
     Mutant("epoch-not-written-back", ("the epoch is a max-register",), "an epoch that was read is not written back",
            ((EpochRound, "_decision", _epoch_kept),), REQUESTS, seed=18, scopes=("rotate-epoch-epoch",)),
-    Mutant("raise-by-one", ("the epoch is a max-register",), "a repeat raises again",
+    Mutant("raise-by-one", ("the epoch is a max-register",), "a repeated raise raises the epoch again",
            ((Replica, "_handle", _raise_by_one),), REQUESTS, seed=1, scopes=("rotate-rotate-epoch",)),
-    Mutant("rotate-counts-up", ("the epoch is a max-register",), "rotate counts up",
+    Mutant("rotate-counts-up", ("the epoch is a max-register",), "a rotate raises the epoch whatever epoch it names",
            ((operations, "rotate", _rotate_counting_up),), REQUESTS, seed=1, scopes=("rotate-rotate-epoch",), faults=CUTS),
-    Mutant("one-raise", ("the epoch is a max-register",), "rotate writes to one",
+    Mutant("one-raise", ("the epoch is a max-register",), "a rotate writes to one disk",
            ((operations, "RaiseRound", _by_one(RaiseRound)),),
            REQUESTS, seed=16, scopes=("rotate-epoch-epoch",), faults=("slow-links",)),
-    Mutant("no-fence", ("the fence",), "there is none",
+    Mutant("no-fence", ("the fence",), "replicas refuse no earlier epoch",
            ((replicas, "refuses", lambda *_: False),), REQUESTS, seed=1, scopes=("rotate-put-put",), faults=CUTS),
-    Mutant("repeats-unfenced", ("the fence",), "repeats pass it",
+    Mutant("repeats-unfenced", ("the fence",), "repeated puts pass the fence",
            ((Replica, "_put", _put_repeats_unfenced),), REQUESTS, seed=1, scopes=("rotate-put-put",), faults=CUTS),
     Mutant("put-raises-nothing", ("the fence",), "a put raises no smaller register",
            ((Replica, "_put", _put_without_raising),), REQUESTS, seed=18, scopes=("rotate-put-put",)),
     Mutant("hint-trusted", ("the fence",), "an empty batch trusts the epoch cache",
            ((Coordinator, "_commit", _trust_the_hint),), REQUESTS, seed=1, faults=CUTS),
-    Mutant("contest-by-two", ("a conflict never overwrites",), "two replicas settle it",
+    Mutant("contest-by-two", ("a conflict never overwrites",), "two replicas settle a contested token",
            _judging(_two_settle_a_contest), REQUESTS, seed=4, scopes=("two-values-get-get",)),
-    # One mark is on a disk only while the two others have a value each, or a mark: no two are absent beside it.
-    Mutant("absent-beside-a-mark", ("not found needs two", "a conflict never overwrites"), "two absent beside a mark count",
+    # A disk has a mark only while each of the two others has a value or a mark: no two are absent beside it.
+    Mutant("absent-beside-a-mark", ("not found needs two", "a conflict never overwrites"), "two absent disks beside a mark count",
            _judging(lambda states, verdict: None if list(states).count(None) >= QUORUM else verdict),
            tests=("tests/unit/protocol/test_rounds.py::test_a_mark_is_not_absent_though_both_others_lack_the_record",)),
     Mutant("any-secret", ("one secret per epoch",), "a batch under another secret is taken",
            ((replicas, "refuses", lambda mine, theirs: mine.epoch > theirs.epoch),),
            tests=("tests/unit/server/replica/test_fence.py::test_an_epoch_is_of_one_secret",)),
-    Mutant("seal-differs", ("a conflict never overwrites",), "no two seals are the same",
+    Mutant("seal-differs", ("a conflict never overwrites",), "no two seals of a value are the same",
            ((Sealer, "seal", _seal_differently),), REQUESTS, seed=1),
-    Mutant("rot-spreads", ("read repair before the answer",), "what is written back is not authentic",
+    Mutant("rot-spreads", ("read repair before the answer",), "records are written back without authentication",
            ((ReadRound, "_trusted", lambda self, index, state: state), (Replica, "_write_back", _write_back_unread)),
            REQUESTS, seed=107),
-    Mutant("unknown-is-failed", ("unknown is an outcome",), "it is told as none",
+    Mutant("unknown-is-failed", ("unknown is an outcome",), "an unknown outcome is reported as none",
            ((Coordinator, "_run", _unknown_is_none),), REQUESTS, seed=1, faults=CUTS),
     Mutant("key-without-owner", ("owner isolation",), "keys have no owner",
            ((layout, "record_keys", lambda owner, *of: _real_record_keys(bytes(len(owner)), *of)),), REQUESTS, seed=1),

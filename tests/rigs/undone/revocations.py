@@ -1,4 +1,4 @@
-"""Safeties of keys that end, undone one at a time."""
+"""Safeties of API keys that are revoked or expire, undone one at a time."""
 
 from typing import Any
 from unittest import mock
@@ -60,7 +60,7 @@ def _written_at_once(ids: frozenset[str]) -> Steps[bool]:
 
 
 def _learn_late(self: Knowledge, ids: frozenset[str], began: float) -> frozenset[str]:
-    """It counts for three times as long."""
+    """An answer counts for three times as long."""
     return _real_learn(self, ids, began + 2 * revocations.KNOWN_FOR)
 
 
@@ -69,7 +69,7 @@ def _authenticate_for_ever(self: KeyTable, text: str, now: float) -> Any:
 
 
 async def _once_from_the_answer(self: Revocations) -> None:
-    """An answer counts from when it came."""
+    """An answer counts from its arrival."""
     learn = self._learn
     with mock.patch.object(self, "_learn", lambda ids, began: learn(ids, self._clock())):
         await _real_once(self)
@@ -97,39 +97,39 @@ def _takes_as_many_as_one_disk(self: RevokedKeys, copied: Any) -> bool:
 
 
 MUTANTS = (
-    Mutant("revoked-at-one", (_STAYS,), "one disk is told, and acknowledged",
+    Mutant("revoked-at-one", (_STAYS,), "a revocation is acknowledged once one disk has it",
            ((RevokeRound, "__init__", _of_one_disk),), scopes=("revoke-read-read",)),
-    Mutant("revoked-unwritten", (_STAYS,), "it is acknowledged before any disk has it",
+    Mutant("revoked-unwritten", (_STAYS,), "a revocation is acknowledged before any disk has it",
            ((revocations, "_write", _written_at_once),), REVOKED, seed=1, scopes=("revoke-read-read",)),
-    Mutant("revoked-not-written-back", (_STAYS,), "what one disk has counts",
+    Mutant("revoked-not-written-back", (_STAYS,), "a revocation on one disk counts as settled",
            ((ReadRevokedRound, "_decision", _settled_anyhow),), scopes=("revoke-read-read",)),
     Mutant("revoked-read-of-one", (_STAYS,), "one disk's set is believed",
            ((ReadRevokedRound, "_decision", _believe_one),), REVOKED, seed=4, scopes=("revoke-read-read",)),
-    Mutant("revoked-shrinks", (_STAYS,), "a disk's new set takes the place of the one before",
+    Mutant("revoked-shrinks", (_STAYS,), "newly revoked keys replace a disk's set",
            ((RevokedKeys, "learn", _learn_in_place),), REVOKED, seed=1),
-    Mutant("revoked-forgotten", (_STAYS,), "a disk's start knows of none",
+    Mutant("revoked-forgotten", (_STAYS,), "a disk starts without revoked keys",
            ((RevokedKeys, "__init__", _begin_with_nothing),), REVOKED, seed=2, scopes=("revoke-read-read",), faults=("kill",)),
-    Mutant("revoked-not-copied", (_STAYS, "copy after the entry, from both"), "a new disk gets none",
+    Mutant("revoked-not-copied", (_STAYS, "copy after the entry, from both"), "revoked keys are not copied to a new disk",
            ((copy, "_COPIED", (layout.REGISTER, layout.OWNER, layout.RECORD)),), scopes=("join-revoked-read",)),
-    Mutant("keys-unknowing", (_KNOWS,), "a node takes keys though it never asked",
+    Mutant("keys-unknowing", (_KNOWS,), "a node takes keys without having asked",
            ((Knowledge, "counts", lambda self, now: True),), REVOKED, 1, faults=("kill", "pause", "partition")),
-    Mutant("keys-known-for-ever", (_KNOWS,), "a node that asked once need not ask again",
+    Mutant("keys-known-for-ever", (_KNOWS,), "a node that has asked once never asks again",
            ((Knowledge, "counts", lambda self, now: self._until is not None),), REVOKED, 8, faults=("pause", "partition")),
     Mutant("keys-known-late", (_KNOWS,), "an answer counts for too long",
            ((Knowledge, "learn", _learn_late),), REVOKED, 8),
-    Mutant("keys-known-from-the-answer", (_KNOWS,), "an answer counts from when it came",
+    Mutant("keys-known-from-the-answer", (_KNOWS,), "an answer counts from its arrival, not from its question",
            ((Revocations, "once", _once_from_the_answer),),
            tests=(_ASKING + "test_an_answer_counts_from_its_question_on",)),
-    Mutant("unlisted-take-all", (_STAYS,), "made-up ids take the room of keys that there are",
+    Mutant("unlisted-take-all", (_STAYS,), "made-up ids take the room of existing keys",
            ((revocations, "revoke", _revoke_as_listed),), REVOKED, seed=8),
-    Mutant("revoked-without-end", (_STAYS,), "nodes ask for as many as they like",
+    Mutant("revoked-without-end", (_STAYS,), "nodes revoke any number of keys",
            ((revocations, "revoke", _revoke_without_end),), REVOKED, seed=8),
-    Mutant("held-without-end", (_STAYS,), "disks take as many as they are asked to",
+    Mutant("held-without-end", (_STAYS,), "disks take any number of revoked keys",
            ((RevokedKeys, "store", _store_without_end),),
            tests=(_DISK + "test_a_disk_refuses_more_than_any_node_asks_for_and_repeats_what_it_has",)),
-    Mutant("copied-as-one-disk", (_STAYS,), "a new disk takes no more than one of the others may have",
+    Mutant("copied-as-one-disk", (_STAYS,), "a new disk takes no more keys than one other disk may have",
            ((RevokedKeys, "takes", _takes_as_many_as_one_disk),),
            tests=(_DISK + "test_a_copy_with_more_than_two_disks_can_have_is_not_taken",)),
-    Mutant("keys-without-end", ("keys end",), "the end of a key is not looked at",
+    Mutant("keys-without-end", ("keys end",), "the expiry of a key is not checked",
            ((KeyTable, "authenticate", _authenticate_for_ever),), REVOKED, 1),
 )  # fmt: skip

@@ -22,7 +22,7 @@ _real_reply_for = Replica._reply_for
 
 
 def _own_alone(marks: RollbackMarks, facts: NodeFacts) -> None:
-    """What peers remember of this node's disk is not looked at."""
+    """Ignores what peers remember of this node's disk."""
     view = marks.view()
     if view is not None and view.lists(facts.disk):
         marks.acknowledged(facts.disk, Mark(facts.incarnation, facts.sequence))
@@ -34,7 +34,7 @@ def _without_marks(*of: Any) -> Any:
 
 
 def _own_words_alone(marks: RollbackMarks, facts: NodeFacts) -> None:
-    """What a peer remembers of third disks is not taken over."""
+    """Does not take over what a peer remembers of third disks."""
     replica = marks.replica()
     mine = {} if replica is None else {disk: mark for disk, mark in facts.marks.items() if disk == replica.identity.disk}
     _real_heard(marks, structs.replace(facts, marks=mine))
@@ -55,7 +55,7 @@ def _one_ahead(self: Replica, outcome: Any) -> Any:
     return structs.replace(reply, sequence=reply.sequence + 1) if isinstance(reply, Ack) else reply
 
 
-#: A disk that is behind what its peers remember of it is not found out.
+#: A disk that is behind its peers' memory of it is not detected.
 NO_MARKS: Patch = (rollback_marks, "contradicts", lambda remembered, start, sequence: False)
 
 _TESTS = "tests/unit/server/healing/test_rollback_marks.py::"
@@ -63,28 +63,28 @@ _TESTS = "tests/unit/server/healing/test_rollback_marks.py::"
 _OF_DISKS = "tests/unit/server/storage/test_data_directory.py::"
 
 MUTANTS = (
-    Mutant("no-marks", ("rollback marks",), "a disk that is behind them votes",
+    Mutant("no-marks", ("rollback marks",), "a disk that is behind the marks votes",
            (NO_MARKS,), PUT_BACK, seed=2, faults=("older-copy",)),
-    Mutant("marks-in-memory", ("rollback marks",), "they are in memory alone",
+    Mutant("marks-in-memory", ("rollback marks",), "marks are only in memory",
            ((Replica, "remember", lambda replica, marks: True),), PUT_BACK, seed=4),
-    Mutant("starts-alone", ("rollback marks",), "starts count, and writes do not",
+    Mutant("starts-alone", ("rollback marks",), "marks count starts and not writes",
            ((rollback_marks, "contradicts", lambda remembered, start, sequence: remembered.incarnation > start.incarnation),),
            PUT_BACK, seed=4),
-    Mutant("nobody-listens", ("rollback marks",), "a node does not hear what others remember",
+    Mutant("nobody-listens", ("rollback marks",), "a node ignores what others remember",
            ((RollbackMarks, "heard", _own_alone),), PUT_BACK, seed=2),
-    Mutant("marks-of-the-last", ("rollback marks",), "the mark that was heard last counts, and not the largest",
+    Mutant("marks-of-the-last", ("rollback marks",), "the last mark heard counts, not the largest",
            ((rollback_marks, "grown", lambda held, heard: heard),), PUT_BACK, seed=15),
-    Mutant("sequence-unwritten", ("rollback marks",), "a disk does not keep how many groups it wrote",
+    Mutant("sequence-unwritten", ("rollback marks",), "a disk does not store how many groups it wrote",
            ((Replica, "_write", _write_but_sequence),), PUT_BACK, seed=1),
-    Mutant("sequence-ahead", ("rollback marks",), "an acknowledgement names a group that is still to come",
+    Mutant("sequence-ahead", ("rollback marks",), "an acknowledgement names a future group",
            ((Replica, "_reply_for", _one_ahead),), PUT_BACK, seed=1),
-    Mutant("marks-not-handed-on", ("rollback marks",), "what a peer remembers of third disks is not remembered",
+    Mutant("marks-not-handed-on", ("rollback marks",), "marks that a peer tells of third disks are not kept",
            ((RollbackMarks, "heard", _own_words_alone),),
            tests=(_TESTS + "test_it_remembers_across_a_restart_what_was_acknowledged_and_what_it_was_told",)),
-    Mutant("forgets-with-its-disk", ("rollback marks",), "a node that has lost its disk has forgotten what that remembered",
+    Mutant("forgets-with-its-disk", ("rollback marks",), "a node that lost its disk also loses the marks that the disk kept",
            ((data_directory, "_remembered", lambda store, identity: {}),),
            tests=(_OF_DISKS + "test_a_torn_store_tells_what_it_remembers_and_gives_what_it_has_as_a_donor",)),
-    # Within the time in which a mark may be lost the others tell it again: decision 11.
+    # Before such a mark could be lost, the others tell it again: decision 11.
     Mutant("joins-without-marks", ("rollback marks", "copy after the entry, from both"), "a new disk votes before it has marks",
            ((join, "_next_turn", _without_marks),), tests=("tests/unit/protocol/test_join.py::test_the_whole_way",)),
 )  # fmt: skip

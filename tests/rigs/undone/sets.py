@@ -1,4 +1,4 @@
-"""Safeties of replica sets, which are designed and not built, undone one at a time: in the simulator, which alone has them."""
+"""Safeties of replica sets, which are designed and not built, undone one at a time: only the simulator has replica sets."""
 
 from quorumvault.model import Owner
 from quorumvault.protocol import operations
@@ -14,7 +14,7 @@ async def _raise_the_first(self: Request, owner: Owner, register: Register) -> N
 
 
 async def _raise_nobody(self: Request, owner: Owner, register: Register) -> None:
-    """The next write there raises it, as within a set."""
+    """Raises nothing: the next write to a set raises it, as within a set."""
 
 
 async def _read_the_first(self: Request, owner: Owner) -> int:
@@ -25,7 +25,7 @@ MUTANTS = (
     Mutant(
         "rotated-on-one-set",
         (_FENCE,),
-        "a rotation counts as done when one set has it",
+        "a rotation counts as done once one set has it",
         ((Request, "_raise_everywhere", _raise_the_first),),
         TWO_SETS,
         1,
@@ -41,7 +41,7 @@ MUTANTS = (
     Mutant(
         "epoch-of-one-set",
         (_REGISTER,),
-        "the epoch is read from one set alone, and is not written back to the other",
+        "the epoch is read from one set, and is not written back to the other",
         ((Request, "epoch", _read_the_first),),
         TWO_SETS,
         1,

@@ -1,4 +1,4 @@
-"""What replicas know of settled records, undone one safety at a time."""
+"""Replicas' knowledge of settled records, undone one safety at a time."""
 
 from collections.abc import Generator, Iterable, Sequence
 from types import SimpleNamespace
@@ -33,7 +33,7 @@ _real_differing_sums = anti_entropy._differing_sums
 _real_compared = SettledRecords.compared
 _real_wrote = SettledRecords.wrote
 _real_tell_settled = Coordinator._tell_settled
-#: Later than all writes.
+#: A sequence number after all writes.
 _ALWAYS = 1 << 62
 
 
@@ -63,7 +63,7 @@ def _with_what_was_refused(self: Replica, put: Put, staged: dict[bytes, bytes]) 
 
 
 def _whatever_the_view(groups: list[int]) -> Generator[Any, Any, Any]:
-    """Takes the peer's sums for those of this replica's view."""
+    """Treats the peer's sums as sums of this replica's view."""
     steps = _real_differing_sums(groups)
     theirs = yield next(steps)
     mine = yield steps.send(theirs)
@@ -99,7 +99,7 @@ def _never_void(self: SettledRecords, buckets: Iterable[range], sequence: int) -
 
 
 def _without_the_fence(*args: Any) -> Generator[Any, Any, Any]:
-    """Asks nobody if nothing is left to write."""
+    """Asks no replica if nothing is left to write."""
     steps = _real_put_part(*args)
     try:
         ask = next(steps)
@@ -111,7 +111,7 @@ def _without_the_fence(*args: Any) -> Generator[Any, Any, Any]:
 
 
 def _with_its_buckets(process: Process, *rest: Any) -> None:
-    """Takes the buckets that the process before it on this disk knew, and not the keys of which that one knew nothing yet."""
+    """Inherits the settled buckets of the previous process on this disk, but not its unsettled keys."""
     learn_settled(process, *rest)
     before = vars(process.disk).get("settled")
     process.replica.settled._whole = bytearray(before._whole if before else b"")
@@ -126,7 +126,7 @@ def _tell_marks_too(self: Replica, get: GetSettled) -> AnyReply:
 
 
 async def _open_or_take(keyring: Any, owner: Any, epochs: Any, digests: Any, found: Sequence[Any]) -> list[bytes | Missing]:
-    """Whatever does not open is taken for the value."""
+    """Treats bytes that cannot be opened as the value."""
     opened = await open_all(keyring, owner, epochs, digests, found)
     return [
         b"s" + record.hex().encode() if value is Missing.UNAVAILABLE and isinstance(record, bytes) else value
@@ -150,44 +150,44 @@ _RULE = ("settled records",)
 _READS = "tests/unit/server/healing/test_settled_reads.py::"
 
 MUTANTS = (
-    Mutant("settled-at-one-ack", _RULE, "one disk is enough",
+    Mutant("settled-at-one-ack", _RULE, "a record on one disk is settled",
            ((SettledRecords, "stored", _known_when_stored),), REQUESTS, seed=1, scopes=("settled-put-again-read",)),
-    Mutant("settled-though-lost", _RULE, "a round that was lost is announced",
+    Mutant("settled-though-lost", _RULE, "a lost round is announced",
            ((Coordinator, "_tell", _announced_in_any_case),), REQUESTS, seed=4, scopes=("settled-put-again-read",)),
-    Mutant("settled-of-any-boot", _RULE, "a notice is of every coordinator's round with its counter",
+    Mutant("settled-of-any-boot", _RULE, "a notice settles every coordinator's round with its counter",
            ((SettledRecords, "committed", _of_any_boot),), REQUESTS, seed=8, scopes=("settled-two-values-read",)),
     Mutant("settled-though-refused", _RULE, "a refused item counts as stored",
            ((Replica, "_put", _with_what_was_refused),), REQUESTS, seed=4, scopes=("settled-two-values-read",)),
-    # The exhaustive model alone notices this: a record has to be on one disk of the view and on one that it no longer lists, and
-    # the view has to change between the two halves of a comparison of these two.
-    Mutant("settled-across-views", _RULE, "a disk of another view is compared",
+    # Only the exhaustive model notices this: a record has to be on one disk of the view and on one that is no longer listed, and
+    # the view has to change between the two halves of a comparison of these two disks.
+    Mutant("settled-across-views", _RULE, "a comparison with a disk of another view counts",
            ((anti_entropy, "_differing_sums", _whatever_the_view),), scopes=("settled-join-put-compared",)),
-    Mutant("settled-after-the-view", _RULE, "a comparison of the view before counts",
+    Mutant("settled-after-the-view", _RULE, "a comparison in the previous view counts",
            ((Replica, "settle", _settled_in_any_view),), LOST_DISKS,
            scopes=("settled-join-contested-compared",)),
-    Mutant("settled-while-compared", _RULE, "what is written during a comparison is settled by it",
+    Mutant("settled-while-compared", _RULE, "a comparison settles what is written during it",
            ((SettledRecords, "compared", _whenever_written),), REQUESTS, scopes=("settled-put-read-get",)),
     Mutant("settled-in-every-view", _RULE, "a new view forgets nothing",
            ((SettledRecords, "forget", lambda self: None),), LOST_DISKS, seed=30, scopes=("settled-join-contested",)),
     Mutant("settled-and-marked", _RULE, "an active disk's value becomes a conflict mark",
            ((replicas, "merge_piece", lambda *pieces, marks, spared: merge_piece(*pieces, spared=spared)),), HEALING_NODES,
            scopes=("settled-two-values-read",)),
-    Mutant("settled-overflow", _RULE, "a bucket stays settled though a key of it found no room",
+    Mutant("settled-overflow", _RULE, "a bucket stays settled although one of its keys found no room",
            ((SettledRecords, "wrote", _bucket_stays),), REQUESTS, seed=21, scopes=("settled-no-room",)),
-    Mutant("settled-overflow-compared", _RULE, "a comparison settles keys that found no room since",
+    Mutant("settled-overflow-compared", _RULE, "a comparison settles keys that found no room during it",
            ((SettledRecords, "compared", _never_void),), LOST_DISKS, scopes=("settled-no-room",)),
-    Mutant("settled-another-value", _RULE, "a value is not written if another one is settled in its token",
+    Mutant("settled-another-value", _RULE, "a value is not written if another value is settled under its token",
            ((operations, "records", _ANY_VALUE),), REQUESTS, seed=4, scopes=("settled-two-values-put",)),
-    Mutant("settled-unfenced", _RULE, "a batch of which nothing is left to write asks nobody",
+    Mutant("settled-unfenced", _RULE, "a batch with nothing left to write asks nobody",
            ((operations, "_put", _without_the_fence),), REQUESTS, seed=1, scopes=("settled-put-again-rotate",)),
-    Mutant("settled-at-the-start", _RULE, "the buckets that were settled are so after a restart",
+    Mutant("settled-at-the-start", _RULE, "settled buckets stay settled after a restart",
            ((nodes, "learn_settled", _with_its_buckets),), REQUESTS, seed=4),
     Mutant("settled-marks", _RULE, "a conflict mark is told alone",
            ((Replica, "_get_settled", _tell_marks_too),), LOST_DISKS, seed=28),
-    Mutant("settled-out-of-touch", _RULE, "a node that is in touch with no quorum tells alone",
+    Mutant("settled-out-of-touch", _RULE, "a node without a quorum tells alone",
            ((Coordinator, "_own_replica", _own_replica_anyhow),),
            tests=(_READS + "test_a_node_out_of_touch_with_a_quorum_tells_nothing_alone",)),
-    Mutant("settled-unread", _RULE, "what is told alone need not be authentic",
+    Mutant("settled-unread", _RULE, "records told alone need not be authentic",
            ((coordinators, "open_all", _open_or_take),), REQUESTS, seed=3),
     Mutant("settled-absent", _RULE, "\"not found\" is told alone",
            ((Coordinator, "_tell_settled", _absent_alone),), REQUESTS, seed=1),

@@ -1,4 +1,4 @@
-"""Rules of views that only several of them together keep, undone one at a time."""
+"""Rules of views that only several parts together keep, undone one at a time."""
 
 from collections.abc import Generator
 from functools import partial
@@ -33,7 +33,7 @@ _RealCopies = join._Copies
 
 
 class _Carrying(WriteRound):
-    """Begins with the acknowledgements of the round that was refused."""
+    """A write round that begins with the acknowledgements of the refused round."""
 
     def __init__(self, *arguments: Any, carried: list[Ack]) -> None:
         super().__init__(*arguments)
@@ -73,7 +73,7 @@ def _write_back_in_any_view(*of: Any) -> Generator[Ask, Any, bool]:
 
 
 def _copying(change: Any) -> Any:
-    """join._copy, whose answers are changed on their way to it."""
+    """join._copy, whose answers are changed before it receives them."""
 
     def copy(view: View, others: tuple[str, ...], copies: Any, *donor: Any) -> Generator[Any, Any, Any]:
         steps = _real_copy_in(view, others, copies, *donor)
@@ -116,7 +116,7 @@ def _stored_in_any_view(self: RevokedKeys, request: Any, identity: Any, *rest: A
 
 
 def _by_name(self: Exchange, target: Any, reply: Any) -> None:
-    """Whichever disk answers at a node is taken for the one that was asked."""
+    """Treats the disk that answers at a node as the disk that was asked."""
     named = hasattr(reply, "disk") and not isinstance(reply, messages.OtherView | messages.NotVoting)
     _real_on_reply(self, target, structs.replace(reply, disk=target.disk) if named else reply)
 
@@ -140,26 +140,26 @@ MUTANTS = (
            scopes=("join-beside-revoke-read",)),
     Mutant("first-piece", ("active after both copies",), "the first piece of a copy counts as all of it",
            ((join, "_copy", _copying(_the_last_one)),), LOST_DISKS, seed=1, scopes=("join-piece-by-piece",)),
-    # What it takes is for the unit tests: no play loses a disk while another one rots, and no world has two processes of a name.
+    # Unit tests cover these: no play loses a disk while another one rots, and no world has two processes of one name.
     Mutant("copies-what-it-can", ("active after both copies",), "a source that cannot read on counts as copied",
            ((join, "_copy", _copying(_nothing_more)),), tests=(_JOIN + "test_what_a_source_cannot_read_is_waited_for",)),
-    Mutant("copy-across-views", ("copy after the entry, from both",), "a copy goes on in another view",
+    Mutant("copy-across-views", ("copy after the entry, from both",), "a copy continues in another view",
            ((join, "_Copies", lambda view: _RealCopies(mock.ANY)),),
            tests=(_JOIN + "test_a_view_that_came_in_between_begins_the_copies_anew",)),
-    Mutant("displaced-fights", ("a replaced disk stops",), "a joining disk whose slot was given away wants it back",
+    Mutant("displaced-fights", ("a replaced disk stops",), "a joining disk that lost its slot claims it back",
            ((join, "_next_turn", _never_displaced),),
            tests=(_JOIN + "test_a_disk_that_had_entered_a_view_gives_up_its_slot_to_a_newer_one",)),
-    Mutant("entered-unwritten", ("rollback marks",), "a view that is entered is no write",
+    Mutant("entered-unwritten", ("rollback marks",), "entering a view does not count as a write",
            ((Replica, "_become", _entered_without_a_write),),
            tests=("tests/unit/server/healing/test_rollback_marks.py::test_a_view_that_is_entered_counts_as_a_write",)),
-    Mutant("views-by-number", ("views are ordered",), "views of one number are as good as each other",
+    Mutant("views-by-number", ("views are ordered",), "views with the same number are not ordered",
            ((replicas, "may_enter", _by_number), (membership, "may_enter", _by_number)),
            tests=("tests/model/test_rejoin.py::test_two_that_join_at_a_time_leave_nobody_apart",)),
-    Mutant("carried-over", ("a refused round starts again",), "acknowledgements of the view before count on",
+    Mutant("carried-over", ("a refused round starts again",), "acknowledgements of the previous view still count",
            ((operations, "_put", _put_carrying_over),), LOST_DISKS,
            covered="a disk that the newer view does not list has no vote there (a reply counts once); one that it lists has what "
            "it acknowledged, since it synced that first"),
-    Mutant("answers-by-name", ("a reply counts once",), "an answer counts for the node that gives it, whichever disk it has",
+    Mutant("answers-by-name", ("a reply counts once",), "an answer counts for its node, whichever disk the node has",
            ((Exchange, "_on_reply", _by_name),), LOST_DISKS,
            covered="a view names its disks, and a disk answers only in its own view that lists it (every request names its view; "
            "only active listed disks vote)"),
