@@ -1,12 +1,12 @@
 """The command line of the fuzzer.
 
-bin/fuzz --list                                 the targets
-bin/fuzz                                        all targets, ten seconds each, with a new seed each time
-bin/fuzz json csv --seconds 60 --seed 7         two targets, with this seed
-bin/fuzz json --inputs 5000 --seed 7 --from 5000    inputs 5000 to 9999 of this seed
-bin/fuzz --profile ci                           two minutes, always with the same seed
-bin/fuzz --profile long                         a million inputs
-bin/fuzz json --replay FILE …                   saved inputs
+bin/fuzz --list                                 lists the targets
+bin/fuzz                                        runs all targets, ten seconds each, with a new seed each time
+bin/fuzz json csv --seconds 60 --seed 7         runs two targets, with this seed
+bin/fuzz json --inputs 5000 --seed 7 --from 5000    runs inputs 5000 to 9999 of this seed
+bin/fuzz --profile ci                           runs for two minutes, always with the same seed
+bin/fuzz --profile long                         runs a million inputs
+bin/fuzz json --replay FILE …                   runs saved inputs
 """
 
 import argparse
@@ -26,7 +26,7 @@ _SECONDS = 10.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """0 if no input failed, 2 if the fuzzer did."""
+    """Returns 0 if no input failed, 1 if one did, and 2 if the fuzzer itself failed."""
     parser = argparse.ArgumentParser(prog="bin/fuzz", description="Feed hostile input to QuorumVault's readers of bytes.")
     parser.add_argument("targets", nargs="*", metavar="TARGET", help="default: all")
     parser.add_argument("--list", action="store_true", help="list the targets")
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name, entry in TARGETS.items():
             print(f"{name:<15}{entry.words}")
         return 0
-    # Read when pyarrow is loaded, in each process: its pool checks the ends of what it gave out whenever it takes that back.
+    # pyarrow reads this when it is loaded, in each process: its pool then checks the ends of a block whenever the block is freed.
     os.environ["ARROW_DEBUG_MEMORY_POOL"] = "abort"
     if options.replay:
         if len(options.targets) != 1:
@@ -68,7 +68,7 @@ def orders(options: argparse.Namespace) -> list[Order]:
 
 
 def _share(options: argparse.Namespace, entry: Entry) -> tuple[int | None, float | None]:
-    """How many inputs a target gets, or how many seconds."""
+    """The number of inputs of a target, or its seconds."""
     if options.profile == "ci":
         return None, entry.seconds
     if options.profile == "long":

@@ -1,10 +1,10 @@
-"""Arrow streams: good ones of every shape, broken ones, and whether a body is refused in order or gives back what it held.
+"""Arrow streams: valid ones of every shape, and broken ones. Checks that a body is refused properly or gives back what it held.
 
-They are read in this process, whose memory pool checks the ends of what it gave out.
+This process reads them; its memory pool checks the ends of each block.
 
-corpus   plain text and dictionaries, in batches, with nulls, replaced and added dictionaries; by pyarrow, and by hand
-mutate   numbers where the format has numbers, bits, pieces that are moved, repeated, left out, or of another stream
-check    a refusal of the contract (4xx), or texts that hold: they are written and read back as they are
+corpus   plain text and dictionaries, in batches, with nulls, replaced and added dictionaries; made by pyarrow, and by hand
+mutate   puts numbers where the format has numbers, flips bits, and moves, repeats, drops or exchanges pieces of streams
+check    expects a refusal of the contract (4xx), or valid texts: they are written and read back unchanged
 """
 
 import struct
@@ -22,7 +22,7 @@ from tests.rigs import arrow as rig
 
 _LIMITS = Limits()
 _TEXTS = (None, b"", b"x", "é\U0001f600".encode(), b"qv_1_" + b"a" * 48, b"a longer text than the others are", b"\0", b"y" * 300)
-#: Where lengths, counts and offsets turn over.
+#: Edge values at which lengths, counts and offsets overflow.
 _EDGES = (0, 1, 2, 7, 8, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**63, 2**64 - 1)
 _CODES = {8: "bB", 16: "hH", 32: "iI", 64: "qQ"}
 
@@ -37,12 +37,12 @@ class ArrowStreams(InProcess):
 
 
 def corpus(rng: Random) -> bytes:
-    """A valid stream of one column, ``value``."""
+    """Makes a valid stream of one column, ``value``."""
     return rng.choice((_plain, _coded, _by_pyarrow))(rng)
 
 
 def mutate(rng: Random, seed: bytes) -> bytes:
-    """One change or some."""
+    """Makes one or more changes."""
     data = bytearray(seed)
     for _ in range(rng.choice((1, 1, 1, 2, 3, 8))):
         rng.choice(_CHANGES)(rng, data)
@@ -50,7 +50,7 @@ def mutate(rng: Random, seed: bytes) -> bytes:
 
 
 def check(body: bytes) -> str:
-    """What reading it led to: "read", or the code of a refusal. Raises for all that should not be."""
+    """Returns the outcome of reading the body: "read", or the code of a refusal. Raises for any other."""
     try:
         texts = read_texts(body, "value", _LIMITS)
     except RequestError as error:
@@ -113,7 +113,7 @@ def _by_pyarrow(rng: Random) -> bytes:
 
 
 def _number(rng: Random, data: bytearray) -> None:
-    """An edge in the place of a number, most often where the format has one."""
+    """Puts an edge value in place of a number, most often where the format has one."""
     code, width = rng.choice((("B", 1), ("H", 2), ("I", 4), ("Q", 8)))
     if len(data) < width:
         return
@@ -137,7 +137,7 @@ def _repeat(rng: Random, data: bytearray) -> None:
 
 
 def _splice(rng: Random, data: bytearray) -> None:
-    """A piece of another stream in the place of as many bytes, or between them."""
+    """Puts a piece of another stream in place of as many bytes, or inserts it."""
     other = bytearray(corpus(rng))
     start, end = _span(rng, other)
     at = min(start, len(data))
@@ -145,13 +145,13 @@ def _splice(rng: Random, data: bytearray) -> None:
 
 
 def _span(rng: Random, data: bytearray) -> tuple[int, int]:
-    """Somewhere, most often at multiples of 8, where messages and buffers begin."""
+    """A random span, most often at multiples of 8, where messages and buffers begin."""
     start, length = rng.randrange(len(data) + 1), rng.choice((1, 4, 8, 16, 64, 1000))
     return start - start % 8 if length >= 8 else start, min(len(data), start + length)
 
 
 def _message(rng: Random, data: bytearray) -> None:
-    """One of the messages is left out, or comes twice, or last."""
+    """Drops a message, repeats it, or moves it to the end."""
     starts = [at for at in range(0, len(data) - 7, 8) if data[at : at + 4] == rig.CONTINUATION]
     if len(starts) < 2:
         return

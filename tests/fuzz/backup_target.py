@@ -1,4 +1,4 @@
-"""Backup files, broken as bytes and as messages, through the whole of ``restore``: it says what is wrong, or makes a cluster."""
+"""Backup files, broken as bytes and as messages, through the whole of ``restore``: it names the error, or makes a cluster."""
 
 import functools
 import hashlib
@@ -36,7 +36,7 @@ _WORDS = (
 
 @functools.cache
 def _messages() -> list[bytes]:
-    """The payloads of a small backup that is in order, but for the seal of its trailer."""
+    """The payloads of a small valid backup, except for the seal of its trailer."""
     pairs = {layout.OWNER + CLINIC.id: b"clinic"}
     for number in range(3):
         pairs |= sealed(Keyring("s1", _MASTER), CLINIC, f"value {number}")
@@ -50,7 +50,7 @@ def _messages() -> list[bytes]:
 
 
 def _framed(payloads: Sequence[bytes]) -> bytes:
-    """A file with digests that fit; and where the last payload is a trailer, its seal: of who holds the master secret."""
+    """A file with matching digests. If the last payload is a trailer, its seal is that of a holder of the master secret."""
     whole, state = b"", hashlib.blake2b(digest_size=16)
     for number, payload in enumerate(payloads):
         if number == len(payloads) - 1:
@@ -62,7 +62,7 @@ def _framed(payloads: Sequence[bytes]) -> bytes:
 
 
 class Backups(InProcess):
-    """Success is as it should be: only for what was sealed with the master secret."""
+    """Restoring succeeds only for what was sealed with the master secret."""
 
     def open(self, stack: ExitStack) -> None:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))

@@ -1,6 +1,6 @@
-"""Feeds targets, one after the other, each in a process of its own; keeps what failed, and prints a table of it all.
+"""Feeds targets, one after the other, each in its own process; keeps failing inputs, and prints a table of the results.
 
-An input that kills the process, or stops it for long, is written down like any other that fails; then the next one has its turn.
+An input that kills the process, or blocks it for long, is recorded like any other failing input; then the next one follows.
 """
 
 import multiprocessing
@@ -16,20 +16,20 @@ from typing import Any
 from tests.fuzz.targets import made
 from tests.fuzz.worker import Found, Order, Progress, input_of, work
 
-#: Seconds for one batch of inputs, or for making ready, after which the process counts as stopped.
+#: Seconds for one batch of inputs, or for the start, after which the process counts as stuck.
 HANG_SECONDS = 120.0
-#: Failing inputs of one target that are kept, and of one kind of failure; after the first number the target is left.
+#: The most failing inputs of a target, after which its run ends; and how many inputs of one kind of failure are kept.
 _MOST_FOUND, _MOST_OF_A_KIND = 50, 3
 _SPAWN = multiprocessing.get_context("spawn")
 
 
 class FuzzerError(Exception):
-    """The process that feeds a target ended by a slip of its own."""
+    """The process that feeds a target ended because of an error of its own."""
 
 
 @dataclass(slots=True)
 class Report:
-    """What came of one target. ``next``: the input to go on with."""
+    """The results of one target. ``next``: the next input."""
 
     target: str
     next: int
@@ -38,7 +38,7 @@ class Report:
 
 
 def run(order: Order, keep: Callable[[str, Found], None]) -> Report:
-    """Carries out an order. ``keep(target, found)`` is told what failed, of each kind a few."""
+    """Carries out an order. Calls ``keep(target, found)`` for failing inputs, a few of each kind."""
     report, kinds = Report(order.target, order.first), Counter[str]()
     while not order.is_over(report.next, report.total.seconds) and len(report.found) < _MOST_FOUND:
         left = replace(
@@ -57,8 +57,8 @@ def run(order: Order, keep: Callable[[str, Found], None]) -> Report:
 
 
 def _run_once(order: Order, report: Report) -> Iterable[Found]:
-    """One process, to its end, which may be an early one; what it leaves on disk goes."""
-    # In memory, where there is such a folder, nothing is lost by syncs. Nodes do not start where there is little room.
+    """Runs one process to its end, perhaps an early one, and removes what it leaves on disk."""
+    # In memory, if there is such a folder: syncs are then free. Nodes do not start where there is little room.
     memory = "/dev/shm" if Path("/dev/shm").is_dir() and not made(order.target).over_sockets else None
     with tempfile.TemporaryDirectory(prefix="quorumvault-fuzz-", dir=memory, ignore_cleanup_errors=True) as folder:
         yield from _process(order, report, folder)
@@ -102,7 +102,7 @@ def _process(order: Order, report: Report, folder: str) -> Iterable[Found]:
 
 
 def keep(folder: Path, seed: int, target: str, found: Found) -> None:
-    """Writes an input that failed into the folder, which is made for the first."""
+    """Writes a failing input into the folder, which the first one creates."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{target}-{seed}-{found.index}.input"
     path.write_bytes(found.data)
@@ -114,7 +114,7 @@ def print_header() -> None:
 
 
 def print_report(report: Report) -> None:
-    """A line of the table: the time of the longest turn in milliseconds, memory in MiB, the commonest outcomes."""
+    """Prints a line of the table: the time of the longest turn in milliseconds, memory in MiB, the most common outcomes."""
     total, (longest_turn, memory) = report.total, report.total.figures
     pace = total.inputs / total.seconds if total.seconds else 0.0
     outcomes = ", ".join(f"{word} {count:,}" for word, count in total.outcomes.most_common(9))

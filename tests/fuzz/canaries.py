@@ -1,17 +1,17 @@
-"""What is planted in inputs, and may come out nowhere: values, an API key that is not one, tokens, and the keys in force."""
+"""Canaries: values, a false API key, tokens, and the keys in force. They are planted in inputs and must never come out."""
 
 from collections.abc import Iterable
 
 VALUE = "CANARY-value-7f3a91"
-#: Has the form of a key, and is none.
+#: Has the form of a key, but is none.
 WRONG_KEY = "qvk_canary77_wrongkeywrongkeywrongkeywrongke2"
-#: In an input: the key in force, and some tokens that were issued, each as long as what takes its place.
+#: Placeholders in an input, for the key in force and for some issued tokens; each is as long as its replacement.
 KEY_PLACE = b"qvk_KEYKEYKE_KEYKEYKEYKEYKEYKEYKEYKEYKEYKEYKE"
 TOKEN_PLACES = tuple(b"qv_1_" + b"%048d" % number for number in range(4))
 
 
 class Planted:
-    """Knows a key and tokens, puts them into inputs, and looks for them, and for values, in what came out."""
+    """Holds a key and tokens, puts them into inputs, and searches outputs for them, and for values."""
 
     def __init__(self, key: str, tokens: Iterable[str]) -> None:
         self._places = [(KEY_PLACE, key.encode()), *zip(TOKEN_PLACES, (token.encode() for token in tokens), strict=True)]

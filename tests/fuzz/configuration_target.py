@@ -1,4 +1,4 @@
-"""Configuration files: any bytes are a value or a ConfigError, and what a command writes is read back as the same."""
+"""Configuration files: any bytes give a value or a ConfigError, and files written by a command are read back unchanged."""
 
 import re
 import tempfile
@@ -60,7 +60,7 @@ _SCALAR = re.compile(rb"[^\s{}\[\],:#-][^\s{}\[\],]*")
 
 
 class Configuration(InProcess):
-    """An input is the name of a file, a line end, and what is in it."""
+    """An input is the name of a file, a line end, and the file's content."""
 
     def open(self, stack: ExitStack) -> None:
         self._path = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -86,7 +86,7 @@ class Configuration(InProcess):
             match name:
                 case b"cluster.yaml":
                     place = load_place(path, "n1")
-                    if place.cluster.secrets.master.file is not None:  # else an input would say what is run, or closed, here
+                    if place.cluster.secrets.master.file is not None:  # else an input would choose what to run or close
                         repr(with_secret(place))
                 case b"fields.yaml":
                     str(load_fields(path).paths)
@@ -108,7 +108,7 @@ class Configuration(InProcess):
 
 
 def _with_another(rng: Random, content: bytes) -> bytes:
-    """One or two names or values are other ones, and all else is in order."""
+    """Replaces one or two names or values; everything else stays valid."""
     for _ in range(rng.choice((1, 1, 2))):
         start, end = rng.choice([match.span() for match in _SCALAR.finditer(content)])
         content = content[:start] + rng.choice(_WORDS) + content[end:]

@@ -1,6 +1,6 @@
-"""One input over one connection: sent in the pieces that it says, and what came back.
+"""One input over one connection: sends its pieces, and reads the answer.
 
-#cuts 12,40 pause 5          before the bytes: where to cut them, and milliseconds between the pieces. May be left out.
+#cuts 12,40 pause 5          may stand before the bytes: where to cut them, and milliseconds between the pieces.
 """
 
 import asyncio
@@ -11,14 +11,14 @@ from random import Random
 
 import httptools
 
-#: Seconds without a byte after which nothing more is expected once there was an answer.
+#: Seconds without a byte after which, once there was an answer, nothing more is expected.
 _PATIENCE_ANSWERED = 0.03
 _CONNECT_SECONDS = 30.0
 _PIECES = re.compile(rb"#cuts ([0-9,]*) pause ([0-9]{1,3})\n")
 
 
 def in_pieces(rng: Random, raw: bytes) -> bytes:
-    """An input that is ``raw``, whole or in some pieces."""
+    """Makes an input of ``raw``, whole or in several pieces."""
     if rng.random() < 0.6 or len(raw) < 2:
         return raw
     count = min(len(raw) - 1, rng.choice((1, 1, 2, 3, 8, 40)))
@@ -27,7 +27,7 @@ def in_pieces(rng: Random, raw: bytes) -> bytes:
 
 
 def pieces_of(data: bytes) -> tuple[list[bytes], float]:
-    """The pieces, and the seconds between them."""
+    """Returns the pieces, and the seconds between them."""
     match = _PIECES.match(data)
     if match is None:
         return [data], 0.0
@@ -38,9 +38,9 @@ def pieces_of(data: bytes) -> tuple[list[bytes], float]:
 
 @dataclass(slots=True)
 class Answers:
-    """What came back: statuses of whole and begun answers, bodies of those that were no success, and whether it is no HTTP.
+    """What came back: statuses of complete and partial answers, bodies of unsuccessful ones, and whether it is HTTP at all.
 
-    Takes the calls of httptools.
+    Receives the callbacks of httptools.
     """
 
     is_http: bool
@@ -79,7 +79,7 @@ class Answers:
 async def exchange(
     host: str, port: int, pieces: list[bytes], pause: float, patience: float = 0.25, *, http: bool = True
 ) -> Answers:
-    """Sends the pieces, and reads meanwhile and on, until the other side closes or nothing more is to be expected.
+    """Sends the pieces, and reads during and after that, until the other side closes or no more is expected.
 
     ``patience``: seconds without a byte after which no answer is expected any more.
     """
@@ -116,4 +116,4 @@ async def _send(writer: asyncio.StreamWriter, pieces: list[bytes], pause: float)
             writer.write(piece)
             await writer.drain()
     except OSError:
-        pass  # it closed before it had all: what it said is still read
+        pass  # the other side closed before it had all: its answer is still read

@@ -1,4 +1,4 @@
-"""Files with values: any bytes are a table or an error with its place, and what was tokenized comes back as it was."""
+"""Files with values: any bytes give a table or an error with its place, and tokenized values come back unchanged."""
 
 import io
 import json
@@ -47,7 +47,7 @@ _MISMATCH = "what was tokenized and detokenized is not what it was"
 
 
 class Memory:
-    """Implements Lookup of both directions: tokens of one key, and what they stand for."""
+    """Implements Lookup for both directions: tokens of one key, and their values."""
 
     def __init__(self) -> None:
         self._keys = Keyring("s1", bytes(32)).epoch_keys(Owner("clinic"), 1)
@@ -75,7 +75,7 @@ class Memory:
 
 
 class TextFiles(InProcess):
-    """CSV and JSON Lines, as the commands convert them."""
+    """CSV and JSON Lines, converted as the commands do."""
 
     form: ClassVar[Format]
 
@@ -130,7 +130,7 @@ class JsonLines(TextFiles):
         return mutate(rng, whole, _JSON_WORDS) if rng.random() < 0.8 else whole
 
     def compare(self, before: bytes, after: bytes) -> None:
-        """The same records. -0 is 0 once it was a value."""
+        """Expects the same records. -0 becomes 0 once it was a value."""
         if [_record(line) for line in before.split(b"\n")] != [_record(line) for line in after.split(b"\n")]:
             raise Violation(_MISMATCH)
 

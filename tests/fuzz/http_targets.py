@@ -1,4 +1,4 @@
-"""Targets that are sent to the API of a real node, some connections at a time."""
+"""Targets whose inputs go to the API of a real node, over several connections at a time."""
 
 import re
 from abc import abstractmethod
@@ -11,15 +11,15 @@ from tests.fuzz.exchange import Answers, exchange, in_pieces, pieces_of
 from tests.fuzz.nodes import NODE, OverSockets
 from tests.fuzz.target import Violation
 
-#: Batches between two looks at what a node tells anybody.
+#: Batches between two checks of what a node tells anybody.
 _TELL = 20
-#: Headers that are answered and written down as they come. What chance puts there may be found.
+#: Headers that a node echoes and logs unchanged. Canaries that land there by chance may be found.
 _ECHOED = re.compile(rb"(?i)(?:x-request-id|x-purpose)([^\n]*)")
 
 
 class HttpTarget(OverSockets):
     batch, at_once = 128, 32
-    #: Seconds to wait for an answer. Whole requests get one, however busy the machine is; of others many do not.
+    #: Seconds to wait for an answer. Whole requests get one, however busy the machine is; many others do not.
     patience: ClassVar[float] = 5.0
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class HttpTarget(OverSockets):
 
     @abstractmethod
     def request(self, rng: Random) -> bytes:
-        """Bytes for one connection."""
+        """Makes the bytes of one connection."""
 
     def check(self, inputs: Sequence[bytes]) -> list[str]:
         outcomes = super().check(inputs)
@@ -52,7 +52,7 @@ class HttpTarget(OverSockets):
         faults = [status for status in answers.statuses if status >= 500 and status != 503]
         if faults:
             raise Violation(f"status {faults[0]}: {bytes(answers.refusals[-300:])!r}", place)
-        if not answers.is_http and b"HEAD" not in data:  # to which an answer has a length, and no body
+        if not answers.is_http and b"HEAD" not in data:  # an answer to HEAD has a length, but no body
             raise Violation(f"what was answered is no HTTP: {bytes(answers.raw[:100])!r}", place)
         if b"Traceback" in answers.refusals:
             raise Violation("a traceback in an answer", place)
@@ -61,14 +61,14 @@ class HttpTarget(OverSockets):
 
 
 def _outcome(answers: Answers) -> str:
-    """The statuses, if there are no more than two; else how many."""
+    """The statuses, if there are at most two; else their number."""
     statuses = [str(status) for status in answers.statuses]
     words = "+".join(statuses) if len(statuses) <= 2 else f"many, {statuses[-1]} last"
     return words or ("closed" if answers.is_closed else "nothing")
 
 
 class RawHttp(HttpTarget):
-    """What is no HTTP, and what is almost."""
+    """Bytes that are not HTTP, or almost HTTP."""
 
     patience = 0.25
 
@@ -77,7 +77,7 @@ class RawHttp(HttpTarget):
 
 
 class JsonOverHttp(HttpTarget):
-    """Whole requests, some on one connection."""
+    """Whole requests, several on one connection."""
 
     def request(self, rng: Random) -> bytes:
         requests = []

@@ -1,4 +1,4 @@
-"""JSON bodies, in this process: the API over a vault in memory. What is taken in is given back, and what is not is a problem."""
+"""JSON bodies, in this process: the API over a vault in memory. It gives accepted values back; any other gets a problem."""
 
 import asyncio
 import json
@@ -34,7 +34,7 @@ class JsonBodies(InProcess):
         answer = self._asked(path.decode("latin-1"), body)
         self._rig.vault.asked.clear()
         self._rig.events.written.clear()
-        self._rig.vault.__dict__["_epochs"].pop(CLINIC, None)  # else a vault that was rotated a lot derives for long
+        self._rig.vault.__dict__["_epochs"].pop(CLINIC, None)  # else deriving takes long after many rotations
         if answer.status == 200:
             self._judge_success(path, body, _read(answer.body))
             return "200"
@@ -53,7 +53,7 @@ class JsonBodies(InProcess):
         return f"{answer.status} {problem['code']}"
 
     def _judge_success(self, path: bytes, body: bytes, answer: Any) -> None:
-        """Values come back from their tokens as they were."""
+        """Checks that values come back unchanged from their tokens."""
         if path != b"/tokenize" or "tokens" not in answer:
             return
         values = _read(body)["values"]
@@ -66,5 +66,5 @@ class JsonBodies(InProcess):
 
 
 def _read(text: bytes) -> Any:
-    """Integers as their digits, since Python makes none of very many, and marked, since 1 and "1" are two values."""
+    """Reads integers as marked digits: Python makes no integers of too many digits, and 1 and "1" have to differ."""
     return json.loads(text, parse_int=lambda digits: ("integer", "0" if digits == "-0" else digits))

@@ -1,6 +1,6 @@
-"""JSON bodies for the operations that the OpenAPI document has: what it allows, then what it does not, then what is no JSON.
+"""JSON bodies for the operations in the OpenAPI document: what it allows, then what it does not, then what is not JSON.
 
-schema -> a value that fits -> some members changed for others, moved or repeated -> spelled in one of many ways -> bytes
+schema -> a value that fits -> some members replaced, moved or repeated -> spelled in one of many ways -> bytes
 """
 
 import functools
@@ -13,15 +13,15 @@ from quorumvault.server.http.openapi import document
 from tests.fuzz.canaries import TOKEN_PLACES, VALUE
 from tests.fuzz.mutation import mutate
 
-#: Texts that mean something somewhere.
+#: Texts that have a meaning somewhere.
 _TEXTS = (
     *(VALUE, f"{VALUE} ", "", "x", "999-17-5017", "é", "e\u0301", "\u0000", "\ufeff", "𝄞", '"', "\\", "null", "1e5", "\u2028"),
     *(place.decode() for place in TOKEN_PLACES),
     *("qv_1_" + "0" * 48, "qv_4294967296_" + "a" * 48, "qv_01_" + "a" * 48, "qv_1_" + "A" * 48, "QV_1_" + "a" * 48),
 )
-#: Names that lead to configured fields, and some that do not.
+#: Names on paths to configured fields, and some others.
 _NAMES = ("ssn", "name", "family", "contacts", "phone", "id", "", "values", "tokens", "records", "__proto__", "$", "ssn ")
-#: JSON texts that readers differ about.
+#: JSON texts that parsers treat differently.
 _ODD = (
     *("0", "-0", "1", "-1", "1.0", "1.10", "1e400", "-1E-400", "9007199254740993", "18446744073709551616", "1" * 30, "9" * 5000),
     *("null", "true", "false", "{}", "[]", "[[]]", '{"":{}}', "[1,2,[3]]", '{"a":1,"a":2}', '{"ssn":"1","ssn":"2"}'),
@@ -34,14 +34,14 @@ _JUNK = (b"\xff", b"\xc0\x80", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\xef\xbb\
 
 
 class Spelled(NamedTuple):
-    """JSON as it stands in a text; it may be no JSON."""
+    """JSON text, used unchanged; it may not be valid JSON."""
 
     text: str
 
 
 @functools.cache
 def _operations() -> tuple[Mapping[str, Any], list[tuple[str, Any]]]:
-    """The document, and each path that takes JSON with its schema."""
+    """Returns the document, and each path that takes JSON with its schema."""
     whole = document()
     bodies = [
         (path, post["requestBody"]["content"]["application/json"]["schema"])
@@ -52,7 +52,7 @@ def _operations() -> tuple[Mapping[str, Any], list[tuple[str, Any]]]:
 
 
 def body(rng: Random) -> tuple[str, bytes]:
-    """The path of an operation, and a body for it, good or bad."""
+    """Returns the path of an operation, and a body for it, good or bad."""
     whole, operations = _operations()
     path, schema = rng.choice(operations)
     value = fitting(rng, schema, whole)
@@ -65,7 +65,7 @@ def body(rng: Random) -> tuple[str, bytes]:
 
 
 def fitting(rng: Random, schema: Any, whole: Mapping[str, Any]) -> Any:
-    """A value that the schema allows, made of texts and names that mean something here."""
+    """Makes a value that the schema allows, of texts and names that have a meaning here."""
     if "$ref" in schema:
         return fitting(rng, whole["components"]["schemas"][schema["$ref"].rpartition("/")[2]], whole)
     if "enum" in schema:
@@ -105,7 +105,7 @@ def _record(rng: Random) -> dict[str, Any]:
 
 
 def changed(rng: Random, value: Any) -> Any:
-    """One member somewhere is another one, gone, twice there, or under another name."""
+    """Replaces, removes, repeats or renames one member somewhere."""
     if not isinstance(value, dict | list) or not value or rng.random() < 0.15:
         return Spelled(rng.choice(_ODD))
     if isinstance(value, list):
@@ -123,7 +123,7 @@ def changed(rng: Random, value: Any) -> Any:
 
 
 def spelled(rng: Random, value: Any) -> str:
-    """JSON text, in one way or another: blanks, escapes, a name that is there twice."""
+    """Writes JSON text in a random spelling: blanks, escapes, a name that occurs twice."""
     blank, ascii_only, twice = rng.choice(("", "", " ", "\n", "\t \r\n")), rng.random() < 0.3, rng.random() < 0.05
 
     def text(value: Any) -> str:

@@ -1,19 +1,19 @@
-"""Bytes into other bytes: the changes that parsers are most often not prepared for, some of them at a time."""
+"""Turns bytes into other bytes, by several changes at a time: the changes that parsers most often do not expect."""
 
 import struct
 from collections.abc import Callable, Sequence
 from random import Random
 
-#: Where lengths, counts and offsets turn over.
+#: Edge values at which lengths, counts and offsets overflow.
 _EDGES = (0, 1, -1, 2, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 2**63 - 1, 2**63, 2**64 - 1)
 _LENGTHS = (1, 1, 1, 2, 3, 4, 8, 16, 64, 300)
-#: Nothing that a mutation makes out of a small input is larger.
+#: The most bytes that a mutation makes of a small input.
 _MOST_BYTES = 1 << 16
 _Change = Callable[[Random, bytearray], None]
 
 
 def mutate(rng: Random, data: bytes, words: Sequence[bytes] = ()) -> bytes:
-    """One to a dozen changes, few most often. ``words`` are put in at times: what has a meaning to the parser."""
+    """Makes one to a dozen changes, most often few. Sometimes inserts one of ``words``, which have a meaning to the parser."""
     changed = bytearray(data)
     for _ in range(min(12, 1 + int(rng.expovariate(0.6)))):
         if words and rng.random() < 0.35:
@@ -73,7 +73,7 @@ def _move(rng: Random, data: bytearray) -> None:
 
 
 def _number(rng: Random, data: bytearray) -> None:
-    """An integer of some width and order in the place of as many bytes."""
+    """Puts an integer of some width and byte order in place of as many bytes."""
     width, code = rng.choice(((1, "B"), (2, "H"), (4, "I"), (8, "Q")))
     if len(data) < width:
         return

@@ -1,4 +1,4 @@
-"""Three real nodes, watched while one is fed: alive, bounded in memory and in turns of the loop, and silent about values."""
+"""Three real nodes. One is fed and watched: it stays alive, bounded in memory and turns of the loop, and silent about values."""
 
 import asyncio
 import http.client
@@ -22,26 +22,26 @@ from tests.fuzz.target import LONGEST_TURN, Figures, Target, Violation
 #: The node that is fed.
 NODE = "n1"
 OWNER = "clinic"
-#: Bytes of a node's own memory (docs/decisions/0025) above which something was held that nothing bounds.
+#: The bound on a node's own memory in bytes (docs/decisions/0025): more means that the node holds something without a bound.
 MOST_MEMORY = 1 << 30
 _PROBE_SECONDS = 0.01
 _READY_SECONDS = 60.0
-#: In a log. A line at level ERROR is a slip in the node too.
+#: Marks of an error in a log. A line at level ERROR is an error in the node too.
 _SLIPS = (b" ERROR ", b"Traceback (most recent call last)", b" CRITICAL ", b"Exception ignored", b"Fatal error", b"never awaited")
-#: What a node says at level ERROR about the machine that it is on.
+#: What a node logs at level ERROR about its machine.
 _LACKS = (b"event log: its disk takes longer",)
 _SPAWN = multiprocessing.get_context("spawn")
 
 
 class Nodes:
-    """A context manager."""
+    """A context manager that runs the nodes."""
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory()
         self.cluster = Cluster.create(Path(self._folder.name) / "cluster", (OWNER,))
         self._read: dict[Path, int] = {}
         self._most = 0.0
-        #: Seconds, and bytes: shared with the process that probes.
+        #: Seconds and bytes, shared with the process that probes.
         self._longest: Any = _SPAWN.Value("d", 0.0, lock=False)
         self._memory: Any = _SPAWN.Value("q", 0, lock=False)
 
@@ -64,7 +64,7 @@ class Nodes:
         return Figures(max(self._most, self._longest.value), self._memory.value)
 
     def check(self) -> None:
-        """Raises Violation. What one reports, the next does not report again."""
+        """Raises Violation. Reports each problem once."""
         self._check_alive()
         for node in self.cluster.nodes.values():
             written = self._new_of(node.log)
@@ -83,7 +83,7 @@ class Nodes:
             raise Violation(f"{NODE} holds {memory >> 20} MiB")
 
     def check_told(self) -> None:
-        """What a node tells anybody has nothing in it that was planted."""
+        """Checks that what a node tells anybody contains nothing that was planted."""
         api = self.cluster.api(NODE)
         for path in ("/metrics", "/health"):
             if self.planted.found_in(api.text(path).encode()):
@@ -111,7 +111,7 @@ class Nodes:
         return process
 
     def _new_of(self, path: Path) -> bytes:
-        """What was written since the last time; of a file that was rotated meanwhile, all."""
+        """Returns what was written since the last call; all of a file that was rotated meanwhile."""
         try:
             with path.open("rb") as file:
                 size = os.fstat(file.fileno()).st_size
@@ -125,10 +125,10 @@ class Nodes:
 
 
 class OverSockets(Target):
-    """A target whose inputs go to a real node, each over a connection of its own."""
+    """A target whose inputs go to a real node, each over its own connection."""
 
     over_sockets = True
-    #: Connections that are open at a time.
+    #: The number of connections open at a time.
     at_once: ClassVar[int]
 
     def open(self, stack: ExitStack) -> None:
@@ -157,7 +157,7 @@ class OverSockets(Target):
 
     @abstractmethod
     async def send(self, place: int, data: bytes) -> str:
-        """What this input led to. Raises Violation; and OSError if there was no connection."""
+        """Returns the outcome of this input. Raises Violation, or OSError if there was no connection."""
 
     def figures(self) -> Figures:
         return self.nodes.figures
@@ -168,15 +168,15 @@ def _is_slip(line: bytes) -> bool:
 
 
 def _ends(line: str) -> str:
-    """A long line without its middle: of a stack trace the last words matter most."""
+    """Cuts out the middle of a long line: the last words of a stack trace matter most."""
     return line if len(line) < 700 else f"{line[:150]} ... {line[-500:]}"
 
 
 def probe(address: str, pid: int, parent: int, longest: Any, memory: Any) -> None:
-    """Asks for /livez again and again, as a peer would ping. ``longest``: seconds; ``memory``: bytes; both only ever rise here.
+    """Asks for /livez again and again, as a peer would ping. ``longest``: seconds; ``memory``: bytes; both only rise here.
 
-    The time that counts is the one that the node's loop itself has used between question and answer, by the kernel's account: a
-    machine that has other work makes no turn longer. Runs in a process of its own, for the same reason.
+    What counts is the CPU time of the node's loop between question and answer, by the kernel's account: other work on the machine
+    makes no turn longer. The probe runs in its own process for the same reason.
     """
     connection: http.client.HTTPConnection | None = None
     while os.getppid() == parent:
@@ -193,5 +193,5 @@ def probe(address: str, pid: int, parent: int, longest: Any, memory: Any) -> Non
 
 
 def _used(pid: int) -> float:
-    """Seconds of its first thread, on which the loop runs."""
+    """CPU seconds of the process's first thread, which runs the loop."""
     return int(Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split()[0]) / 1e9

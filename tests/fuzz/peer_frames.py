@@ -18,7 +18,7 @@ from tests.rigs.certificates import credentials, node_pem
 _FRAME_LIMIT: Final = 1 << 20
 
 
-#: A handshake that took place once: the dialler's hello, all of the listener's answer, and the rest of the dialler's.
+#: A recorded handshake: the dialler's hello, the listener's whole answer, and the rest from the dialler.
 HELLO, ANSWER, FINISH = map(base64.b64decode, Path(__file__).with_name("handshake.txt").read_bytes().split())
 
 
@@ -30,7 +30,7 @@ def _sides() -> tuple[TlsSession, TlsSession]:
 
 
 class HandshakeSteps(InProcess):
-    """Nobody gets a session by recorded bytes, or by what is made of them: each side draws what the other has to sign."""
+    """Recorded bytes, and mutations of them, give nobody a session: each side draws what the other has to sign."""
 
     def make(self, rng: Random) -> bytes:
         whole = HELLO + FINISH if rng.random() < 0.6 else ANSWER + rng.randbytes(rng.choice((0, 5)))
@@ -58,10 +58,10 @@ class HandshakeSteps(InProcess):
 
 
 class Frames(InProcess):
-    """A stream of frames as it comes out of TLS: of a node that says what no node would say."""
+    """A stream of frames as it comes out of TLS, from a node that says what no node would say."""
 
     def make(self, rng: Random) -> bytes:
-        """A byte that says where it is broken, and what is to be sealed, or was."""
+        """Makes a byte that says where the stream is broken (P: in a payload, S: in its frames), and these bytes."""
         envelopes = [Envelope(rng.choice(list(Kind)), rng.randrange(3), rng.choice(SAID)) for _ in range(rng.choice((1, 1, 3)))]
         if rng.random() < 0.5:
             payload = b"".join(struct.pack(">BQI", kind, number, len(body)) + bytes(body) for kind, number, body in envelopes)

@@ -22,7 +22,7 @@ _DECODERS: tuple[Callable[[bytes | memoryview], Any], ...] = (
     saying.decode_greeting,
     saying.decode_facts,
 )
-#: Pieces of MessagePack: heads of long things, deep things, text that is no UTF-8, extensions, times.
+#: Pieces of MessagePack: heads of long items, deep nesting, text that is not UTF-8, extensions, times.
 WORDS = (
     *(head + b"\xff\xff\xff\xff" for head in (b"\xdb", b"\xdd", b"\xdf", b"\xc6", b"\xc9")), b"\x91" * 12_000,
     b"\x81\xa1x" * 12_000, b"\xa1\xff", b"\xa3\xed\xa0\x80", b"\xd6\xff" + bytes(4), b"\xc1", b"\xc0", b"\x90",
@@ -32,7 +32,7 @@ _OWNER, _DIGEST, _PLACE = b"o" * 16, b"d" * 24, b"p" * 44
 
 
 def _said() -> list[bytes]:
-    """Some messages of those that are sent, in each shape that there is."""
+    """Some messages of each shape that nodes send."""
     at = (RoundId(b"D" * 16, b"B" * 8, 7), (1, bytes(16)))
     by = (*at, b"E" * 16)
     said: list[AnyRequest | AnyReply] = [
@@ -58,7 +58,7 @@ SAID = _said()
 
 
 class Messages(InProcess):
-    """Whatever the bytes are, they are a message or a FrameError; and a message is the same when it is sent on."""
+    """Any bytes are a message or a FrameError; and a message stays the same when it is encoded again."""
 
     def make(self, rng: Random) -> bytes:
         return mutate(rng, rng.choice(SAID), WORDS)

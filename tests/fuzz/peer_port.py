@@ -12,12 +12,12 @@ from tests.fuzz.nodes import NODE, OverSockets
 from tests.fuzz.peer_frames import ANSWER, FINISH, HELLO
 from tests.fuzz.target import Violation
 
-#: A listener's hello and certificate: more is a message.
+#: The most bytes of a listener's hello and certificate: anything more is a message.
 _HANDSHAKE_BYTES = 2000
 
 
 class PeerPort(OverSockets):
-    """A stranger at the peer port of a real node: handshake or alert for an answer, whatever it says, and no message."""
+    """A stranger at the peer port of a real node: whatever it says, it gets a handshake or an alert, and no message."""
 
     batch = at_once = 64
 

@@ -1,6 +1,6 @@
-"""Bytes for a connection to the API: requests as they should be, as they should not be, and what is no HTTP at all.
+"""Bytes for a connection to the API: valid requests, invalid ones, and bytes that are not HTTP at all.
 
-A connection is one request or some; each is a head and a body, of which parts are changed for what parsers differ about.
+A connection carries one or more requests. Each is a head and a body, with parts changed in ways that parsers treat differently.
 """
 
 from random import Random
@@ -28,7 +28,7 @@ _METHODS = (
     b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"TRACE", b"CONNECT", b"PRI", b"get", b"G\0T", b"", b"X" * 300,
 )  # fmt: skip
 _VERSIONS = (b"HTTP/1.0", b"HTTP/1.1", b"HTTP/0.9", b"HTTP/2.0", b"HTTP/1.2", b"HTTP/11", b"http/1.1", b"", b"HTTP/1.1 x")
-#: Lines of a head that matter to somebody.
+#: Lines of a head that have a meaning somewhere.
 _LINES = (
     b"Connection: close", b"Connection: keep-alive", b"Connection: upgrade", b"Upgrade: h2c", b"Upgrade: websocket",
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", b"Sec-WebSocket-Version: 13", b"HTTP2-Settings: AAMAAABk",
@@ -102,12 +102,12 @@ def _request(rng: Random) -> bytes:
 
 
 def _key(rng: Random) -> list[bytes]:
-    """A key in force, another one, or none."""
+    """The header of a key in force, of another key, or of none."""
     return rng.choice(([b"Authorization: Bearer " + KEY_PLACE], [b"Authorization: Bearer " + WRONG_KEY.encode()], []))
 
 
 def _chunked(rng: Random, content: bytes) -> bytes:
-    """Chunks of some size, with extensions and trailers, some of them wrong."""
+    """Chunks of some size, with extensions and trailers, some of them invalid."""
     size = rng.choice((1, 3, 10, 1000))
     sent = b""
     for start in range(0, len(content), size):
@@ -121,7 +121,7 @@ def _chunked(rng: Random, content: bytes) -> bytes:
 
 
 def whole_request(rng: Random, path: str, kind: bytes, content: bytes) -> bytes:
-    """One that is in order, but for its body; now and then without a key in force."""
+    """A request that is valid except for its body; now and then without a key in force."""
     key = KEY_PLACE if rng.random() < 0.9 else WRONG_KEY.encode()
     head = b"POST %b HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %b\r\nContent-Type: %b\r\n" % (path.encode(), key, kind)
     return head + b"Content-Length: %d\r\n\r\n" % len(content) + content

@@ -1,4 +1,4 @@
-"""Files in which a node or a run keeps what it needs of itself: what is damaged is named, or passed over, whatever it is."""
+"""Files in which a node or a run keeps its own state: any damage is reported, or passed over."""
 
 import tempfile
 from contextlib import ExitStack
@@ -29,7 +29,7 @@ _PLAN = Plan(
 
 
 class StateFiles(InProcess):
-    """An input is the name of a file, a line end, and what is in it."""
+    """An input is the name of a file, a line end, and the file's content."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What a target is. An input is bytes, whatever it means to its target, so that it can be written to a file and sent again."""
+"""The interface of a target. An input is bytes, whatever it means to its target, so that it can be saved and sent again."""
 
 import resource
 import sys
@@ -11,12 +11,12 @@ from random import Random
 from types import TracebackType
 from typing import ClassVar, NamedTuple, Self
 
-#: Seconds of one thread's own time that one input may take. Far above what any should, so that a slow machine passes.
+#: The most CPU seconds of one thread for one input. Far more than any should take, so that a slow machine passes.
 LONGEST_TURN = 1.0
 
 
 class Violation(Exception):
-    """An invariant that did not hold; the words say which. ``place``: of the input among those that were given, if known."""
+    """An invariant that did not hold; the words name it. ``place``: the index of the input in its batch, if known."""
 
     def __init__(self, words: str, place: int | None = None) -> None:
         super().__init__(words)
@@ -24,16 +24,16 @@ class Violation(Exception):
 
 
 class Figures(NamedTuple):
-    """Seconds of the longest turn, of the process that is fuzzed; its resident memory, at its most, in bytes."""
+    """The seconds of the longest turn of the fuzzed process, and its peak resident memory in bytes."""
 
     longest_turn: float = 0.0
     memory: int = 0
 
 
 class Target(ABC):
-    """A context manager: whatever it needs is there within. ``make`` works outside too."""
+    """A context manager that provides whatever the target needs. ``make`` works outside it too."""
 
-    #: Inputs that are given to ``check`` at once.
+    #: The number of inputs given to ``check`` at once.
     batch: ClassVar[int] = 1
     #: Whether its inputs go over a socket to a node.
     over_sockets: ClassVar[bool] = False
@@ -48,29 +48,29 @@ class Target(ABC):
         self._stack.close()
 
     def open(self, stack: ExitStack) -> None:  # noqa: B027 - most need nothing
-        """Get ready; what goes on the stack is closed at the end."""
+        """Gets ready; closes what is on the stack at the end."""
 
     @abstractmethod
     def make(self, rng: Random) -> bytes:
-        """An input: the same for the same state of ``rng``."""
+        """Makes an input: the same for the same state of ``rng``."""
 
     @abstractmethod
     def check(self, inputs: Sequence[bytes]) -> list[str]:
-        """What each led to, in a word or two. Raises Violation."""
+        """Returns the outcome of each input, in a word or two. Raises Violation."""
 
     @abstractmethod
     def figures(self) -> Figures: ...
 
 
 class InProcess(Target):
-    """A target in this process: what it raises besides Violation is one."""
+    """A target in this process: every exception except Violation becomes a Violation."""
 
     def __init__(self) -> None:
         self._longest = 0.0
 
     @abstractmethod
     def check_one(self, data: bytes) -> str:
-        """What this led to."""
+        """Returns the outcome of this input."""
 
     def check(self, inputs: Sequence[bytes]) -> list[str]:
         return [self._timed(place, data) for place, data in enumerate(inputs)]
@@ -82,7 +82,7 @@ class InProcess(Target):
         except Violation as violation:
             raise Violation(str(violation), place) from None
         except Exception as error:
-            # Its words may quote the input; where it was raised says more.
+            # The error's words may quote the input; the place that raised it says more.
             last = traceback.extract_tb(error.__traceback__)[-1]
             where = f"{last.filename.rpartition('/')[2]}:{last.lineno}, in {last.name}"
             raise Violation(f"{type(error).__name__} at {where}: {str(error)[:200]!r}", place) from None

@@ -1,4 +1,4 @@
-"""All targets, by name, and what each gets of a profile: seconds in CI, inputs of the long one, which are a million together."""
+"""All targets, by name, and the share of each in a profile: seconds in CI; inputs of the long profile, a million together."""
 
 import importlib
 from typing import Final, NamedTuple
@@ -7,7 +7,7 @@ from tests.fuzz.target import Target
 
 
 class Entry(NamedTuple):
-    """``place``: the module and class, imported when the target is wanted. ``seconds`` of the profile ci, ``inputs`` of long."""
+    """``place``: the module and class, imported when needed. ``seconds``: of the profile ci. ``inputs``: of the profile long."""
 
     place: str
     words: str
@@ -35,7 +35,7 @@ TARGETS: Final = {
 
 
 def made(name: str) -> Target:
-    """The target of this name; or MODULE:CLASS, which tests have some of."""
+    """Returns the target of this name, or of MODULE:CLASS, which some tests use."""
     module, _, kind = (TARGETS[name].place if name in TARGETS else name).partition(":")
     target: Target = getattr(importlib.import_module(module), kind)()
     return target

@@ -1,4 +1,4 @@
-"""The fuzzer itself: it makes the same inputs again, and notices what it is there to notice."""
+"""The fuzzer itself: it makes the same inputs again, and notices what it has to notice."""
 
 import os
 from pathlib import Path
@@ -17,13 +17,13 @@ from tests.fuzz.worker import Found, Order, input_of
 from tests.rigs.reduced import reduced
 
 SEED = 7
-#: Bad inputs are those in which this comes.
+#: Bad inputs contain this.
 BAD = b"BAD"
 BAD_ONES = (3, 11)
 
 
 class Numbered(InProcess):
-    """Input i is its number; some have the bad word in them."""
+    """Input i is its number; some inputs contain the bad word."""
 
     def __init__(self) -> None:
         super().__init__()

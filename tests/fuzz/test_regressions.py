@@ -1,4 +1,4 @@
-"""What the fuzzer found stays mended: every input that it kept is fed to its target again."""
+"""Bugs that the fuzzer found stay fixed: each kept input is fed to its target again."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""One process that feeds one target, and tells what came of it. An input that kills it is known by its number."""
+"""One process that feeds one target, and reports the results. An input that kills the process is known by its number."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from tests.fuzz.target import Figures, Target, Violation
 from tests.fuzz.targets import made
 from tests.rigs.reduced import reduced
 
-#: Seconds between two messages about how far it is.
+#: Seconds between two progress messages.
 _TELL = 0.5
-#: Tries to make a failing input smaller.
+#: The most attempts to shrink a failing input.
 _SHRINK_TRIES = 300
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """Inputs ``first`` and on of a target, ``count`` of them, or as many as fit into the seconds."""
+    """The inputs of a target from ``first`` on: ``count`` of them, or as many as fit into the seconds."""
 
     target: str
     seed: int
@@ -32,14 +32,14 @@ class Order:
     seconds: float | None
 
     def is_over(self, next_input: int, seconds: float) -> bool:
-        """Whether all is done, where ``next_input`` has its turn after so many seconds."""
+        """Whether the order is done, if ``next_input`` is next after this many seconds."""
         is_last = self.count is not None and next_input >= self.first + self.count
         return is_last or (self.seconds is not None and seconds >= self.seconds)
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """An input that failed; ``data`` as it was made, or less of it that fails as well."""
+    """A failing input; ``data``: as it was made, or a smaller version that fails too."""
 
     index: int
     words: str
@@ -48,7 +48,7 @@ class Found:
 
 @dataclass(slots=True)
 class Progress:
-    """Since the process was ready."""
+    """The results since the process was ready."""
 
     inputs: int = 0
     seconds: float = 0.0
@@ -64,7 +64,7 @@ class Progress:
 
 
 class Place(Protocol):
-    """The number of the input that is under way, in memory that the parent has too."""
+    """The number of the present input, in memory shared with the parent."""
 
     value: int
 
@@ -74,7 +74,7 @@ def input_of(target: Target, seed: int, index: int, name: str) -> bytes:
 
 
 def work(order: Order, place: Place, pipe: Connection, folder: str) -> None:
-    """Ends when the order is carried out. Sends Found, and Progress now and then, and last. ``folder``: for temporary files."""
+    """Carries out the order. Sends Found, and Progress now and then and at the end. ``folder``: for temporary files."""
     tempfile.tempdir = folder
     progress, told = Progress(), 0.0
     with made(order.target) as target:
@@ -100,7 +100,7 @@ def work(order: Order, place: Place, pipe: Connection, folder: str) -> None:
 
 
 def _found(target: Target, inputs: Sequence[bytes], first: int, violation: Violation) -> Found:
-    """Of a batch, the one that it was, if it fails by itself as well."""
+    """Returns the failing input of a batch, if it also fails alone."""
     place = violation.place
     if place is None:
         place = next((number for number, data in enumerate(inputs) if len(inputs) > 1 and _fails(target, data)), None)
@@ -113,7 +113,7 @@ def _found(target: Target, inputs: Sequence[bytes], first: int, violation: Viola
 
 
 def _fails(target: Target, data: bytes) -> str | None:
-    """The kind of failure."""
+    """Returns the kind of failure, if there is one."""
     try:
         target.check([data])
     except Violation as violation:
