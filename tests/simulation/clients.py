@@ -40,7 +40,7 @@ _ACTIONS = (
 )
 #: Seconds after which a client stops waiting; longer than any node waits.
 _PATIENCE = 8.0
-#: A new value joins the values of the moment after this many calls; and how many values of the moment there are.
+#: After how many calls a new value joins the values of the moment, and how many of these there are.
 _VALUE_AGE, _VALUES = 12, 4
 #: Values or tokens in a call. A call without any reads the epoch.
 _SIZES = (0, 1, 1, 2, 2, 1, 1)
@@ -91,7 +91,7 @@ def _meeting(keyring: Keyring, owner: Owner, epoch: int) -> list[list[str]]:
 
 
 class Client:
-    """Makes one call at a time. A client begins when it is created, and tells the world when all its calls have ended."""
+    """Makes one call at a time. A client begins when it is created, and tells the world when each call ends."""
 
     def __init__(self, world: World, calls: Sequence[Call]) -> None:
         self._world = world

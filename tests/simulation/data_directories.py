@@ -31,8 +31,8 @@ from tests.simulation.disks import Disk
 
 #: The log size in bytes at which the log becomes a table, on some disks.
 _BUFFERS: Final = (700, 1_500, 5_000)
-#: The number of first-level tables, of which LevelDB merges four by itself; and the number of key look-ups, of which a hundred,
-#: charged to one table, make LevelDB merge that table.
+#: The simulated disk merges its tables beyond this many first-level tables (LevelDB does at four), and beyond this many key
+#: look-ups (LevelDB merges a table after a hundred that are charged to it).
 _TABLES, _LOOK_UPS = 2, 50
 #: The share of new tables that are merged at once with all others.
 _MERGED: Final = 0.3

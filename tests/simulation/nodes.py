@@ -108,7 +108,7 @@ class Node:
     ``left_behind``: processes on disks that were replaced while the processes stood still. When one goes on, messages to the
     node reach it as often as they reach the new process, until it ends.
 
-    ``clock_error``: by how many milliseconds the clock is wrong. ``cuts_power``: all nodes die when it next answers a client.
+    ``clock_error``: by how many milliseconds the clock is wrong. ``cuts_power``: all nodes die when this one next answers.
     """
 
     name: str

@@ -129,7 +129,7 @@ class PowerCuts:
         return step
 
     def _lose(self) -> None:
-        """Undoes the last changes of names, as many as the dice say, in the order of a journal."""
+        """Undoes the last changes of names. Changes survive in journal order; the dice say how many."""
         for path in self._hollow:
             if path.is_file():
                 os.truncate(path, self._rng.randrange(path.stat().st_size + 1))
