@@ -33,7 +33,7 @@ def api_page(api: JSONObject) -> str:
     parts = [
         f"# The HTTP API\n\n{_NOTE}\n",
         api["info"]["description"],
-        "`GET /openapi.json` serves all this as OpenAPI 3.1, without a key.\n",
+        "`GET /openapi.json` serves all this as an OpenAPI 3.1 document. It needs no key.\n",
         _overview(api),
         _headers(api),
         *(_operation(api, method, path, operation) for path, item in api["paths"].items() for method, operation in item.items()),
@@ -81,7 +81,7 @@ def _headers(api: JSONObject) -> str:
         for name, header in components["parameters"].items()
     ]
     received = [[f"`{name}`", header.get("description", "")] for name, header in components["headers"].items()]
-    return f"## Headers\n\n{_table(['of requests', ''], sent)}\n{_table(['of answers', ''], received)}"
+    return f"## Headers\n\n{_table(['in requests', ''], sent)}\n{_table(['in answers', ''], received)}"
 
 
 def _operation(api: JSONObject, method: str, path: str, operation: JSONObject) -> str:
@@ -125,18 +125,19 @@ def _errors(api: JSONObject) -> str:
     ]
     shown = json.dumps(next(problem for problem in problems if "errors" in problem), ensure_ascii=False, indent=2)
     table = _table(["status", "code", "title", "a retry can help"], rows)
-    return f"## Errors\n\nOf type `application/problem+json`: a [Problem](#problem).\n\n{table}\n```\n{shown}\n```\n"
+    what = "The body of an error is a [Problem](#problem), of type `application/problem+json`."
+    return f"## Errors\n\n{what}\n\n{table}\n```\n{shown}\n```\n"
 
 
 def _type(name: str, schema: JSONObject) -> str:
-    """A struct's members; ``schema`` of a request says of some that exactly one of them is there."""
+    """A struct's members. If ``schema`` is a request's, it may say that exactly one of some members is present."""
     needed = set(schema.get("required", ()))
     rows = [
         [f"`{member}`", _type_words(kind), "yes" if member in needed else ""] for member, kind in schema["properties"].items()
     ]
     one_of = [f"`{member}`" for choice in schema.get("oneOf", ()) for member in choice["required"]]
     note = f"Exactly one of {', '.join(one_of)}.\n\n" if one_of else ""
-    return f"### {name}\n\n{schema['description']}\n\n{note}{_table(['member', '', 'always there'], rows)}"
+    return f"### {name}\n\n{schema['description']}\n\n{note}{_table(['member', '', 'always present'], rows)}"
 
 
 def _type_words(schema: JSONObject) -> str:

@@ -1,4 +1,4 @@
-"""The health of a node: the body of /health and /readyz. The node fills it in. It says nothing about owners or their values."""
+"""The health of a node: the body of /health and /readyz, filled in by the node. It says nothing about owners or their values."""
 
 from typing import Literal
 
@@ -8,17 +8,17 @@ from quorumvault.model import QUORUM
 
 
 class QuorumHealth(msgspec.Struct, frozen=True):
-    """``reachable`` counts active replicas, this node's own included."""
+    """``reachable`` counts active replicas, including this node's own."""
 
     reachable: int
     needed: int = QUORUM
 
 
 class PeerHealth(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A peer as this node sees it. ``state`` is what the peer last said of itself, absent if it was never heard.
+    """A peer as this node sees it. ``state`` is what the peer last said of itself, absent if this node never heard from it.
 
-    ``owed_records`` that this node committed the peer has not acknowledged and was not handed yet, the oldest of them since
-    ``owed_seconds``; both are absent if there are none.
+    ``owed_records`` counts the records that this node committed and that the peer has neither acknowledged nor been handed since.
+    ``owed_seconds`` is the age of the oldest of them. Both are absent if there are none.
     """
 
     status: Literal["up", "down"]
@@ -28,8 +28,11 @@ class PeerHealth(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class JoiningHealth(msgspec.Struct, frozen=True):
-    """How far a joining disk is: records that it copied, from both others, of about how many; the node that it copies from;
-    and what it waits for, in words, if it cannot go on."""
+    """The progress of a joining disk.
+
+    ``records`` counts the records that it has copied, from both other nodes; ``expected`` is about how many it will copy in all.
+    ``source`` is the node that it copies from. ``waits_for`` says, in words, what it waits for if it cannot go on.
+    """
 
     records: int
     expected: int | None
@@ -38,10 +41,10 @@ class JoiningHealth(msgspec.Struct, frozen=True):
 
 
 class Health(msgspec.Struct, frozen=True):
-    """``ok``: all replicas are reachable and there is no warning; ``degraded``: a quorum is; ``unavailable``: none.
+    """``ok``: all replicas are reachable and there is no warning. ``degraded``: a quorum is reachable. ``unavailable``: none is.
 
-    ``joining`` is there while this node's disk is on its way to become a replica. ``keys`` is the fingerprint of the API keys in
-    force, which is another one on a node whose key file differs. ``damaged`` is there, and true, if this node cannot read all of
+    ``joining`` is present while this node's disk is becoming a replica. ``keys`` is the fingerprint of the API keys in force;
+    nodes whose key files differ have different fingerprints. ``damaged`` is present, and true, if this node cannot read all of
     its store.
     """
 

@@ -39,7 +39,7 @@ ItemCode = Annotated[str, Meta(extra_json_schema={"enum": sorted(ITEM_ERRORS)})]
 
 
 class ItemProblem(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What is wrong with one item. ``path`` only within records; ``detail`` only in a problem."""
+    """What is wrong with one item. ``path`` is present only for records, ``detail`` only in a problem."""
 
     index: int
     code: ItemCode

@@ -1,9 +1,9 @@
-"""GET /openapi.json: OpenAPI 3.1 of the API, made from the types that check requests (schemas.py) and openapi_reference.py.
+"""GET /openapi.json: an OpenAPI 3.1 document, made from openapi_reference.py and the types that check requests (schemas.py).
 
-components.schemas    the structs, as msgspec sees them
+components.schemas    the structs, as msgspec describes them
 components.responses  problems by status: one for each set of codes that share a status somewhere, named "busy.rate-limited"
 components.examples   one problem of each code
-paths                 an operation for each endpoint; its "default" response covers what any path may answer: 404, 405
+paths                 an operation for each endpoint; its "default" response covers 404 and 405, which every path can answer
 """
 
 import inspect
@@ -17,16 +17,17 @@ from quorumvault.server.http.openapi_reference import ENDPOINTS, PROBLEMS, Endpo
 from quorumvault.server.http.problems import MEDIA_TYPE, Problem, problem_of
 from quorumvault.server.http.request_ids import VISIBLE_ASCII
 
-#: Version of the API, not of the program that serves it.
+#: The version of the API, not of the program that serves it.
 API_VERSION = "1"
 
 JSONObject = dict[str, Any]
 
 _DESCRIPTION = """\
-Every node serves the same API, and any node may be asked anything. The API key alone determines whose values and tokens a request
-is about. A name in a body that is not known is refused, never ignored; so is a request with Content-Encoding. A trailing slash is
-another path. GET answers HEAD too. Whatever is no success is a problem (RFC 9457) with a fixed word in `code`, and says in
-`retryable` whether sending the same again, later or to another node, can help: every operation may be repeated.
+Every node serves the same API, and any request can be sent to any node. The API key alone determines whose values and tokens a
+request is about. An unknown name in a body is never ignored: the request is refused. A request with Content-Encoding is refused
+too. A path with a trailing slash is another path. Every GET path also answers HEAD. Every failure is a problem (RFC 9457). Its
+`code` is a fixed word, and its `retryable` says whether sending the same request again, later or to another node, can help. Every
+operation can be repeated safely.
 """
 _ID_HEADER_SCHEMA = {"type": "string", "pattern": f"^{VISIBLE_ASCII.pattern}$"}
 _COMMON_PARAMETERS = ("X-Request-ID", "X-Purpose")
@@ -41,7 +42,7 @@ def document() -> JSONObject:
         "info": {
             "title": "QuorumVault",
             "version": API_VERSION,
-            "summary": "A replicated token vault: values become tokens, and tokens values again",
+            "summary": "A replicated token vault: it replaces values with tokens, and returns the values to authorized clients",
             "description": _DESCRIPTION,
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
@@ -54,7 +55,7 @@ def document() -> JSONObject:
             "headers": _headers(),
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer", "description": "The API key."},
-                "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "An alias of the other."},
+                "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "Another way to send it."},
             },
             "examples": {error.code: {"summary": error.title, "value": _problem_example(error)} for error in PROBLEMS},
         },
@@ -62,7 +63,7 @@ def document() -> JSONObject:
 
 
 def _schemas() -> JSONObject:
-    """Return the schemas of all structs that are sent or received. Requests that name one of several things get a ``oneOf``."""
+    """Return the schemas of all structs that are sent or received. Requests that take one of several members get a ``oneOf``."""
     requests = [endpoint.request for endpoint in ENDPOINTS if endpoint.request is not None]
     answers = [answer for endpoint in ENDPOINTS for answer in (*endpoint.answers, endpoint.unavailable) if answer is not None]
     _, schemas = msgspec.json.schema_components([*requests, *answers, Problem], ref_template="#/components/schemas/{name}")
@@ -127,7 +128,7 @@ def _failures(endpoint: Endpoint) -> JSONObject:
     }
     if endpoint.unavailable is not None:
         failures["503"] = {
-            "description": "No: the body says why",
+            "description": "Not healthy, or not ready: the body says why",
             "headers": _header_refs("X-Request-ID"),
             "content": {endpoint.media_type: {"schema": _ref(endpoint.unavailable)}},
         }
@@ -150,7 +151,7 @@ def _responses() -> JSONObject:
     responses = {name: _problem_response(kinds) for name, kinds in sorted(groups.items())}
     everything = {"$ref": "#/components/schemas/Problem"}
     responses["any"] = {
-        "description": "Any problem: no such path (404 not-found), not with this method (405 method-not-allowed), and the others",
+        "description": "Any problem: no such path (404 not-found), no such method on it (405 method-not-allowed), or another",
         "headers": _header_refs("X-Request-ID", "Allow"),
         "content": {MEDIA_TYPE: {"schema": everything, "examples": _example_refs([type(error) for error in PROBLEMS])}},
     }
@@ -188,8 +189,8 @@ def _header_refs(*names: str) -> JSONObject:
 
 def _parameters() -> JSONObject:
     words = (
-        "What the caller calls this request; a fresh id if there is none. The event log has it.",
-        "Why the request is made; the event log has it beside the key's id.",
+        "The caller's id for this request. Without one, the node makes a fresh id. The event log records the id.",
+        "Why the request is made. The event log records it beside the key's id.",
     )
     return {
         name: {"name": name, "in": "header", "required": False, "description": description, "schema": _ID_HEADER_SCHEMA}
@@ -199,12 +200,12 @@ def _parameters() -> JSONObject:
 
 def _headers() -> JSONObject:
     return {
-        "X-Request-ID": {"description": "The caller's, or a fresh one.", "required": True, "schema": _ID_HEADER_SCHEMA},
+        "X-Request-ID": {"description": "The caller's id, or a fresh one.", "required": True, "schema": _ID_HEADER_SCHEMA},
         "Retry-After": {
-            "description": "With 429 and 503: seconds.",
+            "description": "With 429 and 503: the seconds to wait.",
             "required": True,
             "schema": {"type": "integer", "minimum": 0},
         },
         "WWW-Authenticate": {"description": "With 401.", "required": True, "schema": {"const": "Bearer"}},
-        "Allow": {"description": "With 405: the methods that the path takes.", "schema": {"type": "string"}},
+        "Allow": {"description": "With 405: the methods that the path accepts.", "schema": {"type": "string"}},
     }

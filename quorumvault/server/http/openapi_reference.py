@@ -1,7 +1,7 @@
-"""The paths of the API as a table: types, permissions, errors, descriptions and examples of each.
+"""The table of the API's paths, with the types, permission, errors, description and examples of each.
 
-openapi.py makes GET /openapi.json from it. The types and the error classes are the ones that requests use. Tests check that every
-route is in the table, and that real answers match it.
+openapi.py makes GET /openapi.json from the table. The table names the same types and error classes that requests use. Tests check
+that every route is in the table, and that real answers match it.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ Answer = type[msgspec.Struct]
 
 
 class Example(NamedTuple):
-    """A successful request, None for a GET, and its answer."""
+    """A successful request and its answer. ``request`` is None for a GET."""
 
     name: str
     request: Any
@@ -39,10 +39,10 @@ class ArrowForm(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """``permission`` is the one that a key needs, "any" if every key may, None if no key is needed.
+    """``permission`` is what the key must be allowed to do: "any" if any key will do, None if no key is needed.
 
-    ``answers`` are the forms of a success, of which an answer has one; ``unavailable`` is the body of a 503 that is no problem.
-    ``own_errors`` are the errors beyond those of every request with a key or a body.
+    ``answers`` lists the possible types of a successful answer. ``unavailable`` is the type of a 503 body that is not a problem.
+    ``own_errors`` lists the errors besides those that every request with a key or a body can have.
     """
 
     method: Literal["GET", "POST"]
@@ -60,7 +60,7 @@ class Endpoint:
 
     @property
     def errors(self) -> list[type[RequestError]]:
-        """All errors that it may answer, in the order in which they are detected."""
+        """All errors that the endpoint can answer, in the order in which they are detected."""
         kinds: list[type[RequestError]] = []
         if self.permission is not None:
             kinds += [errors.Unauthenticated]
@@ -72,15 +72,17 @@ class Endpoint:
 
 
 def _token(epoch: int, value: str) -> str:
-    """Return a well-formed token that nobody was given."""
+    """Return a well-formed token that was never issued."""
     return format_token(epoch, hashlib.blake2b(value.encode(), digest_size=20).digest())
 
 
 _TEXT = (
-    "of text (utf8, large_utf8, or a dictionary of one of them; not compressed, little-endian, in up to "
+    "of text (utf8, large_utf8, or a dictionary of either; uncompressed, little-endian, in at most "
     f"{Limits().arrow_batches:,} batches)"
 )
-_JUDGED = "Another type, or a buffer that is not what the schema says, rows that are null included, is malformed."
+_JUDGED = (
+    "A column of another type is malformed. So is one with a buffer that does not match the schema, even if only in null rows."
+)
 _EPOCH_METADATA = "The epoch is in the schema's metadata, `quorumvault.epoch`."
 _SSN, _PHONE = "999-17-5017", "555-214-3375"
 _RECORD = {"id": 17, "ssn": _SSN, "contacts": [{"phone": _PHONE}], "balance": 1.5}
@@ -90,7 +92,7 @@ _REPLACED = {"$.ssn": 1, "$.name.family": 0, "$.contacts[*].phone": 1}
 
 _PEER = PeerHealth("up", "active")
 _HEALTHY = msgspec.to_builtins(Health("ok", "n1", "active", QuorumHealth(3), {"n2": _PEER, "n3": _PEER}, [], "1.0.0"))
-#: What is wrong with values, or with their number.
+#: The errors of values, and of their number.
 _OF_VALUES = (errors.NotTokenizable, errors.AlreadyTokenized, errors.TooManyItems, errors.ValueTooLarge)
 
 
@@ -98,11 +100,11 @@ ENDPOINTS = (
     Endpoint(
         "POST",
         "/tokenize",
-        "Values become tokens",
-        "Replaces values by tokens: the values at the configured fields of records (GET /fields), or a list of values. The same "
-        "owner, epoch and value always make the same token. Strings, integers and booleans can be tokenized, and the type "
-        "counts; null stays null. 200 means that every mapping in the answer is durable on at least two nodes; whatever else "
-        "the answer is, the same request can be sent again, to any node, any number of times.",
+        "Replace values with tokens",
+        "Replaces a list of values, or the values at the configured fields of records (GET /fields). The same owner, epoch and "
+        'value always give the same token. Strings, integers and booleans can be tokenized. The type counts: "1" and 1 are '
+        "different values. null stays null. 200 means that every mapping in the answer is durable on at least two nodes. After "
+        "any other answer, the same request can be sent again, to any node, any number of times.",
         permission="tokenize",
         request=schemas.TokenizeBody,
         answers=(schemas.RecordTokenized, schemas.RecordsTokenized, schemas.ValuesTokenized),
@@ -118,16 +120,17 @@ ENDPOINTS = (
             ),
         ),
         arrow=ArrowForm(
-            f"One column {_TEXT}, `value`. {_JUDGED}", f"One column, `token`, in the order of the rows. {_EPOCH_METADATA}"
+            f"One column `value` {_TEXT}. {_JUDGED}", f"One column `token`, in the order of the rows. {_EPOCH_METADATA}"
         ),
     ),
     Endpoint(
         "POST",
         "/detokenize",
-        "Tokens become values",
-        "Gives values back with their types: for one token, for a list, or in records, at the configured fields. Tokens of "
-        'every epoch work together. "Not found" is said only when a quorum of nodes answered and none has it; it is the one '
-        "answer for a token that was never issued, is another owner's, is malformed or of an unknown epoch.",
+        "Replace tokens with values",
+        "Returns the values, with their types, of one token, of a list of tokens, or of the tokens at the configured fields of "
+        'records. One request can mix tokens of different epochs. "Not found" means that a quorum of nodes answered and none of '
+        "them has the token. The answer is the same whether a token was never issued, belongs to another owner, is malformed, or "
+        "has an unknown epoch.",
         permission="detokenize",
         request=schemas.DetokenizeBody,
         answers=(schemas.TokenDetokenized, schemas.TokensDetokenized, schemas.RecordsDetokenized),
@@ -155,17 +158,17 @@ ENDPOINTS = (
             ),
         ),
         arrow=ArrowForm(
-            f"One column {_TEXT}, `token`. {_JUDGED}",
-            "Two columns in the order of the rows: `value`, and `status`, which is one of those of JSON, or `not_text` for a "
-            "value that is no text.",
+            f"One column `token` {_TEXT}. {_JUDGED}",
+            "Two columns in the order of the rows, `value` and `status`. `status` is one of the statuses in JSON, or `not_text` "
+            "for a value that is not text.",
         ),
     ),
     Endpoint(
         "POST",
         "/retokenize",
-        "Tokens move to the active epoch",
-        "Gives for each token the one that its value has in the active epoch, without showing the value. A token that is there "
-        "already comes back itself.",
+        "Move tokens to the active epoch",
+        "Returns, for each token, the token of the same value in the active epoch, without showing the value. A token of the "
+        "active epoch comes back unchanged.",
         permission="tokenize",
         request=schemas.RetokenizeBody,
         answers=(schemas.TokensRetokenized,),
@@ -178,20 +181,20 @@ ENDPOINTS = (
             ),
         ),
         arrow=ArrowForm(
-            f"One column {_TEXT}, `token`. {_JUDGED}",
-            f"Two columns in the order of the rows: `token` and `status`. {_EPOCH_METADATA}",
+            f"One column `token` {_TEXT}. {_JUDGED}",
+            f"Two columns in the order of the rows, `token` and `status`. {_EPOCH_METADATA}",
         ),
     ),
     Endpoint(
         "POST",
         "/tokens",
-        "The tokens of values in every epoch",
-        "Gives for each value its tokens of every epoch from the first to the active one, to find it in data that was tokenized "
-        "before a rotation and never moved. The tokens are derived, whether or not they were ever issued; nothing is stored, so "
-        "a token that was never issued still has no value. Values that cannot be tokenized are refused as by /tokenize. Values "
-        "times epochs have to be within the limit `items`, and count against the key's rate in values. It needs the permission "
-        "`derive`, which no key has unless it was given: who may derive can find out which values tokens stand for, by trying "
-        "all there are.",
+        "Derive the tokens of values in every epoch",
+        "Returns the tokens of each value in every epoch, from the first to the active one. With them, the value can be found in "
+        "data that was tokenized before a rotation and not moved since. The tokens are derived whether or not they were ever "
+        "issued. Nothing is stored: a token that was never issued still has no value. Values that cannot be tokenized are "
+        "refused as by /tokenize. The number of values times the number of epochs is limited by `items`, and counts against the "
+        "key's rate in values. The key needs the permission `derive`, which has to be granted: whoever may derive can find out "
+        "which values tokens stand for, by trying every possible value.",
         permission="derive",
         request=schemas.TokensBody,
         answers=(schemas.TokensDerived,),
@@ -203,10 +206,10 @@ ENDPOINTS = (
     Endpoint(
         "POST",
         "/rotate-epoch",
-        "The next epoch begins",
-        "Begins the epoch after `from_epoch`. If that was done already, nothing changes: a repeat, on any node, is safe. Once "
-        "it has been answered, every tokenize begun later, on any node, uses the new epoch or a later one; old tokens still "
-        "resolve.",
+        "Begin the next epoch",
+        "The next epoch is the one after `from_epoch`. If it has begun already, nothing changes: it is safe to repeat the "
+        "request, on any node. Once a rotation has been answered, every tokenize request that begins later, on any node, uses "
+        "the new epoch or a later one. Old tokens still resolve.",
         permission="rotate",
         request=schemas.RotateBody,
         answers=(schemas.ActiveEpoch,),
@@ -216,8 +219,8 @@ ENDPOINTS = (
     Endpoint(
         "GET",
         "/epoch",
-        "The active epoch",
-        "The epoch of the key's owner, by quorum. It starts at 1.",
+        "The active epoch of the key's owner",
+        "Read from a quorum of nodes. An owner starts with epoch 1.",
         permission="any",
         answers=(schemas.ActiveEpoch,),
         own_errors=(errors.NoQuorum,),
@@ -227,7 +230,7 @@ ENDPOINTS = (
         "GET",
         "/fields",
         "The configured fields",
-        "Which members of records are replaced by tokens.",
+        "Lists the members of records that tokens replace.",
         permission="any",
         answers=(schemas.ConfiguredFields,),
         examples=(Example("fields", None, {"fields": list(_REPLACED)}),),
@@ -235,8 +238,8 @@ ENDPOINTS = (
     Endpoint(
         "GET",
         "/health",
-        "How this node is",
-        "200 when this node can serve requests with a quorum, else 503, with the same body.",
+        "The health of this node",
+        "200 if this node can serve requests with a quorum, 503 if not. The body has the same form in both cases.",
         answers=(Health,),
         unavailable=Health,
         examples=(Example("healthy", None, _HEALTHY),),
@@ -245,15 +248,15 @@ ENDPOINTS = (
         "GET",
         "/livez",
         "Whether the process runs",
-        "That there is an answer at all is what it says.",
+        "Any answer means that it does.",
         answers=(schemas.Live,),
         examples=(Example("live", None, {"status": "ok"}),),
     ),
     Endpoint(
         "GET",
         "/readyz",
-        "Whether to send requests here",
-        "Like /health, and 503 while the node drains before it stops.",
+        "Whether to send requests to this node",
+        "Like /health, but also 503 while the node drains before it stops.",
         answers=(Health,),
         unavailable=Health,
         examples=(Example("ready", None, _HEALTHY),),
@@ -261,8 +264,8 @@ ENDPOINTS = (
     Endpoint(
         "GET",
         "/limits",
-        "What one request may have",
-        "The limits in force in this node.",
+        "The limits of requests",
+        "Returns the limits in force on this node.",
         answers=(schemas.LimitsInForce,),
         examples=(Example("defaults", None, msgspec.to_builtins(schemas.LimitsInForce.of(Limits()))),),
     ),
@@ -270,15 +273,15 @@ ENDPOINTS = (
         "GET",
         "/metrics",
         "Metrics for Prometheus",
-        "Prometheus' text format. No owner, token or value is in any label.",
+        "In Prometheus' text format. No label contains an owner, a token or a value.",
         media_type="text/plain",
         examples=(Example("metrics", None, "# TYPE quorumvault_quorum_reachable gauge\nquorumvault_quorum_reachable 3.0\n"),),
     ),
-    Endpoint("GET", "/openapi.json", "This document", "OpenAPI 3.1 of the API."),
+    Endpoint("GET", "/openapi.json", "This document", "The API, described in OpenAPI 3.1."),
 )
 
 _BAD_ITEM = ItemError(3, "not-tokenizable", "an object or an array is no value; name a field inside it, or send text", "$.ssn")
-#: One of each error, in the order of the statuses.
+#: One example of each error, in the order of the statuses.
 PROBLEMS: tuple[RequestError, ...] = (
     errors.Malformed("the body is not JSON"),
     errors.Unauthenticated("send a valid API key, and only one: Authorization: Bearer <key>, or X-API-Key: <key>"),

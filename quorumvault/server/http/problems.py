@@ -22,10 +22,10 @@ Code = Annotated[str, Meta(extra_json_schema={"enum": sorted({kind.code for kind
 
 
 class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
-    """RFC 9457: an error, for programs by its ``code`` and for people by its ``detail``. It never has a value in it.
+    """An error (RFC 9457). ``code`` is for programs, ``detail`` for people. A problem never contains a value.
 
     ``outcome`` comes with 503 for writes: "none", or "unknown" if some node may have stored something, which a repeat makes good.
-    ``active_epoch`` comes with epoch-ahead (409). ``errors`` lists bad items, up to 100.
+    ``active_epoch`` comes with epoch-ahead (409). ``errors`` lists the bad items, up to 100.
     """
 
     type: str
@@ -34,7 +34,7 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
     detail: str
     code: Code
     request_id: str
-    retryable: Annotated[bool, Meta(description="Whether sending the same again, later or to another node, can help.")]
+    retryable: Annotated[bool, Meta(description="Whether sending the same request again, later or to another node, can help.")]
     outcome: WriteOutcome | None = None
     active_epoch: int | None = None
     errors: list[ItemProblem] = []

@@ -1,8 +1,8 @@
-"""The bodies of requests and answers, as types: a body that decodes into one of them has the form that the contract requires.
+"""The types of request and answer bodies. A body that decodes into one of these types has the form that the contract requires.
 
-A request names exactly one of several members. msgspec has no union for that, so the struct has all of them, and all but one are
-unset. Members that are returned as they arrived stay ``msgspec.Raw``: the decoder does not look into them, so ``check_steps``
-does. GET /openapi.json is generated from these types too, with their docstrings and ``Meta``.
+Some requests have exactly one of several members. msgspec has no union for that, so the struct has all of these members, and all
+but one are unset. Members that are returned as they arrived stay ``msgspec.Raw``. The decoder does not look into them;
+``check_steps`` does. GET /openapi.json is generated from these types too, with their docstrings and ``Meta``.
 """
 
 import re
@@ -21,38 +21,38 @@ from quorumvault.server.http.item_errors import ItemProblem
 
 OnError = Annotated[
     Literal["fail", "item"],
-    Meta(description='"fail": one bad item, and nothing is done. "item": null in the place of each bad one, and a list of them.'),
+    Meta(description='"fail": if one item is bad, nothing is done. "item": each bad item becomes null, and ``errors`` lists it.'),
 ]
 Record = Annotated[Raw, Meta(extra_json_schema={"type": "object"})]
-#: A value as it is spelled. item_errors.py judges each one, so that all bad ones are listed.
+#: A value as it is spelled. item_errors.py checks each value, so that the answer lists all bad ones.
 Value = Annotated[Raw, Meta(extra_json_schema={"type": ["string", "integer", "boolean", "null"]})]
 #: The digits of an integer of any length.
 Digits = Annotated[Raw, Meta(extra_json_schema={"type": "integer"})]
-#: JSON Schema calls 1.0 and 1e0 integers too. The contract means digits, and so do generated clients.
+#: JSON Schema counts 1.0 and 1e0 as integers too. The contract means digits, and so do generated clients.
 EpochToLeave = Annotated[
     Raw,
     Meta(
-        description="The active epoch, in digits alone: 1.0 and 1e0 are refused. One that was left before changes nothing; of a "
-        "later one, however large, the answer is 409.",
+        description="The active epoch, in digits alone: 1.0 and 1e0 are refused. An epoch before the active one changes nothing. "
+        "An epoch after the active one, however large, is answered with 409.",
         extra_json_schema={"type": "integer", "minimum": FIRST_EPOCH},
     ),
 ]
-Epoch = Annotated[int, Meta(ge=1, description="The owner's active epoch: that of every token in this answer.")]
+Epoch = Annotated[int, Meta(ge=1, description="The owner's active epoch, to which every token in this answer belongs.")]
 Replaced = Annotated[
-    dict[str, int], Meta(description="How many values each configured path had; zeros show a path that leads nowhere.")
+    dict[str, int], Meta(description="The number of values at each configured path. 0 shows a path that matched nothing.")
 ]
 
 
 class Silent(msgspec.Struct, frozen=True):
-    """Holds values or tokens, and does not show them in a ``repr``."""
+    """Holds values or tokens, which its ``repr`` does not show."""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}>"
 
 
 class Body(Silent, frozen=True, forbid_unknown_fields=True):
-    """A request. ``takes`` is its form in words, for the error about another one; exactly one of ``one_of`` has to be there;
-    ``kept_raw`` are the members that the decoder keeps as they came."""
+    """A request. ``takes`` describes its form in words, for the error about a request of another form. Exactly one of the members
+    in ``one_of`` must be present. ``kept_raw`` names the members that the decoder keeps as they came."""
 
     takes: ClassVar[str]
     one_of: ClassVar[tuple[str, ...]] = ()
@@ -60,7 +60,7 @@ class Body(Silent, frozen=True, forbid_unknown_fields=True):
 
 
 class TokenizeBody(Body, frozen=True, forbid_unknown_fields=True):
-    """What to tokenize: one record, records, or values."""
+    """What to tokenize: one record, a list of records, or a list of values."""
 
     takes = 'send one of "record": {…}, "records": [{…}, …] and "values": […], and if need be "on_error": "fail" or "item"'
     one_of = ("record", "records", "values")
@@ -73,7 +73,7 @@ class TokenizeBody(Body, frozen=True, forbid_unknown_fields=True):
 
 
 class TextTokenizeBody(TokenizeBody, frozen=True, forbid_unknown_fields=True):
-    """Values that are all texts, as most are: they are decoded at once. Numbers have to be read as spelled."""
+    """A request whose values are all strings or null, as most are: they are decoded at once. Numbers have to stay as spelled."""
 
     kept_raw: ClassVar[tuple[str, ...]] = ("record", "records")
 
@@ -81,7 +81,7 @@ class TextTokenizeBody(TokenizeBody, frozen=True, forbid_unknown_fields=True):
 
 
 class DetokenizeBody(Body, frozen=True, forbid_unknown_fields=True):
-    """What to look up: one token, tokens, or records with tokens at the configured fields."""
+    """What to look up: one token, a list of tokens, or a list of records with tokens at the configured fields."""
 
     takes = 'send one of "token": "…", "tokens": ["…", null, …] and "records": [{…}, …]'
     one_of = ("token", "tokens", "records")
@@ -101,7 +101,7 @@ class RetokenizeBody(Body, frozen=True, forbid_unknown_fields=True):
 
 
 class TokensBody(Body, frozen=True, forbid_unknown_fields=True):
-    """The values whose tokens of every epoch are wanted."""
+    """The values to derive tokens for, in every epoch."""
 
     takes = 'send "values": ["…", 42, null, …]'
     kept_raw = ("values",)
@@ -110,7 +110,7 @@ class TokensBody(Body, frozen=True, forbid_unknown_fields=True):
 
 
 class RotateBody(Body, frozen=True, forbid_unknown_fields=True):
-    """The epoch that is to be left."""
+    """The epoch to leave."""
 
     takes = 'send "from_epoch": the epoch that is to be left, an integer, 1 or larger'
     kept_raw = ("from_epoch",)
@@ -119,7 +119,7 @@ class RotateBody(Body, frozen=True, forbid_unknown_fields=True):
 
 
 class ValuesTokenized(Silent, frozen=True, omit_defaults=True):
-    """Tokens in the order of the values. ``errors`` is there, perhaps empty, if ``on_error`` was "item"."""
+    """Tokens in the order of the values. ``errors`` is present, and may be empty, if ``on_error`` was "item"."""
 
     epoch: Epoch
     tokens: list[str | None]
@@ -127,7 +127,7 @@ class ValuesTokenized(Silent, frozen=True, omit_defaults=True):
 
 
 class RecordTokenized(Silent, frozen=True, omit_defaults=True):
-    """The record with tokens at the configured fields. ``errors`` is there, perhaps empty, if ``on_error`` was "item"."""
+    """The record with tokens at the configured fields. ``errors`` is present, and may be empty, if ``on_error`` was "item"."""
 
     epoch: Epoch
     record: Record | None
@@ -136,7 +136,10 @@ class RecordTokenized(Silent, frozen=True, omit_defaults=True):
 
 
 class RecordsTokenized(Silent, frozen=True, omit_defaults=True):
-    """Records in their order. ``errors`` is there, perhaps empty, if ``on_error`` was "item"."""
+    """The records with tokens at the configured fields, in the order of the request.
+
+    ``errors`` is present, and may be empty, if ``on_error`` was "item".
+    """
 
     epoch: Epoch
     records: list[Record | None]
@@ -145,7 +148,7 @@ class RecordsTokenized(Silent, frozen=True, omit_defaults=True):
 
 
 class TokenDetokenized(Silent, frozen=True):
-    """The value with its JSON type."""
+    """The token and its value, which has its JSON type."""
 
     token: str
     value: str | bool | Digits
@@ -156,10 +159,10 @@ Untold = Annotated[str, Meta(extra_json_schema={"enum": [Missing.UNAVAILABLE.val
 
 
 class ValueResult(Silent, frozen=True, gc=False):
-    """One result of many; ``value``, with its JSON type, only with status "ok".
+    """The result for one token of a list. ``value``, with its JSON type, is present only if ``status`` is "ok".
 
-    "not_found": a quorum answered and none has it. "unavailable": it could not be told, ask again. "collision": two values met
-    in this token, and neither is given out. "null": nothing was asked.
+    "not_found": a quorum of nodes answered, and none of them has the token. "unavailable": the nodes could not tell; ask again.
+    "collision": two values met in this token, and neither is returned. "null": the request had null in this place.
     """
 
     # gc=False: it cannot be part of a cycle, and there may be 10,000.
@@ -168,7 +171,7 @@ class ValueResult(Silent, frozen=True, gc=False):
 
 
 class TokensDetokenized(Silent, frozen=True):
-    """Results in the order of the tokens; the counts are of occurrences."""
+    """Results in the order of the tokens. A token that occurs twice counts twice."""
 
     results: list[ValueResult]
     found: int
@@ -176,7 +179,7 @@ class TokensDetokenized(Silent, frozen=True):
 
 
 class MissingField(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """A token in a record that stays as it is. Without ``status`` it was not found; else it is unavailable, or a collision."""
+    """A token that stays as it is in a record. Without ``status`` it was not found; else ``status`` says why it has no value."""
 
     index: int
     path: str
@@ -184,7 +187,7 @@ class MissingField(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
 
 class RecordsDetokenized(Silent, frozen=True):
-    """Records in their order, with values where tokens were found."""
+    """The records in the order of the request, with values in place of the tokens that were found."""
 
     records: list[Record | None]
     found: int
@@ -193,49 +196,52 @@ class RecordsDetokenized(Silent, frozen=True):
 
 
 class TokenResult(Silent, frozen=True, gc=False):
-    """One result of many; ``token``, in the active epoch, only with status "ok". The other statuses: see ValueResult."""
+    """The result for one token of a list. ``token``, of the active epoch, is present only if ``status`` is "ok".
+
+    ValueResult explains the other statuses.
+    """
 
     status: Status
     token: str | UnsetType = UNSET
 
 
 class TokensRetokenized(Silent, frozen=True):
-    """Results in the order of the tokens, all of one epoch."""
+    """Results in the order of the tokens. All new tokens belong to one epoch."""
 
     epoch: Epoch
     results: list[TokenResult]
 
 
 class TokensDerived(Silent, frozen=True):
-    """For each value, in order, its tokens of epochs 1, 2 and so on, the active one last; null for a null."""
+    """For each value, in order: its tokens of epoch 1, 2 and so on up to the active epoch, or null for a null."""
 
-    epoch: Annotated[int, Meta(ge=1, description="The owner's active epoch: that of the last token of each value.")]
+    epoch: Annotated[int, Meta(ge=1, description="The owner's active epoch, to which the last token of each value belongs.")]
     tokens: list[list[str] | None]
 
 
 class Live(msgspec.Struct, frozen=True):
-    """That there is an answer at all is what it says."""
+    """Any answer means that the process runs."""
 
     status: Literal["ok"] = "ok"
 
 
 class ActiveEpoch(msgspec.Struct, frozen=True):
-    """The owner's active epoch, by quorum."""
+    """The owner's active epoch, confirmed by a quorum of nodes."""
 
     active_epoch: Annotated[int, Meta(ge=1)]
 
 
 class ConfiguredFields(msgspec.Struct, frozen=True):
-    """JSONPath expressions (RFC 9535): the members of records that are replaced."""
+    """JSONPath expressions (RFC 9535) for the members of records that tokens replace."""
 
     fields: list[str]
 
 
 class LimitsInForce(msgspec.Struct, frozen=True):
-    """What this node takes, and gives.
+    """The limits of this node on requests and answers.
 
-    ``record_values`` bounds the configured values in all records of a request together, ``answer_bytes`` one answer as it is
-    encoded. ``in_flight`` requests at once share ``memory_bytes``.
+    ``record_values`` limits the configured values in all records of one request together. ``answer_bytes`` limits one answer as
+    encoded. Up to ``in_flight`` requests at a time share ``memory_bytes``.
     """
 
     items: int
@@ -272,7 +278,7 @@ async def parse(kind: type[BodyT], body: bytes, turns: Turns) -> BodyT:
 
 
 async def parse_tokenize(body: bytes, turns: Turns) -> TokenizeBody:
-    """Return the body with its values as texts if all are, which is the most frequent case and the fastest to decode.
+    """Return the body with its values as strings if all of them are: the most frequent case, and the fastest to decode.
 
     Raises Malformed, Invalid.
     """
@@ -299,7 +305,7 @@ async def _decode(kind: type[BodyT], body: bytes, turns: Turns) -> BodyT:
     try:
         request: BodyT = _decoders[kind].decode(body)
     except msgspec.ValidationError as error:
-        # msgspec stops at the first member that does not fit; whether all of the body is JSON comes first.
+        # msgspec stops at the first member that does not fit. A body that is not JSON is Malformed all the same.
         await turns.through(check_steps(body))
         raise Invalid(f"{_wording(error)}; {kind.takes}") from None
     except (ValueError, RecursionError):
@@ -309,7 +315,7 @@ async def _decode(kind: type[BodyT], body: bytes, turns: Turns) -> BodyT:
 
 
 async def _check_decoded(request: Body, body: bytes, turns: Turns) -> None:
-    """Check what the decoder does not: members that it kept as they came, and repeated names. Raises Malformed, Invalid."""
+    """Check the members that the decoder kept as they came, and look for repeated names. Raises Malformed, Invalid."""
     if any(getattr(request, name) is not UNSET for name in request.kept_raw):
         await turns.through(check_steps(body))
     elif body.count(b":") > 1:  # with one colon there is only one name
@@ -323,8 +329,8 @@ def _require_one(request: Body) -> None:
         raise Invalid(f"the body names {given} things to work on; {request.takes}")
 
 
-#: The parts of msgspec's messages that are made of this module's names and of positions. Other parts are the caller's text, such
-#: as an unknown name, and might be a value: they are not passed on.
+#: The parts of msgspec's messages that consist of this module's names and of positions. Other parts are the caller's text, such
+#: as an unknown name. They might be a value, so they are not passed on.
 _PLACE = re.compile(r" - at `(\$[a-z_.\[\]0-9]*)`\Z")
 _TYPES = re.compile(r"Expected `[a-z |]+`(?:, got `[a-z]+`| >= [0-9]+)")
 _MISSING = re.compile(r"Object missing required field `[a-z_]+`")
