@@ -1,7 +1,7 @@
-"""The drawings of diagrams/: D2 sources, the SVG beside each, and the programs that draw what can be drawn from what runs.
+"""The drawings in diagrams/: D2 sources, an SVG beside each, and the programs that draw what the code and a cluster show.
 
-rooms.py     the folders, what each is for, and who needs whom
+rooms.py     the folders, the purpose of each, and which of them need which others
 routes.py    the paths of the API and of the administrative socket
-running.py   processes, sockets and files of a cluster that runs
+running.py   processes, sockets and files of a running cluster
 __main__.py  bin/diagrams: writes 3-as-built.d2, and renders every source
 """

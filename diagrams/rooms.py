@@ -1,25 +1,25 @@
-"""The rooms of the house: the package's folders, what each is for, and who needs whom.
+"""The rooms of the house: the package's folders, the purpose of each, and which of them need which others.
 
 Arrows that follow from others are left out (transitive reduction: Aho, Garey and Ullman, "The Transitive Reduction of a Directed
-Graph", 1972). The rooms of ``server/`` are drawn inside of it, with the arrows between them.
+Graph", 1972). The rooms of ``server/`` are drawn inside it, with the arrows between them.
 """
 
 from collections.abc import Iterator
 
 from tests.tools.test_house import Graph, floors, rooms
 
-#: The rooms in the order in which they are read: from those that an operator sees down to those on which the others rest.
+#: The rooms in reading order: from those that an operator sees down to those that the others rest on.
 PURPOSES = {
     "": {
         "testing": "a vault in memory, pytest's fixtures",
-        "cli": "one module a command",
+        "cli": "one module per command",
         "import quorumvault": "the names that callers use",
         "server": "what a node runs",
         "files": "whole files, all or nothing",
         "analytics": "Arrow, DuckDB, dbt, Spark",
         "client": "tokens and values over HTTP",
         "config": "cluster.yaml, keys, secrets",
-        "protocol": "the rules, pure",
+        "protocol": "the rules, without IO",
         "formats": "exact readers and writers",
         "crypto": "values to tokens, sealing",
         "words": "errors, owners, safe files",
@@ -27,10 +27,10 @@ PURPOSES = {
     "server": {
         "node": "starts, stops, wires it all",
         "offline": "for nodes that are stopped",
-        "http": "routes, one module an endpoint",
-        "backup": "one file of all that is committed",
+        "http": "routes, one module per endpoint",
+        "backup": "all committed records, one file",
         "telemetry": "event log and metrics",
-        "healing": "three replicas the same again",
+        "healing": "repairs replicas that differ",
         "replica": "one gate to this node's copy",
         "coordinator": "asks all three, decides by two",
         "peers": "handshake, frames, links",
@@ -61,7 +61,7 @@ def _container(folder: str) -> Iterator[str]:
 
 
 def _of(folder: str) -> list[str]:
-    """The rooms of a folder that is drawn, the highest floor first. Raises KeyError for one without a purpose."""
+    """The rooms to draw of a folder, the highest floor first. Raises KeyError for a room without a purpose."""
     floor = floors(rooms(folder))
     return sorted(floor, key=lambda room: (-floor[room], list(PURPOSES[folder]).index(room)))
 
@@ -76,7 +76,7 @@ def _arrows(graph: Graph) -> list[str]:
 
 
 def reduced(graph: Graph) -> dict[str, set[str]]:
-    """Returns the graph without the edges that a longer way makes unnecessary. ``graph`` has no cycles."""
+    """Returns the graph without each edge whose ends a longer path connects. ``graph`` has no cycles."""
     return {
         start: {end for end in ends if not any(end in _reachable(graph, other) for other in ends - {end})}
         for start, ends in graph.items()

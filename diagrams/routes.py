@@ -1,4 +1,4 @@
-"""The paths that a node serves, as its applications have them, with what api/reference.py says of a key."""
+"""The paths that a node serves, from its applications, with the permission that each needs, from openapi_reference.py."""
 
 from collections.abc import Iterable
 from typing import cast

@@ -1,6 +1,6 @@
-"""A cluster that runs, as the kernel sees it: who listens where, who is connected to whom, and which files there are.
+"""A running cluster as the kernel sees it: where each process listens, what it is connected to, and its files.
 
-Read from /proc/PID/fd and /proc/net/tcp (proc(5)). A node forbids other processes of its user to look into it: this takes root.
+Read from /proc/PID/fd and /proc/net/tcp (proc(5)). A node does not let other processes of its user inspect it, so this needs root.
 """
 
 import os
@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from chaos.testbed.cluster import PORT_OFFSETS, Cluster
 
-#: Where ``quorumvault init`` begins if it is not told otherwise; a port that was free is drawn as the one in its place.
+#: The first port that ``quorumvault init`` uses by default. The cluster runs on free ports, drawn as if it had started here.
 _FIRST_PORT = 8700
 _PEER_OFFSET = 10
 _LISTENS = "0A"
@@ -75,13 +75,13 @@ def _file_rows(directory: Path, path: Path, opened: set[str]) -> Iterator[tuple[
 
 
 def _open_files(pid: int) -> set[str]:
-    """Returns the paths and sockets that the descriptors of a process lead to."""
+    """Returns the paths and sockets that a process has open."""
     descriptors = Path(f"/proc/{pid}/fd")
     return {os.readlink(descriptor) for descriptor in descriptors.iterdir()}
 
 
 def _tcp_sockets() -> dict[str, Socket]:
-    """Returns all IPv4 sockets of this machine, by the name to which a descriptor of theirs leads."""
+    """Returns all IPv4 sockets of this machine, by the name that a descriptor links to."""
     found = {}
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         _, local, remote, state, *rest = line.split()
