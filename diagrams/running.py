@@ -1,6 +1,6 @@
 """A running cluster as the kernel sees it: where each process listens, what it is connected to, and its files.
 
-Read from /proc/PID/fd and /proc/net/tcp (proc(5)). A node does not let other processes of its user inspect it, so this needs root.
+Read from /proc/PID/fd and /proc/net/tcp (proc(5)). A node does not let other processes of its user inspect it, so root is needed.
 """
 
 import os
