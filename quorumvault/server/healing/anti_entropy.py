@@ -59,8 +59,9 @@ ResultT = TypeVar("ResultT")
 _JITTER = 0.25
 #: Most comparisons in a row with each peer, while they still change something: a third node's records may come through this node.
 _REPEATS = 3
-#: Comparisons for what was left over are followed by a rest from them, this many times as long.
-_RESTS = 4
+#: The rest after comparisons for what was left over: this many times as long as they took, and at most so many seconds, because
+#: over a slow link a comparison takes long and costs little.
+_RESTS, _LONGEST_REST = 4, 5.0
 #: Seconds until the next attempt after a failed one: a peer that has just started may still be counting its buckets.
 _AGAIN = 10.0
 
@@ -104,7 +105,7 @@ class AntiEntropy:
 
     def left_over(self) -> None:
         """A disk has what another one lacks without a hint: of a round that was not committed, or that its own replica missed.
-        The comparisons that this causes take at most a fifth of the time: under overload many rounds end like this.
+        The comparisons that this causes rest in between: under overload many rounds end like this.
         """
         self._left_over_by = min(self._left_over_by, self._all_ended())
 
@@ -129,7 +130,7 @@ class AntiEntropy:
             self._compare_by(began)
         await self._compare_with_due()
         if left_over:
-            self._rested = loop.time() + (loop.time() - began) * _RESTS
+            self._rested = loop.time() + min((loop.time() - began) * _RESTS, _LONGEST_REST)
 
     async def _compare_with_due(self) -> None:
         """Compare with each peer that is due. What one of them gave is given to those that were compared before it, or not."""

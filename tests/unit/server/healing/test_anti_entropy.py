@@ -389,32 +389,35 @@ async def test_what_one_peer_gives_reaches_the_other_at_once(nodes: Cluster) -> 
     assert n1.records() == nodes["n2"].records() == n3.records()
 
 
-async def test_what_is_left_over_all_the_time_is_compared_in_a_fifth_of_it_at_most(nodes: Cluster) -> None:
-    """Each comparison takes a second, and meanwhile more is left over."""
+@pytest.mark.parametrize(("seconds", "share"), [(0.5, 1 / (1 + 4)), (5.0, 10 / (10 + 5))])
+async def test_comparisons_for_what_is_left_over_all_the_time_rest_in_between(
+    nodes: Cluster, seconds: float, share: float
+) -> None:
+    """More is left over while each comparison lasts. The rest is four times as long, and at most 5 s."""
     healer, loop = nodes["n1"].healer.anti_entropy, asyncio.get_running_loop()
     await nodes.compare_all()
     await healer.repair()
     compare, before = healer.compare, loop.time
     passed = comparing = 0.0
 
-    async def compare_for_a_second(node: str) -> Compared | str:
+    async def compare_for_long(node: str) -> Compared | str:
         nonlocal passed, comparing
-        passed, comparing = passed + 1, comparing + 1
+        passed, comparing = passed + seconds, comparing + seconds
         healer.left_over()
         return await compare(node)
 
     loop.time = lambda: before() + passed  # type: ignore[method-assign]
-    healer.compare = compare_for_a_second  # type: ignore[method-assign]
+    healer.compare = compare_for_long  # type: ignore[method-assign]
     while passed < healer.seconds / 2:
         healer.left_over()
         await healer.once()
         passed += 0.5
-    assert 0.15 <= comparing / passed <= 0.2
+    assert share * 0.8 <= comparing / passed <= share
     healer.link_changed()
     passed += Timeouts().round
     done = comparing
     await healer.once()
-    assert comparing == done + 2
+    assert comparing == done + 2 * seconds
 
 
 async def test_a_peer_that_could_not_be_compared_is_asked_again_and_what_it_gives_then_reaches_the_other(nodes: Cluster) -> None:
