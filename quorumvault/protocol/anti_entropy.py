@@ -7,9 +7,9 @@
     records     the records that one side lacks, or that differ
 
 Records that this replica lacks are fetched and merged; records that the peer lacks are written back to the peer. Where both
-replicas have a record and the two differ, the peer's record is merged here; ours is merged there when the peer runs its own
-comparison. Absence never deletes, and a merge may be repeated, so concurrent writes do no harm: a record in flight shows up as a
-difference, and has already arrived when anti-entropy writes it.
+replicas have a record and the two differ, the peer's record is merged here, and then ours is written back to the peer. Absence
+never deletes, and a merge may be repeated, so concurrent writes do no harm: a record in flight shows up as a difference, and has
+already arrived when anti-entropy writes it.
 
 This module does no IO (steps.py); server/healing/anti_entropy.py schedules comparisons and carries out the steps.
 
@@ -222,8 +222,8 @@ def _compare_listings(first: int, end: int, compared: Compared, unknown: Unknown
         compared.unreadable += len(theirs.unreadable | mine.unreadable)
         differing = [place for place, seen in theirs.records.items() if mine.records.get(place) != seen]
         yield from _fetch(_known(differing, unknown.mine), compared)
-        missed = [place for place in mine.records if place not in theirs.records]
-        for batch in batches(_known(missed, unknown.theirs)):
+        wanted = [place for place, seen in mine.records.items() if theirs.records.get(place) != seen]
+        for batch in batches(_known(wanted, unknown.theirs)):
             given = yield WriteBackRecords(batch)
             compared.given += given if isinstance(given, int) else 0
         first = following
