@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 from quorumvault.protocol import anti_entropy, records
 from quorumvault.protocol.hinted_handoff import Hint
+from quorumvault.server.coordinator.exchange import Exchange
 from quorumvault.server.healing import scrub
 from quorumvault.server.healing.anti_entropy import AntiEntropy
 from quorumvault.server.healing.hinted_handoff import Handoff
@@ -28,6 +29,9 @@ _COMPARING = "tests/unit/server/healing/test_anti_entropy.py::"
 MUTANTS = (
     Mutant("stays-behind", ("hinted handoff", "anti-entropy"), "missed writes wait for the next regular comparison",
            ((Handoff, "_hand_off", _forget), (AntiEntropy, "_compare_by", lambda *ignored: None)), faults=("partition",)),
+    Mutant("left-over-untold", ("anti-entropy",), "a coordinator does not report what a round may have left on one disk",
+           ((Exchange, "watch_left_over", lambda exchange, on_left_over: None),),
+           tests=(_COMPARING + "test_what_the_fence_left_on_one_disk_reaches_all_soon_though_no_link_changed",)),
     Mutant("hint-forgotten", ("hinted handoff",), "a hint is deleted before it is acknowledged",
            ((Handoff, "_hand_off", _forget),), HEALING_NODES, seed=3),
     Mutant("takes-nothing", ("anti-entropy",), "a comparison takes nothing over",
