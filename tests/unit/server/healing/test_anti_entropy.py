@@ -21,7 +21,7 @@ from quorumvault.server.healing.requests import on_storage_thread
 from quorumvault.server.storage import layout
 from quorumvault.server.storage.memory import MemoryStore
 from tests.rigs.faulty_store import FaultyStore
-from tests.rigs.healing import CLINIC, REGISTRY, Cluster, values
+from tests.rigs.healing import CLINIC, REGISTRY, Cluster, Node, values
 from tests.rigs.made import flip
 from tests.rigs.trio import KEYRING, VIEW, make_replica
 
@@ -300,11 +300,18 @@ def test_a_listing_of_no_buckets_is_empty(first: int, end: int) -> None:
 # On running nodes.
 
 
-async def pass_round_timeout() -> None:
-    """Advance the loop's clock by the timeout of a round, so that even the longest round has ended."""
+def let_pass(seconds: float) -> None:
+    """From here on the event loop's clock shows so much more."""
     loop = asyncio.get_running_loop()
     before = loop.time
-    loop.time = lambda: before() + Timeouts().round  # type: ignore[method-assign]
+    loop.time = lambda: before() + seconds  # type: ignore[method-assign]
+
+
+async def store_alone(node: Node, count: int) -> None:
+    """Stores so many records on this node's disk only, without a round, and so without a hint."""
+    records = content_of((CLINIC, 1, number, 1) for number in range(count))
+    records[layout.owner_key(CLINIC.id)] = CLINIC.name.encode()
+    await on_storage_thread(node.commit, lambda replica: replica.merge(list(records), list(records.values())))
 
 
 async def test_nodes_that_lost_hints_become_the_same_by_one_comparison_each(nodes: Cluster) -> None:
@@ -335,15 +342,13 @@ async def test_what_a_node_wrote_alone_while_it_was_cut_off_reaches_all_soon_aft
     for node in nodes.values():
         await node.healer.anti_entropy.repair()
     loop, n1, n3 = asyncio.get_running_loop(), nodes["n1"], nodes["n3"]
-    lonely = content_of((CLINIC, 1, number, 1) for number in range(20))
-    lonely[layout.owner_key(CLINIC.id)] = CLINIC.name.encode()
-    await on_storage_thread(n3.commit, lambda replica: replica.merge(list(lonely), list(lonely.values())))
+    await store_alone(n3, 20)
     healers = [node.healer.anti_entropy for node in nodes.values()]
     for healer in healers:
         assert all(due > loop.time() + healer.seconds / 2 for due in healer._due.values())
         healer.link_changed()
         assert all(due == pytest.approx(loop.time() + Timeouts().round, abs=0.1) for due in healer._due.values())
-    await pass_round_timeout()
+    let_pass(Timeouts().round)
     n3.diary.comparisons.clear()
     await n3.healer.anti_entropy.once()
     assert n3.diary.comparisons[:2] == [("n1", Compared(buckets=20, given=20)), ("n2", Compared(buckets=20, given=20))]
@@ -369,7 +374,7 @@ async def test_what_the_fence_left_on_one_disk_reaches_all_soon_though_no_link_c
     assert (await n1.coordinator.tokenize(CLINIC, values(5, 25))).epoch == 2
     await nodes.settled()
     assert len(n1.records()) == len(n3.records()) + 20
-    await pass_round_timeout()
+    let_pass(Timeouts().round)
     await healer.once()
     assert n1.common() == nodes["n2"].common() == n3.common()
 
@@ -378,11 +383,9 @@ async def test_what_one_peer_gives_reaches_the_other_at_once(nodes: Cluster) -> 
     """n1 compares itself with n2 first; a record that only n3 has reaches n2 through n1."""
     await nodes.compare_all()
     n1, n3 = nodes["n1"], nodes["n3"]
-    lonely = content_of((CLINIC, 1, number, 1) for number in range(3))
-    lonely[layout.owner_key(CLINIC.id)] = CLINIC.name.encode()
-    await on_storage_thread(n3.commit, lambda replica: replica.merge(list(lonely), list(lonely.values())))
+    await store_alone(n3, 3)
     n1.healer.anti_entropy.left_over()
-    await pass_round_timeout()
+    let_pass(Timeouts().round)
     await n1.healer.anti_entropy.once()
     assert n1.records() == nodes["n2"].records() == n3.records()
 
@@ -421,19 +424,16 @@ async def test_comparisons_for_what_is_left_over_all_the_time_rest_in_between(
 async def test_a_peer_that_could_not_be_compared_is_asked_again_and_what_it_gives_then_reaches_the_other(nodes: Cluster) -> None:
     await nodes.compare_all()
     n1, n3 = nodes["n1"], nodes["n3"]
-    healer, loop = n1.healer.anti_entropy, asyncio.get_running_loop()
+    healer = n1.healer.anti_entropy
     await healer.repair()
-    lonely = content_of((CLINIC, 1, number, 1) for number in range(3))
-    lonely[layout.owner_key(CLINIC.id)] = CLINIC.name.encode()
-    await on_storage_thread(n3.commit, lambda replica: replica.merge(list(lonely), list(lonely.values())))
+    await store_alone(n3, 3)
     n1.ways["n3"].drops = lambda request: True
     healer.left_over()
-    await pass_round_timeout()
+    let_pass(Timeouts().round)
     await healer.once()
     assert isinstance(n1.diary.comparisons[-1][1], str)
     n1.ways["n3"].drops = lambda request: False
-    before = loop.time
-    loop.time = lambda: before() + 10  # type: ignore[method-assign]
+    let_pass(10)
     await healer.once()
     assert n1.records() == nodes["n2"].records() == n3.records()
 
@@ -464,10 +464,8 @@ async def test_an_operator_gets_it_at_once_and_hears_of_a_peer_that_is_away(node
 
 async def test_what_a_third_node_alone_has_reaches_all_by_one_repair(nodes: Cluster) -> None:
     await nodes.compare_all()
-    lonely = content_of((CLINIC, 1, number, 1) for number in range(10))
-    lonely[layout.owner_key(CLINIC.id)] = CLINIC.name.encode()
     await nodes["n3"].settled()
-    await on_storage_thread(nodes["n3"].commit, lambda replica: replica.merge(list(lonely), list(lonely.values())))
+    await store_alone(nodes["n3"], 10)
     outcomes = await nodes["n1"].healer.anti_entropy.repair()
     assert outcomes == {"n2": Compared(given=10), "n3": Compared(taken=10)}
     assert nodes["n1"].records() == nodes["n2"].records() == nodes["n3"].records() != {}
