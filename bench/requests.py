@@ -169,6 +169,7 @@ def _services(events: EventSink) -> Services:
         vault=cast("Vault", _Answering()),
         keys=lambda: _KEYS,
         knows_revoked=lambda: True,
+        learn_revoked=unasked,
         fields=FieldSet.compile(["$.ssn"], "fields.yaml"),
         events=events,
         limits=limits,

@@ -91,6 +91,7 @@ class FakeNode:
             vault=self.vault,
             keys=lambda: self.keys,
             knows_revoked=lambda: True,
+            learn_revoked=_nothing_to_learn,
             fields=self._fields,
             events=_NoEvents(),
             limits=self._limits,
@@ -111,6 +112,10 @@ class _NoEvents:
 
     async def write(self, event: Event) -> bool:
         return True
+
+
+async def _nothing_to_learn() -> None:
+    """The fake vault knows all revoked keys: there are none."""
 
 
 class _OwnTime:

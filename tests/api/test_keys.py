@@ -54,7 +54,7 @@ def test_a_node_that_does_not_know_what_is_revoked_takes_no_key(rig: Rig, method
         assert rig.client.post(path, json={"a": 1}).status_code == 422
         assert rig.client.post(path, content=b"{", headers={"Content-Type": "application/json"}).status_code == 400
         assert rig.client.post(path, content=b"{", headers={"Content-Type": "text/csv"}).status_code == 415
-    rig.knows_revoked = True
+    rig.learns_revoked = True
     assert rig.client.get("/fields").status_code == 200
 
 

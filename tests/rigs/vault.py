@@ -132,6 +132,8 @@ class Rig:
     health: Health = HEALTHY
     #: Whether the node may take keys, and the time in seconds since 1970.
     knows_revoked: bool = True
+    #: Whether the node learns which keys are revoked when it asks now.
+    learns_revoked: bool = False
     wall: float = 0.0
 
     def __post_init__(self) -> None:
@@ -144,6 +146,7 @@ class Rig:
             vault=self.vault,
             keys=lambda: self.keys,
             knows_revoked=lambda: self.knows_revoked,
+            learn_revoked=self._learn_revoked,
             fields=FieldSet.compile(self.fields, "fields.yaml"),
             events=self.events,
             limits=self.limits,
@@ -157,6 +160,9 @@ class Rig:
         )
         self.app = create_app(self.services)
         self.client = TestClient(self.app, headers=bearer())
+
+    async def _learn_revoked(self) -> None:
+        self.knows_revoked = self.learns_revoked
 
     def post(self, path: str, body: Any, headers: Mapping[str, str] | None = None, key: str = "clinic") -> Any:
         """Sends JSON (or bytes unchanged) as the key's holder. Returns the test client's response."""

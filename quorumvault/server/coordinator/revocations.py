@@ -1,6 +1,7 @@
 """Keeps a node's knowledge of revoked API keys fresh: asks two replicas over and over, as protocol/revocations.py says.
 
-    asks    every ASK_EVERY seconds; every ASK_SOON while its knowledge does not count; at once when its replica has stored more
+    asks    every ASK_EVERY seconds; every ASK_SOON while its knowledge does not count; at once when its replica has stored more,
+            and when a request comes while its knowledge does not count
     writes  the ids that the key file calls revoked, and no disk does yet, to two disks
 
 Questions overlap, so a question that a slow node delays holds up no other. An answer counts from the time of its question.
@@ -103,6 +104,17 @@ class Revocations:
             question = asyncio.get_running_loop().create_task(self.once(), name="revoked keys")
             self._questions.add(question)
             question.add_done_callback(self._questions.discard)
+
+    async def learn(self) -> None:
+        """Ask now, and wait until the node's knowledge counts, or no question under way can make it count.
+
+        An answer that takes longer than KNOWN_FOR would not count, so this takes no longer. Does not raise.
+        """
+        self.ask()
+        loop = asyncio.get_running_loop()
+        until, under_way = loop.time() + KNOWN_FOR, set(self._questions)
+        while under_way and not self.known and loop.time() < until:
+            _, under_way = await asyncio.wait(under_way, timeout=until - loop.time(), return_when=asyncio.FIRST_COMPLETED)
 
     async def revoke(self, key_id: str) -> None:
         """Revoke the key with this id. The revocation is on two disks when this returns. Raises NoQuorum, Refused."""

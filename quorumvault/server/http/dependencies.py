@@ -27,7 +27,8 @@ _SEAL_BYTES = 64
 class Services:
     """The services of a node, which the node or a test passes in.
 
-    ``keys`` returns the table in force; ``knows_revoked`` returns whether this node knows every revoked key.
+    ``keys`` returns the table in force; ``knows_revoked`` returns whether this node knows every revoked key; if not,
+    ``learn_revoked`` asks for them, and returns once the node knows or cannot know soon.
     ``metrics`` returns Prometheus' text format; ``clock`` is monotonic, in seconds; ``wall`` in seconds since 1970;
     ``request_ids`` makes a fresh id.
     """
@@ -35,6 +36,7 @@ class Services:
     vault: Vault
     keys: Callable[[], KeyTable]
     knows_revoked: Callable[[], bool]
+    learn_revoked: Callable[[], Awaitable[None]]
     fields: FieldSet
     events: EventSink
     limits: Limits

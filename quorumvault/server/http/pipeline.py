@@ -143,6 +143,8 @@ class Pipeline:
                 seconds = None if connection is not None and connection.received else services.timeouts.body
                 body = await read_body(receive, place.memory, services.limits.body_bytes, seconds)
                 require_in_force(key, services.keys(), services.wall())
+            if not services.knows_revoked():  # a node whose links are just back answers a moment later, instead of refusing
+                await services.learn_revoked()
             spend, require_key = partial(self._allowances.spend_values, key), partial(self._require_key, key)
             turns = Turns(services.clock)
             gone = partial(_has_left, connection_of(scope))

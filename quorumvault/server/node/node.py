@@ -315,6 +315,7 @@ class Node:
             vault=self._coordinator,
             keys=lambda: self._reloads.keys,
             knows_revoked=lambda: self._revocations.known,
+            learn_revoked=self._revocations.learn,
             fields=self._fields,
             events=self._recorder,
             limits=cluster.limits,

@@ -131,6 +131,7 @@ def application(directory: Path, commits: list[GroupCommit]) -> Any:
         vault=vault,
         keys=lambda: KEYS,
         knows_revoked=lambda: True,
+        learn_revoked=partial(asyncio.sleep, 0),
         fields=FieldSet.compile(FIELDS, "fields.yaml"),
         events=EventList(),
         limits=limits,

@@ -94,6 +94,21 @@ async def test_a_node_knows_nothing_that_counts_until_it_asked_two_and_a_while_a
     assert not node.revocations.known
 
 
+async def test_a_request_waits_for_the_answer_to_a_question_that_is_asked_at_once(three: Trio) -> None:
+    """A node whose links are back answers the first request, whether or not earlier questions are still without an answer."""
+    node = Node(three, "n1")
+    three.peers["n2"].up = three.peers["n3"].up = False
+    await node.revocations.learn()
+    assert not node.revocations.known
+    three.peers["n2"].up = three.peers["n2"].hangs = True
+    node.revocations.ask()
+    await asyncio.sleep(0)
+    three.peers["n2"].hangs, three.peers["n3"].up = False, True
+    await node.revocations.learn()
+    assert node.revocations.known
+    await node.revocations.stop()
+
+
 async def test_an_answer_counts_from_its_question_on(three: Trio) -> None:
     node = Node(three, "n1")
     sent = asyncio.Event()
