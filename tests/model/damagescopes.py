@@ -13,10 +13,10 @@ APART, APART_NARROW, TWO_APART, TWO_APART_NARROW = (replace(each, apart=True) fo
 
 #: Explored by the test suite. "twice": two disks may have gaps at once.
 SMALL = {
-    "damaged-put-get": Scope((PUT, GET), at_least=10_000, damage=APART),
-    "damaged-two-values": Scope((A_NARROW, C), NARROW, 5_000, damage=APART_NARROW),
-    "damaged-twice-two-values": Scope((A_NARROW, C), NARROW, 5_000, damage=TWO_NARROW),
-    "damaged-twice-put-get": Scope((PUT, GET), at_least=10_000, damage=TWO),
+    "damaged-put-get": Scope((PUT, GET), at_least=20_000, damage=APART),
+    "damaged-two-values": Scope((A_NARROW, C), NARROW, 10_000, damage=APART_NARROW),
+    "damaged-twice-two-values": Scope((A_NARROW, C), NARROW, 20_000, damage=TWO_NARROW),
+    "damaged-twice-put-get": Scope((PUT, GET), at_least=50_000, damage=TWO),
 }
 #: Explored by hand.
 LARGE = {

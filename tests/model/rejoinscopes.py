@@ -78,7 +78,7 @@ def _read_revoked() -> RejoinWorld:
 #: Rules without a mutant are explored too: a refused round starts again; a joiner proposes the next view.
 SMALL = {
     "join-beside-put-get": Scope(lambda: RejoinWorld(PUT_GET, [SECOND], stragglers=False), 40_000),
-    "join-beside-rotate-put": Scope(lambda: RejoinWorld(ROTATE_PUT, [SECOND], stragglers=False), 40_000),
+    "join-beside-rotate-put": Scope(lambda: RejoinWorld(ROTATE_PUT, [SECOND], stragglers=False), 150_000),
     "join-and-late-messages": Scope(lambda: RejoinWorld(PUT_GET, [SECOND]), 100_000),
     "join-piece-by-piece": Scope(lambda: RejoinWorld(PUT_GET, [SECOND], stragglers=False, copy_bytes=1), 70_000),
     "join-revoked-read": Scope(_read_revoked, 100),

@@ -5,13 +5,11 @@ from dataclasses import replace
 import pytest
 
 from tests.model.damagescopes import ONE, SMALL
+from tests.model.sizes import by_size
 from tests.model.world import Violation
 
-#: The other scopes take seconds each.
-QUICK = "damaged-two-values"
 
-
-@pytest.mark.parametrize("name", [pytest.param(name, marks=() if name == QUICK else pytest.mark.slow) for name in SMALL])
+@pytest.mark.parametrize("name", by_size(SMALL))
 def test_what_a_disk_has_lost_is_unknown_until_both_others_were_read(name: str) -> None:
     """Proves: what is not known is not absent, write-once."""
     scope = SMALL[name]

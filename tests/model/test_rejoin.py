@@ -5,15 +5,12 @@ import pytest
 from quorumvault.protocol.views import View, may_enter, successor
 from tests.model.rejoining import RejoinWorld
 from tests.model.rejoinscopes import OTHER_SECOND, SECOND, SMALL
+from tests.model.sizes import by_size
 
 pytestmark = pytest.mark.slow
 
 
-#: Scopes that take many seconds; bin/test leaves them to .ci/run: bin/test -m large
-LARGE = ("two-join-beside", "two-want-one-slot")
-
-
-@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.large if name in LARGE else ()) for name in SMALL])
+@pytest.mark.parametrize("name", by_size(SMALL))
 def test_no_state_breaks_a_rule(name: str) -> None:
     scope = SMALL[name]
     world = scope.world()

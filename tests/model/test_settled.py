@@ -3,12 +3,13 @@
 import pytest
 
 from tests.model.settledscopes import JOINS_SMALL, OLD, SMALL, TOLD_NARROW, contested
+from tests.model.sizes import by_size
 from tests.model.world import Violation
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", by_size(SMALL))
 def test_what_one_tells_alone_is_on_two_disks(name: str) -> None:
     """Proves: settled records."""
     scope = SMALL[name]
@@ -17,7 +18,7 @@ def test_what_one_tells_alone_is_on_two_disks(name: str) -> None:
     assert world.unsettled() == []
 
 
-@pytest.mark.parametrize("name", JOINS_SMALL)
+@pytest.mark.parametrize("name", by_size(JOINS_SMALL))
 def test_it_stays_so_while_a_disk_is_replaced(name: str) -> None:
     scope = JOINS_SMALL[name]
     assert scope.world().explore() > scope.at_least

@@ -1,25 +1,16 @@
 """Every interleaving of a few operations on the real core keeps the rules."""
 
-from collections.abc import Sequence
-
 import pytest
 
 from tests.model.run import main
 from tests.model.scopes import SMALL
+from tests.model.sizes import by_size
 from tests.model.world import Violation
 from tests.rigs.undone import UNDONE
 from tests.rigs.undone.mutant import applied
 
-#: Marks of scopes with so many states that they take many seconds.
-LARGE = (pytest.mark.slow, pytest.mark.large)
 
-
-def marks(scope: str) -> Sequence[pytest.MarkDecorator]:
-    states = SMALL[scope].at_least
-    return LARGE if states >= 100_000 else (pytest.mark.slow,) if states >= 20_000 else ()
-
-
-@pytest.mark.parametrize("scope", [pytest.param(name, marks=marks(name)) for name in SMALL])
+@pytest.mark.parametrize("scope", by_size(SMALL))
 def test_no_interleaving_breaks_a_rule(scope: str) -> None:
     world = SMALL[scope].world()
     assert world.explore().states > SMALL[scope].at_least

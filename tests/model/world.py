@@ -256,14 +256,13 @@ class World:
         self._requests: Table[AnyRequest] = Table()
         #: Stores before and after a request was handled.
         self._grown: set[tuple[int, int]] = set()
-        self._remember()
         self.rename(renaming)
         twins = [self._operations[number] for number in range(len(kinds)) if self._kinds.count(number) > 1]
         assert knowing is None or all(isinstance(twin.ask_after(()).request, Get) for twin in twins)
 
     def rename(self, renaming: bool) -> None:
         """Sets whether states that differ only by a renaming count as one from now on."""
-        self._orders.cache_clear()
+        self._remember()
         named = self._knowing.disks if self._knowing else ()
         self._renamings = [at for at, to in enumerate(_RENAMINGS) if at == 0 or (renaming and all(to[n] == n for n in named))]
         spans = [(self._kinds.index(kind), self._kinds.count(kind)) for kind in range(len(self._operations))]
@@ -296,7 +295,7 @@ class World:
         self._is_left = cache(self._find_left)
         self._exchanged = cache(self._find_exchanged)
         self._filled = cache(self._find_filled)
-        self._moved = [cache(partial(self._find_moved, to)) for to in _RENAMINGS]
+        self._moved = [cache(partial(self._find_moved, cache(partial(self._find_moved_operation, to)))) for to in _RENAMINGS]
         self._moved_readings = [cache(partial(self._find_moved_reading, to)) for to in _RENAMINGS]
         self._moved_flights = [cache(partial(self._find_moved_flight, to)) for to in _RENAMINGS]
 
@@ -312,9 +311,14 @@ class World:
         while frontier:
             further = []
             for state in frontier:
+                alike: set[State] = set()
                 try:
-                    for following in map(self.canonical, self._following(self._decode(state))):
+                    for ahead in self._following(self._decode(state)):
                         steps += 1
+                        if ahead in alike:
+                            continue
+                        alike.add(ahead)
+                        following = self.canonical(ahead)
                         if following not in came_from:
                             came_from[following] = state
                             further.append(following)
@@ -359,15 +363,13 @@ class World:
     def canonical(self, state: State) -> bytes:
         """The representative of all states that differ from this one only by a renaming: the first of them."""
         stores, renamings = self._orders(state.stores)
-        best: list[int] = []
-        for renaming in renamings:
-            read = self._moved_readings[renaming](state.reading)
-            fields = [self._moved_flights[renaming](state.flight), read, *map(self._moved[renaming], state.progress)]
-            for start, end in self._twins:
-                fields[start + 2 : end + 2] = sorted(fields[start + 2 : end + 2])
-            if not best or fields < best:
-                best = fields
-        return self._code.pack(*stores, state.owed, *best)
+        flight, reading, progress = min(
+            [
+                (self._moved_flights[to](state.flight), self._moved_readings[to](state.reading), self._moved[to](state.progress))
+                for to in renamings
+            ]
+        )
+        return self._code.pack(*stores, state.owed, flight, reading, *progress)
 
     def _decode(self, code: bytes) -> State:
         first, second, third, owed, flight, reading, *progress = self._code.unpack(code)
@@ -470,14 +472,14 @@ class World:
         progress, store, sent, shown = step
         flight = self._joined(state.flight, sent) if sent else state.flight
         owed = self._together(state.owed, shown) if shown else state.owed
-        moved = state._replace(flight=flight, owed=owed, progress=(*state.progress[:at], progress, *state.progress[at + 1 :]))
-        return self._written(moved, node, store)
+        moved = (*state.progress[:at], progress, *state.progress[at + 1 :])
+        return self._written(State(state.stores, flight, owed, moved, state.reading), node, store)
 
     def _written(self, state: State, node: int, store: int) -> State:
         first, second, third = state.stores
         stores = ((store, second, third), (first, store, third), (first, second, store))[node]
         flight = self._settled(state.flight, stores) if state.flight else 0
-        return state._replace(stores=stores, flight=flight)
+        return State(stores, flight, state.owed, state.progress, state.reading)
 
     def _find_born(self, operation: int, owed: int) -> int:
         minded = self._operations[operation].minds(self._owed.values[owed])
@@ -751,7 +753,14 @@ class World:
             renamed.setdefault((first, second, third), []).append(renaming)
         return min(renamed.items())
 
-    def _find_moved(self, to: Sequence[int], number: int) -> int:
+    def _find_moved(self, move: Callable[[int], int], progress: tuple[int, ...]) -> tuple[int, ...]:
+        """Operations with other numbers for the nodes: each as ``move`` returns it, those of a kind in order."""
+        moved = list(map(move, progress))
+        for start, end in self._twins:
+            moved[start:end] = sorted(moved[start:end])
+        return tuple(moved)
+
+    def _find_moved_operation(self, to: Sequence[int], number: int) -> int:
         progress = self._progress.values[number]
         if isinstance(progress, str):
             return number
