@@ -1,8 +1,12 @@
 """The checkers notice each mutant, which undoes one safety."""
 
+import inspect
+from collections.abc import Callable
+
 import pytest
 
 from tests.rigs.undone import SIMULATED, UNDONE, by_tests
+from tests.rigs.undone.mutant import Mutant
 from tests.simulation.hunting import first_failure
 
 #: The number of seeds within which a mutant has to be noticed.
@@ -18,10 +22,27 @@ def test_the_simulator_notices_a_safety_undone(name: str) -> None:
     assert done.violation.rule != "exception", done.violation.detail
 
 
+def arguments_of(function: Callable[..., object]) -> tuple[list[None], dict[str, None]]:
+    """Returns as many arguments as the function takes: by position, and by name."""
+    kinds = {name: parameter.kind for name, parameter in inspect.signature(function).parameters.items()}
+    by_name = [name for name, kind in kinds.items() if kind is inspect.Parameter.KEYWORD_ONLY]
+    return [None] * (len(kinds) - len(by_name)), dict.fromkeys(by_name)
+
+
 def test_each_mutant_has_somebody_who_notices_it() -> None:
     for mutant in UNDONE.values():
         noticed = mutant.scopes or mutant.faults or mutant.intruder or mutant.tests or (mutant.play and not mutant.covered)
         assert bool(noticed) != bool(mutant.covered), mutant.name
+
+
+@pytest.mark.parametrize("mutant", UNDONE.values(), ids=lambda mutant: mutant.name)
+def test_what_replaces_a_function_takes_its_arguments(mutant: Mutant) -> None:
+    """Otherwise checks would notice a TypeError, and not the undone safety."""
+    for owner, name, replacement in mutant.patches:
+        replaced = inspect.getattr_static(owner, name)
+        if inspect.isfunction(replaced) and callable(replacement):
+            by_position, by_name = arguments_of(replaced)
+            inspect.signature(replacement).bind(*by_position, **by_name)
 
 
 @pytest.mark.slow

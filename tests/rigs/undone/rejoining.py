@@ -182,7 +182,7 @@ MUTANTS = (
     Mutant("registers-by-choice", ("copy after the entry, from both",), "a smaller register stays",
            ((copy, "merge_values", lambda keyring, owner_of, key, mine, theirs: mine),), LOST_DISKS, seed=28),
     Mutant("copies-nothing", ("active after both copies",), "nothing is copied",
-           ((Replica, "merge", lambda replica, keys, values: True),), LOST_DISKS, seed=1, faults=("disks-in-turn",)),
+           ((Replica, "merge", lambda replica, keys, values, **how: True),), LOST_DISKS, seed=1, faults=("disks-in-turn",)),
     Mutant("replaced-goes-on", ("a replaced disk stops",), "a replaced disk goes on",
            ((Membership, "_replaced", lambda self, view: None),), LOST_DISKS, seed=2),
     # Only the exhaustive model notices these: they need an order of messages that hundreds of random seeds do not reach, or two

@@ -82,7 +82,7 @@ MUTANTS = (
            ((RollbackMarks, "heard", _own_words_alone),),
            tests=(_TESTS + "test_it_remembers_across_a_restart_what_was_acknowledged_and_what_it_was_told",)),
     Mutant("forgets-with-its-disk", ("rollback marks",), "a node that lost its disk also loses the marks that the disk kept",
-           ((data_directory, "_remembered", lambda store, identity: {}),),
+           ((data_directory, "_remembered", lambda store, identity, untrusted: {}),),
            tests=(_OF_DISKS + "test_a_torn_store_tells_what_it_remembers_and_gives_what_it_has_as_a_donor",)),
     # Before such a mark could be lost, the others tell it again: decision 11.
     Mutant("joins-without-marks", ("rollback marks", "copy after the entry, from both"), "a new disk votes before it has marks",

@@ -62,13 +62,13 @@ def _with_what_was_refused(self: Replica, put: Put, staged: dict[bytes, bytes]) 
     return done
 
 
-def _whatever_the_view(groups: list[int]) -> Generator[Any, Any, Any]:
+def _whatever_the_view(groups: list[int], unknown: anti_entropy.Unknown | None = None) -> Generator[Any, Any, Any]:
     """Treats the peer's sums as sums of this replica's view."""
-    steps = _real_differing_sums(groups)
+    steps = _real_differing_sums(groups, unknown)
     theirs = yield next(steps)
     mine = yield steps.send(theirs)
     if isinstance(theirs, Sums) and isinstance(mine, Sums):
-        steps = _real_differing_sums(groups)
+        steps = _real_differing_sums(groups, unknown)
         next(steps)
         steps.send(structs.replace(theirs, view=mine.view))
     try:
