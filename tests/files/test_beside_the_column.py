@@ -23,6 +23,8 @@ from quorumvault.files.plain import InPlain
 from quorumvault.files.sources import expand
 from tests.rigs.tables import Desk
 
+pytestmark = pytest.mark.slow
+
 VALUES = ("PLAIN-ADA", "PLAIN-BOB")
 
 

@@ -16,6 +16,8 @@ from quorumvault.files.job import Job, Report, RunError
 from quorumvault.files.sources import expand
 from tests.rigs.tables import Desk, sql
 
+pytestmark = pytest.mark.slow
+
 KINDS = {
     "tinyint": "(range + 5)::tinyint",
     "ubigint": "18446744073709551615::ubigint - range::ubigint",
@@ -52,7 +54,6 @@ def content(name: str) -> tuple[list[Any], list[Any]]:
         return types, con.sql(f"select columns(*)::varchar from {table or repr(name)}").fetchall()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "between", "output"),
     [
@@ -115,7 +116,6 @@ def test_arrow_s_types_come_back_too(desk: Desk) -> None:
     assert pq.read_table("text.parquet").column("small").to_pylist() == ["1", None, "3"]
 
 
-@pytest.mark.slow
 def test_a_table_in_a_file_that_is_there_keeps_its_notes(desk: Desk) -> None:
     make("lake.duckdb::t")
     told = [work(desk, "tokenize", "lake.duckdb::t", "lake.duckdb::tok", cast=tuple(KINDS), force=True).still_there for _ in "ab"]

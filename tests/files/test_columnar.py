@@ -22,6 +22,8 @@ from tests.rigs import tables
 from tests.rigs.tables import Desk
 from tests.rigs.vault import CLINIC, FaultyVault
 
+pytestmark = pytest.mark.slow
+
 NEVER_ISSUED = format_token(1, bytes(20))
 both = pytest.mark.parametrize("form", ["{}.parquet", "{}.duckdb::t"])
 #: One column of each type that both formats preserve.
@@ -88,7 +90,6 @@ def test_everything_else_stays_as_it_is(form: str, desk: Desk) -> None:
     assert (rows(back, every), types(back)) == (rows(source, every), types(source))
 
 
-@pytest.mark.slow
 def test_a_table_can_become_parquet_and_stay_in_its_file(desk: Desk) -> None:
     make("lake.duckdb::t", "select 'name ' || range as name, range as id from range(9)")
     with duckdb.connect("lake.duckdb") as con:

@@ -13,6 +13,8 @@ from tests.rigs import tables
 from tests.rigs.tables import Desk
 from tests.rigs.vault import key_text
 
+pytestmark = pytest.mark.slow
+
 TOKEN = format_token(1, bytes(20))
 MISTYPED = TOKEN[:-1] + ("2" if TOKEN.endswith("1") else "1")
 

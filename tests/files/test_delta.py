@@ -21,6 +21,8 @@ from quorumvault.files.job import RunError
 from tests.rigs.tables import Desk
 from tests.rigs.vault import key_text
 
+pytestmark = pytest.mark.slow
+
 FIRST = Path("lake/_delta_log/00000000000000000000.json")
 
 

@@ -21,6 +21,8 @@ from quorumvault.cli import main
 from tests.rigs.tables import Desk
 from tests.rigs.vault import key_text
 
+pytestmark = pytest.mark.slow
+
 NAMES = ["plain 1", None, "plain 2", "plain 1"]
 #: The first and the last year that Spark writes, and one that fits into 64 bits of nanoseconds.
 TIMES = pa.array([datetime(1, 1, 1), datetime(9999, 12, 31), datetime(2020, 2, 29, 1, 2, 3, 456789), None], pa.timestamp("us"))

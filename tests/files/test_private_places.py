@@ -20,6 +20,8 @@ from quorumvault.files.sources import InputsError
 from quorumvault.files.work_folder import RunRefused, work_path
 from tests.rigs.tables import Desk, job, names, write
 
+pytestmark = pytest.mark.slow
+
 ROWS = [(f"name {number}", "here") for number in range(10)]
 IS_ROOT = os.geteuid() == 0
 THEM = 12345 if IS_ROOT else os.geteuid()

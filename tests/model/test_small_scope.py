@@ -20,6 +20,7 @@ def test_no_interleaving_breaks_a_rule(scope: str) -> None:
     assert world.odd == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scope", ["put-get-get", "two-values-get", "rotate-epoch-epoch"])
 def test_states_that_stand_for_others_stand_for_all_of_them(scope: str) -> None:
     world = SMALL[scope].world(renaming=False)

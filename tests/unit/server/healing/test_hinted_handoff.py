@@ -159,6 +159,7 @@ async def test_a_peer_that_takes_nothing_does_not_stand_in_the_way_of_the_other(
     assert (n1.healer.handoff.owed("n2").records, n1.healer.handoff.owed("n3").records) == (3, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [HealingSettings(share=1.0, hints=25)])
 async def test_more_than_the_limit_is_dropped_and_counted_until_everything_is_compared(nodes: Cluster) -> None:
     n1 = nodes["n1"]
@@ -200,6 +201,7 @@ async def test_what_an_earlier_process_kept_for_a_disk_that_is_gone_is_deleted(n
     assert n1.hints() == []
 
 
+@pytest.mark.slow
 async def test_hints_that_cannot_be_read_are_left_to_a_comparison(nodes: Cluster, stores: dict[str, FaultyStore]) -> None:
     n1 = nodes["n1"]
     await nodes.compare_all()

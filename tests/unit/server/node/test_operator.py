@@ -4,6 +4,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import cast
 
+import pytest
 from msgspec import structs
 
 from quorumvault.protocol.views import Mode
@@ -12,6 +13,8 @@ from quorumvault.server.node.operator import Operator
 from tests.rigs.healing import Cluster, in_cluster
 from tests.unit.server.healing.test_gaps import CONTENT, counted, gaps, stores
 from tests.unit.server.peers.test_facts import N2
+
+pytestmark = pytest.mark.slow
 
 ACTIVE, JOINING = N2, structs.replace(N2, mode=Mode.JOINING, view=None)
 

@@ -163,6 +163,7 @@ def test_what_init_made_starts_wherever_it_is_and_so_does_what_pack_took(name: s
         assert identity_of(config) == read_identity(home / "n2" / "disk.json")
 
 
+@pytest.mark.slow
 @settings(max_examples=15)
 @given(NAMES.filter(str.isprintable))  # other names are not printed as they are
 @example("a b; $(id) 'c'")
@@ -184,6 +185,7 @@ def test_addresses_that_are_printed_can_be_pasted(tmp_path: Path) -> None:
     assert "'" in line  # brackets are patterns to a shell
 
 
+@pytest.mark.slow
 @settings(max_examples=10)
 @given(HOSTS, IDS)
 @example("1e3", DIGITS)
