@@ -80,9 +80,9 @@ class Handoff:
         self._forget_replaced()
         if not self._restored:
             await self._restore()
-        while self._gone:
-            gone = self._gone.pop()
+        for gone in list(self._gone):
             await self._in_store(lambda hints: hints.forget_all(gone))  # noqa: B023
+            self._gone.discard(gone)
         for ledger in [each for each in self._ledgers.values() if each is not None]:
             await self._keep(ledger)
         for node, owed in list(self._ledgers.items()):
@@ -125,7 +125,11 @@ class Handoff:
         if ledger.overflowed:
             await self._in_store(lambda hints: hints.forget_all(ledger.disk))
         elif taken := ledger.take_unstored():
-            await self._in_store(lambda hints: hints.keep(ledger.disk, taken))
+            try:
+                await self._in_store(lambda hints: hints.keep(ledger.disk, taken))
+            except NoAnswer:
+                ledger.overflow()  # these hints are nowhere now: only a comparison finds what the disk missed
+                raise
 
     async def _deliver(self, node: str, ledger: Ledger) -> None:
         delivered = 0

@@ -1,5 +1,8 @@
 """Hinted handoff: a peer gets what it missed, from memory or after a restart, and nothing else is moved."""
 
+from types import SimpleNamespace
+from typing import cast
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,7 +11,10 @@ from quorumvault.config.cluster import HealingSettings
 from quorumvault.model import Owner
 from quorumvault.protocol import hinted_handoff
 from quorumvault.protocol.hinted_handoff import HINT_KEYS, Hint, Ledger, Owed
-from quorumvault.protocol.messages import Put, RoundId, WriteBack
+from quorumvault.protocol.messages import AnyRequest, Put, RoundId, WriteBack
+from quorumvault.protocol.peer import NoReply, OnReply
+from quorumvault.server.healing.requests import NoAnswer, Storage
+from quorumvault.server.replica.replica import OwnWork
 from quorumvault.server.storage import layout
 from tests.rigs.faulty_store import FaultyStore
 from tests.rigs.healing import CLINIC, REGISTRY, Cluster, values
@@ -104,6 +110,31 @@ async def test_what_a_peer_missed_reaches_it_and_nothing_else_does(nodes: Cluste
     assert nodes["n3"].common() == n1.common() == nodes["n2"].common()
     assert sum(len(request.records) for request in n1.ways["n3"].asked if isinstance(request, WriteBack)) == 20
     assert (n1.healer.handoff.owed("n3"), n1.hints(), n1.diary.handoffs) == (Owed(0, 0.0), [], [("n3", 20)])
+
+
+async def test_hints_that_the_busy_disk_does_not_take_are_made_up_for_by_a_comparison(nodes: Cluster) -> None:
+    """Also those of an owner's register, which count as no record."""
+    n1 = nodes["n1"]
+    await n1.coordinator.tokenize(CLINIC, values(0, 1))
+    await n1.healer.handoff.once()
+    await nodes.cut_off("n3")
+    await n1.coordinator.rotate(CLINIC, 1)
+    answers = [True, False]  # to whether there is room for hints, and to keep them
+
+    def submit(request: AnyRequest | OwnWork, on_reply: OnReply) -> None:
+        if not answers or answers.pop(0):
+            n1.commit.submit(request, on_reply)
+        else:
+            on_reply(NoReply(sent=False))
+
+    n1.healer.handoff.storage = cast("Storage", SimpleNamespace(submit=submit))
+    with pytest.raises(NoAnswer):
+        await n1.healer.handoff.once()
+    nodes.bring_back("n3")
+    await n1.healer.handoff.once()
+    assert n1.healer.handoff.overflowed("n3")
+    await n1.healer.anti_entropy.once()
+    assert nodes["n3"].common() == n1.common()
 
 
 async def test_hints_outlive_the_process_and_those_in_memory_do_not(nodes: Cluster) -> None:
