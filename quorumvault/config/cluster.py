@@ -122,7 +122,7 @@ class Timeouts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     body: Seconds = 30.0
     #: Each 256 KiB of an answer, until the client has made room for them: at 25 KB/s. They are held meanwhile.
     send: Seconds = 10.0
-    #: A client's request, from its body's last byte to the answer, over all its rounds.
+    #: A client's request, from its body's last byte to the answer, over all its rounds; 1.5 s more after links were gone.
     request: Seconds = 5.0
     #: One round. Long enough for a slow sync, short enough for two in a request.
     round: Seconds = 2.0

@@ -62,6 +62,9 @@ class Revocations:
         self._keys = keys
         self._knowledge = Knowledge()
         self._questions: set[asyncio.Task[None]] = set()
+        #: The question that requests wait for, and when it began.
+        self._demanded: tuple[asyncio.Task[None], float] | None = None
+        self._learned = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         #: True once the log says that there are too many revoked keys.
         self._refused = False
@@ -101,20 +104,30 @@ class Revocations:
     def ask(self) -> None:
         """Ask now, unless too many questions are under way."""
         if len(self._questions) < _MOST_QUESTIONS:
-            question = asyncio.get_running_loop().create_task(self.once(), name="revoked keys")
-            self._questions.add(question)
-            question.add_done_callback(self._questions.discard)
+            self._begin()
+
+    def _begin(self) -> asyncio.Task[None]:
+        question = asyncio.get_running_loop().create_task(self.once(), name="revoked keys")
+        self._questions.add(question)
+        question.add_done_callback(self._questions.discard)
+        return question
 
     async def learn(self) -> None:
-        """Ask now, and wait until the node's knowledge counts, or no question under way can make it count.
+        """Wait for the answer to a question that begins now, or to any earlier one. Does not raise.
 
-        An answer that takes longer than KNOWN_FOR would not count, so this takes no longer. Does not raise.
+        An answer that takes longer than KNOWN_FOR would not count, so this takes no longer. Requests that wait at the same time
+        share one question, which is not one of those that may hang on a link that is gone.
         """
-        self.ask()
-        loop = asyncio.get_running_loop()
-        until, under_way = loop.time() + KNOWN_FOR, set(self._questions)
-        while under_way and not self.known and loop.time() < until:
-            _, under_way = await asyncio.wait(under_way, timeout=until - loop.time(), return_when=asyncio.FIRST_COMPLETED)
+        question, began = self._demanded or (None, 0.0)
+        if question is None or question.done() or self._clock() - began >= KNOWN_FOR:
+            if question is not None:
+                question.cancel()
+            question = self._begin()
+            self._demanded = question, self._clock()
+        self._learned.clear()
+        learned = asyncio.ensure_future(self._learned.wait())
+        await asyncio.wait({question, learned}, timeout=KNOWN_FOR, return_when=asyncio.FIRST_COMPLETED)
+        learned.cancel()
 
     async def revoke(self, key_id: str) -> None:
         """Revoke the key with this id. The revocation is on two disks when this returns. Raises NoQuorum, Refused."""
@@ -142,3 +155,5 @@ class Revocations:
     def _learn(self, ids: frozenset[str], began: float) -> None:
         if self._knowledge.learn(ids, began):
             self._keys.revoke(self.ids)
+        if self.known:
+            self._learned.set()

@@ -47,7 +47,8 @@ class Handoff:
         self._ledgers: dict[str, Ledger | None] = dict.fromkeys(self.peers)
         #: Disks that no view lists any more; their hints have yet to be deleted.
         self._gone: set[bytes] = set()
-        self._restored = False
+        #: The hint of an earlier process that is counted next; None when all are.
+        self._uncounted: Stored | None = Stored(b"", 0, None)
         #: Records handed off since the start, by peer.
         self.records = dict.fromkeys(self.peers, 0)
 
@@ -78,8 +79,7 @@ class Handoff:
         if not await on_storage_thread(self.storage, lambda replica: replica.has_reserve()):
             return
         self._forget_replaced()
-        if not self._restored:
-            await self._restore()
+        await self._restore()
         for gone in list(self._gone):
             await self._in_store(lambda hints: hints.forget_all(gone))  # noqa: B023
             self._gone.discard(gone)
@@ -107,19 +107,18 @@ class Handoff:
         return ledger
 
     async def _restore(self) -> None:
-        """Count the hints that an earlier process stored, and delete those for disks that are gone."""
+        """Count the hints that an earlier process stored, each once, and delete those for disks that are gone."""
         nodes = {disk: node for node in self._ledgers if (disk := self.replicas.listed(node)) is not None}
-        if len(nodes) < len(self._ledgers):
+        if self._uncounted is not None and len(nodes) < len(self._ledgers):
             raise NoAnswer("this node knows no view")
-        stored: Stored | None = Stored(b"", 0, None)
-        while stored is not None:
-            disk, number, hint = stored
+        while self._uncounted is not None:
+            disk, number, hint = self._uncounted
+            if hint is None or disk not in nodes:
+                await self._in_store(lambda hints: hints.forget(disk, [number]))  # noqa: B023
+            following = await self._in_store(lambda hints: hints.after(disk, number))  # noqa: B023
             if hint is not None and disk in nodes:
                 self._ledger(nodes[disk], disk).restore(number, hint)
-            else:
-                await self._in_store(lambda hints: hints.forget(disk, [number]))  # noqa: B023
-            stored = await self._in_store(lambda hints: hints.after(disk, number))  # noqa: B023
-        self._restored = True
+            self._uncounted = following
 
     async def _keep(self, ledger: Ledger) -> None:
         if ledger.overflowed:

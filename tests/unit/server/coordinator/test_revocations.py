@@ -94,17 +94,34 @@ async def test_a_node_knows_nothing_that_counts_until_it_asked_two_and_a_while_a
     assert not node.revocations.known
 
 
-async def test_a_request_waits_for_the_answer_to_a_question_that_is_asked_at_once(three: Trio) -> None:
-    """A node whose links are back answers the first request, whether or not earlier questions are still without an answer."""
+async def test_a_request_waits_for_a_question_of_its_own_whatever_earlier_ones_hang_on(three: Trio) -> None:
     node = Node(three, "n1")
     three.peers["n2"].up = three.peers["n3"].up = False
     await node.revocations.learn()
     assert not node.revocations.known
     three.peers["n2"].up = three.peers["n2"].hangs = True
-    node.revocations.ask()
-    await asyncio.sleep(0)
-    three.peers["n2"].hangs, three.peers["n3"].up = False, True
-    await node.revocations.learn()
+    for _ in range(10):
+        node.revocations.ask()
+        await asyncio.sleep(0)
+    hanging = len(three.peers["n2"].unanswered)
+    assert 0 < hanging < 10
+    three.peers["n2"].hangs = False
+    await asyncio.gather(node.revocations.learn(), node.revocations.learn())
+    assert node.revocations.known
+    assert len(three.peers["n2"].unanswered) == hanging
+    await node.revocations.stop()
+
+
+async def test_a_request_goes_on_when_any_question_is_answered(three: Trio) -> None:
+    node = Node(three, "n1")
+    sent = asyncio.Event()
+    three.peers["n3"].drops = lambda request: bool(sent.set())
+    three.peers["n2"].hangs = three.peers["n3"].hangs = True
+    waiting = asyncio.ensure_future(node.revocations.learn())
+    await sent.wait()
+    three.peers["n2"].hangs = False
+    await node.revocations.once()
+    await waiting
     assert node.revocations.known
     await node.revocations.stop()
 

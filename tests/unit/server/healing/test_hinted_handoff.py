@@ -1,5 +1,7 @@
 """Hinted handoff: a peer gets what it missed, from memory or after a restart, and nothing else is moved."""
 
+import itertools
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import cast
 
@@ -17,7 +19,7 @@ from quorumvault.server.healing.requests import NoAnswer, Storage
 from quorumvault.server.replica.replica import OwnWork
 from quorumvault.server.storage import layout
 from tests.rigs.faulty_store import FaultyStore
-from tests.rigs.healing import CLINIC, REGISTRY, Cluster, values
+from tests.rigs.healing import CLINIC, REGISTRY, Cluster, Node, values
 from tests.rigs.trio import DISKS, VIEW
 
 DISK = DISKS["n3"]
@@ -112,6 +114,34 @@ async def test_what_a_peer_missed_reaches_it_and_nothing_else_does(nodes: Cluste
     assert (n1.healer.handoff.owed("n3"), n1.hints(), n1.diary.handoffs) == (Owed(0, 0.0), [], [("n3", 20)])
 
 
+def busy_at(node: Node, number: int) -> Storage:
+    """The node's storage thread, which refuses the request with this number, counted from 1."""
+    numbers = itertools.count(1)
+
+    def submit(request: AnyRequest | OwnWork, on_reply: OnReply) -> None:
+        if next(numbers) == number:
+            on_reply(NoReply(sent=False))
+        else:
+            node.commit.submit(request, on_reply)
+
+    return cast("Storage", SimpleNamespace(submit=submit))
+
+
+@pytest.mark.parametrize("number", range(1, 9))
+async def test_after_a_restart_each_hint_counts_once_however_busy_the_disk_is(nodes: Cluster, number: int) -> None:
+    n1 = nodes["n1"]
+    await nodes.cut_off("n3")
+    for owner in (CLINIC, REGISTRY):
+        await n1.coordinator.tokenize(owner, values(0, 10))
+    await n1.healer.handoff.once()
+    n1.restart_healing()
+    n1.healer.handoff.storage = busy_at(n1, number)
+    for _ in range(3):
+        with suppress(NoAnswer):
+            await n1.healer.handoff.once()
+    assert n1.healer.handoff.owed("n3").records == 20
+
+
 async def test_hints_that_the_busy_disk_does_not_take_are_made_up_for_by_a_comparison(nodes: Cluster) -> None:
     """Also those of an owner's register, which count as no record."""
     n1 = nodes["n1"]
@@ -119,15 +149,7 @@ async def test_hints_that_the_busy_disk_does_not_take_are_made_up_for_by_a_compa
     await n1.healer.handoff.once()
     await nodes.cut_off("n3")
     await n1.coordinator.rotate(CLINIC, 1)
-    answers = [True, False]  # to whether there is room for hints, and to keep them
-
-    def submit(request: AnyRequest | OwnWork, on_reply: OnReply) -> None:
-        if not answers or answers.pop(0):
-            n1.commit.submit(request, on_reply)
-        else:
-            on_reply(NoReply(sent=False))
-
-    n1.healer.handoff.storage = cast("Storage", SimpleNamespace(submit=submit))
+    n1.healer.handoff.storage = busy_at(n1, 2)  # after the question whether there is room for hints
     with pytest.raises(NoAnswer):
         await n1.healer.handoff.once()
     nodes.bring_back("n3")
