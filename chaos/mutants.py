@@ -30,14 +30,20 @@ _LIST_SECONDS = 60.0
 _RATE = 25.0
 #: The number of seeds to try before a mutant counts as surviving.
 _SEEDS = 3
+#: Rules that a node breaks which is only broken in some other way, as by an exception.
+_ACCIDENTS = ("ended by itself", "contract", "not back")
 
 
 class Mutant(msgspec.Struct, frozen=True):
-    """A mutant. ``undoes``: the safety that it removes. ``faults``: the kinds or families of faults that expose it."""
+    """A mutant. ``undoes``: the safety that it removes. ``faults``: the kinds or families of faults that expose it.
+
+    ``by``: the rules that have to notice it, if it is not any of those that judge data and times.
+    """
 
     name: str
     undoes: str
     faults: tuple[str, ...]
+    by: tuple[str, ...] = ()
 
 
 def known() -> list[Mutant]:
@@ -87,12 +93,16 @@ def noticed(mutant: Mutant, seed: int, seconds: float) -> tuple[str | None, Summ
     with tempfile.TemporaryDirectory(prefix="quorumvault-chaos-mutant-") as name:
         report = Path(name)
         summary = break_nodes(mutant, seed, seconds, report)
-        if summary.verdict is not Verdict.INVALID or summary.violation is None:
+        if summary.verdict is not Verdict.INVALID or summary.violation is None or not _counts(summary.violation.rule, mutant):
             return None, summary
         op = summary.violation.op
         at = next((r.at for r in history.read(report / "history.jsonl") if isinstance(r, Invoke) and r.op == op), None)
         when = "" if at is None else f", after {at:.1f} s"
         return f"seed {seed}: {summary.violation.rule}{when}", summary
+
+
+def _counts(rule: str, mutant: Mutant) -> bool:
+    return rule in mutant.by if mutant.by else rule not in _ACCIDENTS
 
 
 def break_nodes(mutant: Mutant, seed: int, seconds: float, report: Path) -> Summary:

@@ -17,7 +17,7 @@ from tests.rigs.undone.mutant import applied
 
 def main(arguments: Sequence[str]) -> None:
     if arguments[0] == "--list":
-        listed = [Mutant(name, mutant.undoes, mutant.faults) for name, mutant in UNDONE.items() if mutant.faults]
+        listed = [Mutant(name, mutant.undoes, mutant.faults, mutant.by) for name, mutant in UNDONE.items() if mutant.faults]
         print(msgspec.json.encode(listed).decode())
         return
     with applied(UNDONE[arguments[0]]):

@@ -10,6 +10,7 @@ Only one disk at a time is damaged or lost, and the next one only when everythin
 
 import logging
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
@@ -21,6 +22,7 @@ from unittest import mock
 
 from msgspec import structs
 
+from chaos.testbed.history import History
 from chaos.testbed.violation import Violation
 from quorumvault.config.cluster import NodeConfig, parse_cluster
 from quorumvault.errors import ConfigError, NoRoom, StorageFailed, StoreCorrupt
@@ -414,7 +416,10 @@ def run_files(chosen: Scenario) -> Run:
         def make(name: str, *lasting: Any) -> FilesNode:
             return FilesNode(name, *lasting, root=root / name)
 
-        world = World(chosen, lambda fault, cluster: files.begin_fault(fault, cluster), make=make)
+        try:
+            world = World(chosen, lambda fault, cluster: files.begin_fault(fault, cluster), make=make)
+        except Violation as found:  # by the first start of a node
+            return Run(chosen, History([]), "", 0.0, 0, Counter(), found)
         files = Files(world, chosen.seed)
         done = judged(world, world.play, files.check, world.check, world.read_everything, world.check)
         for node in world.cluster.values():

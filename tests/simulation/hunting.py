@@ -80,8 +80,13 @@ def _by_tests(mutant: Mutant, seeds: int) -> tuple[str, str] | None:
 
 
 def first_failure(mutant: Mutant, seeds: range) -> Run | None:
-    """The run that notices the mutant, if one of these seeds does."""
+    """The run that notices the mutant, if one of these seeds does. An exception notices nothing: it is an accident."""
     assert mutant.play is not None
     play = PLAYS[mutant.play]
     with applied(mutant):
-        return next((done for seed in seeds if (done := play.seed(seed)).violation is not None), None)
+        return next((done for done in map(play.seed, seeds) if _notices(done, mutant)), None)
+
+
+def _notices(done: Run, mutant: Mutant) -> bool:
+    rule = done.violation and done.violation.rule
+    return rule in mutant.by if mutant.by else rule not in (None, "exception")

@@ -32,10 +32,26 @@ def lets_in(mutant: Mutant) -> bool:
     return subprocess.run(command, cwd=ROOT, capture_output=True, timeout=_PATIENCE, check=False).returncode == 0
 
 
+class _Failures:
+    """A pytest plugin that keeps what ended each test: a broken rule is an assertion, and any other exception an accident."""
+
+    def __init__(self) -> None:
+        self.kinds: set[type[BaseException]] = set()
+
+    def pytest_exception_interact(self, call: pytest.CallInfo[object]) -> None:
+        assert call.excinfo is not None
+        self.kinds.add(call.excinfo.type)
+
+
 def all_fail(mutant: Mutant) -> bool:
+    """Whether each of the mutant's tests fails with it, by an assertion."""
+    failures = _Failures()
     with applied(mutant):
-        codes = [pytest.main([*_OPTIONS, test]) for test in mutant.tests]
-    return all(code == pytest.ExitCode.TESTS_FAILED for code in codes)
+        codes = [pytest.main([*_OPTIONS, test], plugins=[failures]) for test in mutant.tests]
+    accidents = {kind for kind in failures.kinds if not issubclass(kind, AssertionError | pytest.fail.Exception)}
+    for kind in accidents:
+        print(f"{mutant.name}: {kind.__name__} is no assertion")
+    return not accidents and all(code == pytest.ExitCode.TESTS_FAILED for code in codes)
 
 
 if __name__ == "__main__":

@@ -96,7 +96,7 @@ MUTANTS = (
            ((Handoff, "missed", lambda self, *missed: None),), HEALING_NODES, seed=3),
     Mutant("hints-renumbered", ("hinted handoff",), "a new process numbers its hints from the first again",
            ((Ledger, "restore", _number_anew),),
-           tests=(_HINTS.removesuffix("::"),)),
+           tests=(_HINTS + "test_hints_outlive_the_process_and_those_in_memory_do_not",)),
     Mutant("failed-comparison-settles", ("hinted handoff", "anti-entropy"), "a failed comparison settles what was owed",
            ((Ledger, "end_comparison", _settle_anyhow),),
            tests=(_HINTS + "test_a_comparison_settles_what_was_dropped_before_it_began_if_it_is_whole",)),

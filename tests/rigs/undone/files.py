@@ -80,5 +80,5 @@ MUTANTS = (
     Mutant("distrust-unnoted", ("a distrusted store stops",), "the reason for distrust is not written down",
            ((data_directory, "mark_untrusted", lambda directory, reason: None),), FILES),
     Mutant("incarnation-stays", ("disk identity",), "a start reuses the previous incarnation",
-           ((data_directory, "raise_incarnation", lambda path, identity: identity),), FILES),
+           ((data_directory, "raise_incarnation", lambda path, identity: identity),), FILES, seed=1, by=("identity",)),
 )  # fmt: skip

@@ -35,6 +35,7 @@ class Mutant:
     to bin/simulate --mutants if that is None. ``scopes``: small worlds that notice it (tests/model/). ``faults``: the kinds or
     families of faults under which the harness notices it on real processes (bin/chaos mutants). ``intruder``: gets into a peer
     port (tests/peers/test_undone_checks.py). ``tests``: unit tests that fail with it, where no world reaches the case.
+    ``by``: the rules of the checkers that have to notice it, if it is not any of them.
     ``covered``: why no check can notice it: what else keeps what this safety keeps.
     """
 
@@ -48,6 +49,7 @@ class Mutant:
     faults: tuple[str, ...] = ()
     intruder: Intruder | None = None
     tests: tuple[str, ...] = ()
+    by: tuple[str, ...] = ()
     covered: str = ""
 
     @property

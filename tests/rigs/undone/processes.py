@@ -90,17 +90,18 @@ MUTANTS = (
     Mutant("written-later", ("durable before acknowledged",), "a group is written together with the next one",
            ((LevelDBStore, "write", _write_later),), faults=("kill", "all")),
     Mutant("write-errors-ignored", ("a distrusted store stops",), "write errors are ignored",
-           ((LevelDBStore, "write", _write_or_not),), faults=("failing-syncs", "kill")),
+           ((LevelDBStore, "write", _write_or_not),), faults=("failing-syncs", "kill"),
+           by=("ended by itself", "lost", "fence")),  # the next start finds a log that no fault has torn
     Mutant("forgets", ("a distrusted store stops",), "a start forgets all records",
            ((LevelDBStore, "open", classmethod(_open_empty)),), faults=("kill",)),
-    # Rollback marks would detect each of these two disks before it votes, so they are undone as well.
+    # Rollback marks would detect each of these three disks before it votes, so they are undone as well.
     Mutant("repairs", ("a distrusted store stops", "rollback marks"), "RepairDB drops what it cannot read",
            ((LevelDBStore, "open", classmethod(_open_what_is_left)), NO_MARKS), faults=("flipped-amid-cuts",)),
     Mutant("empty-disk-votes", ("disk identity", "only active listed disks vote", "rollback marks"), "an empty disk votes",
            ((data_directory, "open_disk", _open_disk_or_a_new_one), (node, "open_disk", _open_disk_or_a_new_one), NO_MARKS),
            faults=("away-amid-cuts",)),
-    Mutant("old-id-kept", ("a lost disk gets a new identity",), "an emptied disk keeps the old id",
-           ((data_directory, "open_disk", _open_disk_or_an_empty_one), (node, "open_disk", _open_disk_or_an_empty_one)),
+    Mutant("old-id-kept", ("a lost disk gets a new identity", "rollback marks"), "an emptied disk keeps the old id",
+           ((data_directory, "open_disk", _open_disk_or_an_empty_one), (node, "open_disk", _open_disk_or_an_empty_one), NO_MARKS),
            faults=("disks-in-turn",)),
     Mutant("sent-away-goes-on", ("a replaced disk stops",), "a node that is sent away goes on",
            ((node.Node, "_end", lambda self, reason: None),), faults=("replaced",)),

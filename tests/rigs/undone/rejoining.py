@@ -18,6 +18,7 @@ from quorumvault.server.replica import copy
 from quorumvault.server.replica import replica as replicas
 from quorumvault.server.replica.replica import OwnWork, Replica
 from tests.rigs.undone.mutant import LOST_DISKS, Mutant, Patch
+from tests.rigs.undone.rollback import NO_MARKS
 from tests.simulation.disks import Disk
 from tests.simulation.nodes import Node
 
@@ -161,8 +162,9 @@ MUTANTS = (
     Mutant("survey-kept", ("read before the view changes",), "a survey of a disk still counts after the disk's next start",
            ((Rejoin, "_start_of", _never_again),),
            tests=(_SURVEY + "test_a_store_is_read_anew_after_a_start",)),
-    Mutant("old-disk-id", ("a lost disk gets a new identity",), "a new disk keeps the old id",
-           ((Node, "lose_disk", _same_disk),), LOST_DISKS, seed=1),
+    # Rollback marks would detect such a disk before it votes, so they are undone as well.
+    Mutant("old-disk-id", ("a lost disk gets a new identity", "rollback marks"), "a new disk keeps the old id",
+           ((Node, "lose_disk", _same_disk), NO_MARKS), LOST_DISKS, seed=1),
     Mutant("joining-votes", ("only active listed disks vote",), "a joining disk votes too",
            ((replicas, "votes", lambda disk, mode, view: view is not None and view.lists(disk)),), LOST_DISKS, seed=12,
            scopes=("join-beside-put-get",), faults=("crash-in-view-change",)),

@@ -270,7 +270,7 @@ MUTANTS = (
            ((ReadRound, "give_up", _silence_is_absent),), REQUESTS, seed=1, scopes=("two-writers-get",), faults=CUTS),
     # On real processes noticing this takes luck: within seconds a compaction meets a rotten table, and then the node stops.
     Mutant("corrupt-is-absent", ("not found needs two", "a distrusted store stops"), "a record that cannot be read is absent",
-           ((Replica, "_get", _corrupt_is_absent),), REQUESTS, seed=1),
+           ((Replica, "_get", _corrupt_is_absent),), REQUESTS, seed=18, by=("lost",)),
     Mutant("first-epoch", ("the epoch is a max-register",), "the first answer counts",
            ((EpochRound, "_decision", _first_epoch),), REQUESTS, seed=1, scopes=("rotate-epoch-epoch",), faults=CUTS),
     Mutant("epoch-not-written-back", ("the epoch is a max-register",), "an epoch that was read is not written back",
