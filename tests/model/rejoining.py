@@ -20,7 +20,7 @@ and from its copies; so each such state is kept as the first replies that lead t
 """
 
 import itertools
-from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from inspect import getgeneratorlocals
@@ -189,6 +189,9 @@ class RejoinWorld:
         self._present = cache(self._find_present)
         self._messages = cache(self._find_messages)
         self._proposal = cache(self._propose)
+        self._proposals = cache(self._find_proposals)
+        self._moves = cache(self._find_moves)
+        self._sent_to = cache(self._find_sent_to)
         self._heard_sums = cache(self._hear_sums)
         self._compared = cache(self._compare)
         self._mended = cache(self._mend)
@@ -230,8 +233,9 @@ class RejoinWorld:
 
     def _following(self, state: State) -> Iterator[tuple[str, State]]:
         disks, progresses, joints = state
-        for at in range(len(self.operations)):
-            for told, disk, held, progress in self._operation_steps(state, at):
+        starts = [(at, start) for at in range(len(self.operations)) for start in self._starts(state, at)]
+        for at, start in starts:
+            for told, disk, held, progress in self._operation_steps(disks, at, start):
                 yield told, (_put(disks, disk, held), _put(progresses, at, progress), joints)
         for at in range(len(self.joiners)):
             for told, changed, joint in self._join_steps(state, at):
@@ -239,7 +243,7 @@ class RejoinWorld:
         for told, disk, held in self._node_steps(state):
             yield told, (_put(disks, disk, held), progresses, joints)
         for at in self._alive:
-            yield from self._group_steps(state, at)
+            yield from self._group_steps(state, at, starts)
         if self.learns:
             yield from self._coordinators_learn(state)
         if self.knowing is not None:
@@ -294,17 +298,13 @@ class RejoinWorld:
             return reply
         return msgspec.structs.replace(reply, remembered={DISKS[self.joiners[0].node]: self.remembered})
 
-    def _group_steps(self, state: State, at: int) -> Iterator[tuple[str, State]]:
+    def _group_steps(self, state: State, at: int, starts: Sequence[tuple[int, int]]) -> Iterator[tuple[str, State]]:
         """A disk handles a group of the requests under way to it. Its answers arrive, or none does."""
         disks, progresses, joints = state
         node = self._nodes[at]
-        starts = [(operation, start) for operation in range(len(self.operations)) for start in self._starts(state, operation)]
-        requests = set(self._proposals(disks, at))
-        requests.update(request for begun in starts for request, where, _ in self._messages(*begun) if where == node)
-        requests.update(
-            self._asks_of(joiner, joint)[node] for joiner, joint in enumerate(joints) if node in self._asks_of(joiner, joint)
-        )
-        for group in self._odd(at, disks[at], frozenset(requests)):
+        requests = frozenset(self._proposals(disks, at)).union(*[self._sent_to(node, *begun) for begun in starts])
+        asks = [self._asks_of(joiner, joint) for joiner, joint in enumerate(joints)]
+        for group in self._odd(at, disks[at], requests.union([asked[node] for asked in asks if node in asked])):
             after, replies = self._handled(at, disks[at], group)
             told = f"{self._name(at)} takes as a group: {', '.join(repr(self._requests.values[number]) for number in group)}"
             following = _put(disks, at, after), progresses, joints
@@ -319,6 +319,9 @@ class RejoinWorld:
                 if request in said:
                     following = self._told_joiner(joiner, joint, node, said.pop(request), following)
             yield told, following
+
+    def _find_sent_to(self, node: str, operation: int, start: int) -> frozenset[int]:
+        return frozenset(request for request, where, _ in self._messages(operation, start) if where == node)
 
     def _find_messages(self, operation: int, start: int) -> list[tuple[int, str, int]]:
         """The requests of an operation under way: the request, its node, and its number again, or -1 if its answer counts."""
@@ -374,19 +377,23 @@ class RejoinWorld:
 
     def _node_steps(self, state: State) -> Iterator[tuple[str, int, int]]:
         """A node learns the view of another node's disk, or loses what it has not made durable."""
-        disks = state[0]
+        return iter(self._moves(state[0]))
+
+    def _find_moves(self, disks: tuple[int, ...]) -> list[tuple[str, int, int]]:
+        moves = []
         for at in self._alive:
             disk = self._disks.values[disks[at]]
             crashed = replace(disk, view=disk.durable, memory=disk.memory and Memory())
             if crashed != disk:
-                yield f"{self._name(at)} crashes, and forgets what it has not on disk", at, self._held(crashed)
+                moves.append((f"{self._name(at)} crashes, and forgets what it has not on disk", at, self._held(crashed)))
             for request, whose in self._proposals(disks, at).items():
                 after, _ = self._handled(at, disks[at], (request,))
                 view = self._disks.values[after].view
                 if after != disks[at] and view is not None:
-                    yield f"{self._name(at)} learns view {_say(view)} of {whose}", at, after
+                    moves.append((f"{self._name(at)} learns view {_say(view)} of {whose}", at, after))
+        return moves
 
-    def _proposals(self, disks: tuple[int, ...], at: int) -> dict[int, str]:
+    def _find_proposals(self, disks: tuple[int, ...], at: int) -> dict[int, str]:
         """The views of other nodes' disks that this disk may learn, as requests to it, and whose they are."""
         learnt = {}
         for other in self._alive:
@@ -450,14 +457,12 @@ class RejoinWorld:
 
     # Operations, each by a coordinator.
 
-    def _operation_steps(self, state: State, at: int) -> Iterator[tuple[str, int, int, int]]:
-        disks = state[0]
-        for start in self._starts(state, at):
-            for node, late in self._visits(at, start):
-                for disk in self._live[node]:
-                    held, progress = self._delivered(at, start, node, disk, disks[disk], late)
-                    what = "a late message of " if late >= 0 else ""
-                    yield f"{what}{self.operations[at].name} at {self._name(disk)}", disk, held, progress
+    def _operation_steps(self, disks: tuple[int, ...], at: int, start: int) -> Iterator[tuple[str, int, int, int]]:
+        for node, late in self._visits(at, start):
+            for disk in self._live[node]:
+                held, progress = self._delivered(at, start, node, disk, disks[disk], late)
+                what = "a late message of " if late >= 0 else ""
+                yield f"{what}{self.operations[at].name} at {self._name(disk)}", disk, held, progress
 
     def _starts(self, state: State, at: int) -> list[int]:
         """The possible progress of an operation before its next message: if it begins now, it may know the view of any disk."""
