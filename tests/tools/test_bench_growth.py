@@ -46,7 +46,7 @@ def test_each_owner_has_enough_values_for_a_batch_and_each_client_a_request(plan
 
 def test_the_whole_plan_has_the_points_that_are_wanted() -> None:
     found = {axis: [point.x for point in GROWTH.points if point.axis == axis] for axis in AXES}
-    assert found == {RECORDS: [10**5, 10**6, 10**7], OWNERS: [1, 100, 10_000], VALUES: [10, 1_000, 10_000], CLIENTS: [1, 16, 256]}
+    assert found == {RECORDS: [10**5, 10**6, 10**7], OWNERS: [1, 100, 5_000], VALUES: [10, 1_000, 10_000], CLIENTS: [1, 16, 256]}
 
 
 @pytest.mark.parametrize("length", [10, 15, 1_000])
