@@ -13,9 +13,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import aiohttp
 import duckdb
-import fsspec.asyn  # type: ignore[import-untyped]
 import pytest
 from click.testing import CliRunner, Result
 from deltalake import write_deltalake
@@ -41,11 +39,8 @@ ROWS: list[Row] = [(None if number % 5 == 3 else f"name {number % 7}", f"row {nu
 def one_store() -> Iterator[Store]:
     with stores.store() as made:
         yield made
-        # Finalizers of the stores' clients close connections. Later they could run in a test whose event loop is simulated. They
-        # give up after a tenth of a second, which leaves a session open on a busy machine.
+        # Finalizers of the stores' clients close connections. Later they could run in a test whose event loop is simulated.
         gc.collect()
-        for session in [each for each in gc.get_objects() if type(each) is aiohttp.ClientSession]:
-            fsspec.asyn.sync(fsspec.asyn.get_loop(), session.close)
 
 
 @pytest.fixture
