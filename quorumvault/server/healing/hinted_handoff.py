@@ -79,7 +79,8 @@ class Handoff:
         if not await on_storage_thread(self.storage, lambda replica: replica.has_reserve()):
             return
         self._forget_replaced()
-        await self._restore()
+        if self._uncounted is not None:
+            await self._restore()
         for gone in list(self._gone):
             await self._in_store(lambda hints: hints.forget_all(gone))  # noqa: B023
             self._gone.discard(gone)
@@ -109,7 +110,7 @@ class Handoff:
     async def _restore(self) -> None:
         """Count the hints that an earlier process stored, each once, and delete those for disks that are gone."""
         nodes = {disk: node for node in self._ledgers if (disk := self.replicas.listed(node)) is not None}
-        if self._uncounted is not None and len(nodes) < len(self._ledgers):
+        if len(nodes) < len(self._ledgers):
             raise NoAnswer("this node knows no view")
         while self._uncounted is not None:
             disk, number, hint = self._uncounted
