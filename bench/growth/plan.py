@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 #: A key file may have 1 MiB; a key for each of these owners takes 0.8 MB.
-MOST_OWNERS = 5_000
+_MOST_OWNERS = 5_000
 AXES = RECORDS, OWNERS, VALUES, CLIENTS = ("records", "owners", "values", "clients")
 #: The length of a social security number or a full name, as in the other benchmarks.
 _USUAL_BYTES = 15
@@ -50,7 +50,7 @@ GROWTH = GrowthPlan(
     "growth",
     (
         *(Point(RECORDS, Store(records, 1, _USUAL_BYTES), 1_000, 6, 150) for records in (100_000, 1_000_000, 10_000_000)),
-        *(Point(OWNERS, Store(1_000_000, owners, _USUAL_BYTES), 100, 6, 600) for owners in (1, 100, MOST_OWNERS)),
+        *(Point(OWNERS, Store(1_000_000, owners, _USUAL_BYTES), 100, 6, 600) for owners in (1, 100, _MOST_OWNERS)),
         *(Point(VALUES, Store(30_000, 1, value_bytes), 10, 6, 400) for value_bytes in (10, 1_000, 10_000)),
         *(Point(CLIENTS, Store(100_000, 1, _USUAL_BYTES), 10, at_once, 800) for at_once in (1, 16, 256)),
     ),

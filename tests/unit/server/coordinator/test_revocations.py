@@ -1,6 +1,7 @@
 """A node's knowledge of revoked keys, over three replicas in one process and peers that can fail."""
 
 import asyncio
+from collections.abc import Coroutine
 from itertools import permutations
 
 import pytest
@@ -36,6 +37,16 @@ class Node:
         self.now = 100.0
         self.keys = Keys(*called_revoked)
         self.revocations = Revocations(three.coordinators[name], lambda: self.now, self.keys)
+
+
+async def hanging(three: Trio, asking: Coroutine[object, object, None]) -> asyncio.Future[None]:
+    """Begins to ask both peers, which let the questions hang. Returns once the second one has its question."""
+    sent = asyncio.Event()
+    three.peers["n3"].drops = lambda request: bool(sent.set())
+    three.peers["n2"].hangs = three.peers["n3"].hangs = True
+    asked = asyncio.ensure_future(asking)
+    await sent.wait()
+    return asked
 
 
 def disks_with(three: Trio, key_id: str) -> list[str]:
@@ -103,22 +114,18 @@ async def test_a_request_waits_for_a_question_of_its_own_whatever_earlier_ones_h
     for _ in range(10):
         node.revocations.ask()
         await asyncio.sleep(0)
-    hanging = len(three.peers["n2"].unanswered)
-    assert 0 < hanging < 10
+    under_way = len(three.peers["n2"].unanswered)
+    assert 0 < under_way < 10
     three.peers["n2"].hangs = False
     await asyncio.gather(node.revocations.learn(), node.revocations.learn())
     assert node.revocations.known
-    assert len(three.peers["n2"].unanswered) == hanging
+    assert len(three.peers["n2"].unanswered) == under_way
     await node.revocations.stop()
 
 
 async def test_a_request_goes_on_when_any_question_is_answered(three: Trio) -> None:
     node = Node(three, "n1")
-    sent = asyncio.Event()
-    three.peers["n3"].drops = lambda request: bool(sent.set())
-    three.peers["n2"].hangs = three.peers["n3"].hangs = True
-    waiting = asyncio.ensure_future(node.revocations.learn())
-    await sent.wait()
+    waiting = await hanging(three, node.revocations.learn())
     three.peers["n2"].hangs = False
     await node.revocations.once()
     await waiting
@@ -128,11 +135,7 @@ async def test_a_request_goes_on_when_any_question_is_answered(three: Trio) -> N
 
 async def test_an_answer_counts_from_its_question_on(three: Trio) -> None:
     node = Node(three, "n1")
-    sent = asyncio.Event()
-    three.peers["n3"].drops = lambda request: bool(sent.set())
-    three.peers["n2"].hangs = three.peers["n3"].hangs = True
-    asking = asyncio.ensure_future(node.revocations.once())
-    await sent.wait()
+    asking = await hanging(three, node.revocations.once())
     node.now += KNOWN_FOR
     for peer in ("n2", "n3"):
         for request, on_reply in three.peers[peer].unanswered:
