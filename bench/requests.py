@@ -23,7 +23,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from bench.report import Account, Report, Table, Tell, today
 from bench.work import WrongAnswer
 from quorumvault.config.api_keys import DEFAULT_ALLOW, NO_LIMIT, ApiKey, KeyTable
-from quorumvault.config.cluster import EventLogSettings, Limits, Timeouts
+from quorumvault.config.cluster import EventLogSettings
+from quorumvault.config.limits import Limits, Timeouts
 from quorumvault.formats.fields import FieldSet
 from quorumvault.model import Owner
 from quorumvault.server.coordinator.vault import Take, Tokenized, Vault

@@ -14,9 +14,9 @@ from typing import Final
 from quorumvault import __version__
 from quorumvault.client import Client, ClientPolicy
 from quorumvault.config.api_keys import DEFAULT_ALLOW, NO_LIMIT, PERMISSIONS, ApiKey, KeyTable, Permission
-from quorumvault.config.cluster import Limits, Timeouts
 from quorumvault.config.fields import load_fields
 from quorumvault.config.key_changes import new_key
+from quorumvault.config.limits import Limits, Timeouts
 from quorumvault.crypto.keys import Keyring
 from quorumvault.errors import RequestError, Unreachable
 from quorumvault.formats.fields import FieldSet

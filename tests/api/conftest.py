@@ -2,7 +2,7 @@
 
 import pytest
 
-from quorumvault.config.cluster import Limits
+from quorumvault.config.limits import Limits
 from tests.rigs.vault import Rig
 
 

@@ -14,7 +14,7 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from quorumvault.config.addresses import Address
-from quorumvault.config.cluster import Limits, Timeouts
+from quorumvault.config.limits import Limits, Timeouts
 from quorumvault.server.http import protocol
 from quorumvault.server.http.protocol import LARGE_READ, SMALL_READ
 from quorumvault.server.http.scope import CONNECTION

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from quorumvault.config.cluster import Limits
+from quorumvault.config.limits import Limits
 from quorumvault.errors import Busy
 from quorumvault.server.http.middleware import RequestIdMiddleware
 from tests.api.test_contract import problem

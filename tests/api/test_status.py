@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from quorumvault import __version__
-from quorumvault.config.cluster import Limits
+from quorumvault.config.limits import Limits
 from quorumvault.server.http.health import PeerHealth, QuorumHealth
 from quorumvault.testing.fake import HEALTHY
 from tests.rigs.vault import FIELDS, SMALL, Rig, bearer

@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from quorumvault.config.addresses import Address
 from quorumvault.config.certificates import api_credentials
-from quorumvault.config.cluster import Limits, Timeouts
+from quorumvault.config.limits import Limits, Timeouts
 from quorumvault.server.http.server import HttpServer, listening_socket
 from quorumvault.server.telemetry.connection_refusals import Refusal
 from tests.rigs.certificates import api_context, authority, ca_pem, node_pem, trusting

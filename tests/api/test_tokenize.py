@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from quorumvault.config.cluster import Limits
+from quorumvault.config.limits import Limits
 from quorumvault.crypto.tokens import is_token
 from tests.rigs.vault import CLINIC, SMALL, FaultyVault, Rig
 

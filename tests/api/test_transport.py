@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from quorumvault.config.addresses import Address
 from quorumvault.config.api_keys import KeyTable
-from quorumvault.config.cluster import Timeouts
+from quorumvault.config.limits import Timeouts
 from quorumvault.server.http.item_errors import unfit
 from quorumvault.server.http.server import HttpServer, listening_socket
 from tests.rigs.vault import JSON, LAB, SMALL, Connection, Raw, Rig, bearer

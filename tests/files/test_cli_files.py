@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 
 from chaos.testbed.cluster import environment
 from quorumvault.cli import main
-from quorumvault.config.cluster import Limits
+from quorumvault.config.limits import Limits
 from quorumvault.crypto.tokens import format_token, is_token
 from quorumvault.errors import NoQuorum
 from quorumvault.files.text import rows

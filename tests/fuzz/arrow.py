@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from quorumvault.config.cluster import Limits
+from quorumvault.config.limits import Limits
 from quorumvault.errors import RequestError
 from quorumvault.server.http.arrow_stream import Texts, read_texts, write_stream
 from tests.fuzz.mutation import flip

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from quorumvault.config.addresses import Address
-from quorumvault.config.cluster import Timeouts
+from quorumvault.config.limits import Timeouts
 from quorumvault.server.peers import facts as saying
 from quorumvault.server.peers.claims import Claims
 from quorumvault.server.peers.frames import Envelope, Kind

@@ -12,7 +12,7 @@ import msgpack
 import msgspec
 import pytest
 
-from quorumvault.config.cluster import Limits
+from quorumvault.config.limits import Limits
 from quorumvault.protocol.messages import EpochIs, Outgoing, encode
 from quorumvault.protocol.peer import NoReply
 from quorumvault.server.peers import facts as saying

@@ -5,7 +5,8 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 
-from quorumvault.config.cluster import HealingSettings, Timeouts
+from quorumvault.config.cluster import HealingSettings
+from quorumvault.config.limits import Timeouts
 from quorumvault.crypto import canonical
 from quorumvault.model import NODE_NAMES, Owner
 from quorumvault.protocol.anti_entropy import Compared

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from quorumvault.config.addresses import Address
-from quorumvault.config.cluster import Limits, Timeouts
+from quorumvault.config.limits import Limits, Timeouts
 from quorumvault.protocol.messages import AnyReply, AnyRequest, EpochIs, Outgoing, ReadEpoch, RoundId
 from quorumvault.protocol.peer import NoReply, OnReply
 from quorumvault.protocol.views import Mode

@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Message
 
 from quorumvault.config.api_keys import DEFAULT_ALLOW, NO_LIMIT, PERMISSIONS, ApiKey, KeyTable, Permission, Rates
-from quorumvault.config.cluster import Limits, Timeouts
+from quorumvault.config.limits import Limits, Timeouts
 from quorumvault.crypto.keys import Keyring
 from quorumvault.formats.fields import FieldSet
 from quorumvault.model import FIRST_EPOCH, Owner

@@ -11,7 +11,8 @@ from random import Random
 from typing import Final, TypeVar
 from unittest import mock
 
-from quorumvault.config.cluster import HealingSettings, Limits, Timeouts
+from quorumvault.config.cluster import HealingSettings
+from quorumvault.config.limits import Limits, Timeouts
 from quorumvault.protocol import anti_entropy, hinted_handoff, operations, revocations
 from quorumvault.server.coordinator import settle_notices
 from quorumvault.server.healing import anti_entropy as comparing_replicas

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from quorumvault.config.cluster import Timeouts
+from quorumvault.config.limits import Timeouts
 from quorumvault.server.telemetry.metrics import TABLE
 from tests import ROOT
 

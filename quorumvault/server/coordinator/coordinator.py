@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
-from quorumvault.config.cluster import Timeouts
+from quorumvault.config.limits import Timeouts
 from quorumvault.crypto.keys import Keyring
 from quorumvault.crypto.tokens import format_tokens
 from quorumvault.errors import Busy, NoQuorum, WriteOutcome

@@ -5,7 +5,8 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from quorumvault.config.cluster import HealingSettings, Timeouts
+from quorumvault.config.cluster import HealingSettings
+from quorumvault.config.limits import Timeouts
 from quorumvault.protocol.anti_entropy import Compared
 from quorumvault.protocol.peer import Peer
 from quorumvault.protocol.views import View

@@ -25,7 +25,7 @@ import logging
 from collections.abc import Callable
 from enum import Enum
 
-from quorumvault.config.cluster import Limits, Timeouts
+from quorumvault.config.limits import Limits, Timeouts
 from quorumvault.errors import Busy, Draining, WriteOutcome
 from quorumvault.model import Owner
 from quorumvault.server.http.memory import Memory

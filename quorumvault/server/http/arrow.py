@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
-from quorumvault.config.cluster import Limits
+from quorumvault.config.limits import Limits
 from quorumvault.crypto.canonical import TEXT_PREFIX
 from quorumvault.errors import RequestError, TooLarge
 from quorumvault.server.coordinator.vault import Missing

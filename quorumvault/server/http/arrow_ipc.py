@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from struct import Struct, error
 from typing import Final
 
-from quorumvault.config.cluster import Limits
+from quorumvault.config.limits import Limits
 from quorumvault.errors import Invalid, Malformed, TooManyItems
 
 _BYTE, _U16, _I16, _I32, _U32, _I64 = (Struct(f"<{code}") for code in "BHhiIq")

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from quorumvault.config.cluster import Limits
+from quorumvault.config.limits import Limits
 from quorumvault.crypto.canonical import TEXT_PREFIX
 from quorumvault.errors import Invalid
 from quorumvault.server.http.arrow_column import read_rows

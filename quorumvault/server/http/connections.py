@@ -13,7 +13,7 @@ from collections import Counter
 from enum import Enum
 from typing import Protocol, TypeAlias
 
-from quorumvault.config.cluster import Limits
+from quorumvault.config.limits import Limits
 from quorumvault.server.telemetry.connection_refusals import HttpRefusals, Refusal
 
 #: One in so many connections is reserved for questions about health.

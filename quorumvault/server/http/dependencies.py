@@ -8,7 +8,7 @@ from typing import TypeAlias
 from starlette.requests import ClientDisconnect
 
 from quorumvault.config.api_keys import KeyTable
-from quorumvault.config.cluster import Limits, Timeouts
+from quorumvault.config.limits import Limits, Timeouts
 from quorumvault.errors import TooLarge
 from quorumvault.formats.fields import FieldSet
 from quorumvault.model import Owner

@@ -13,7 +13,7 @@ import msgspec
 
 from quorumvault import errors
 from quorumvault.config.api_keys import Permission
-from quorumvault.config.cluster import Limits
+from quorumvault.config.limits import Limits
 from quorumvault.crypto.tokens import format_token
 from quorumvault.errors import ItemError, RequestError
 from quorumvault.server.http import schemas

@@ -23,7 +23,7 @@ from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Any, Final
 
-from quorumvault.config.cluster import Limits, Timeouts
+from quorumvault.config.limits import Limits, Timeouts
 from quorumvault.server.http.answer import PIECE_BYTES
 from quorumvault.server.http.connections import Connections, Room, client_address
 from quorumvault.server.http.requests import Requests, Wire

@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
-from quorumvault.config.cluster import Limits
+from quorumvault.config.limits import Limits
 from quorumvault.errors import Invalid, Malformed
 from quorumvault.formats.json import check_names, check_steps
 from quorumvault.model import FIRST_EPOCH, MAX_EPOCH

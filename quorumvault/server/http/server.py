@@ -17,7 +17,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from quorumvault.config.addresses import Address
-from quorumvault.config.cluster import Limits, Timeouts
+from quorumvault.config.limits import Limits, Timeouts
 from quorumvault.errors import ConfigError, Unavailable
 from quorumvault.server.http.protocol import Connection, Shared
 from quorumvault.server.http.secured import Secured

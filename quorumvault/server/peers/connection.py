@@ -18,7 +18,7 @@ from typing import Final, TypeVar, cast
 import msgspec
 
 from quorumvault.config.certificates import PeerCredentials
-from quorumvault.config.cluster import Limits, Timeouts
+from quorumvault.config.limits import Limits, Timeouts
 from quorumvault.crypto.x509 import Unnamed, node_named, uris
 from quorumvault.server.peers import facts as saying
 from quorumvault.server.peers.claims import Claims

@@ -24,7 +24,7 @@ from typing import NamedTuple
 import msgspec
 
 from quorumvault.config.addresses import Address
-from quorumvault.config.cluster import Timeouts
+from quorumvault.config.limits import Timeouts
 from quorumvault.protocol.messages import AnyReply, Outgoing, decode_reply
 from quorumvault.protocol.peer import NoReply, OnReply
 from quorumvault.server.peers.connection import STOPPING, UNTRUSTED, Connection, LocalNode, decoded

@@ -11,7 +11,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Collection
 
-from quorumvault.config.cluster import Timeouts
+from quorumvault.config.limits import Timeouts
 from quorumvault.server.peers.link import Link
 from quorumvault.server.peers.server import PeerServer
 

@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from quorumvault.config.addresses import Address
-from quorumvault.config.cluster import Limits, Timeouts, load_cluster, load_node
+from quorumvault.config.cluster import load_cluster, load_node
+from quorumvault.config.limits import Limits, Timeouts
 from quorumvault.config.secrets import read_secret, write_secret
 from quorumvault.errors import ConfigError
 

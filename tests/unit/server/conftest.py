@@ -9,7 +9,8 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from quorumvault.config.cluster import HealingSettings, Timeouts
+from quorumvault.config.cluster import HealingSettings
+from quorumvault.config.limits import Timeouts
 from quorumvault.model import NODE_NAMES
 from quorumvault.server.storage.memory import MemoryStore
 from tests.rigs.faulty_store import FaultyStore

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from quorumvault.config.cluster import Limits, Timeouts
+from quorumvault.config.limits import Limits, Timeouts
 from quorumvault.server.http.health import Health
 
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from quorumvault.config.cluster import Timeouts
+from quorumvault.config.limits import Timeouts
 from quorumvault.crypto import canonical
 from quorumvault.crypto.tokens import format_token, parse_tokens
 from quorumvault.errors import Busy, EpochAhead, NoQuorum

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quorumvault.config.cluster import Timeouts
+from quorumvault.config.limits import Timeouts
 from quorumvault.crypto.keys import Keyring
 from quorumvault.model import Owner, Version
 from quorumvault.protocol import anti_entropy, messages, records

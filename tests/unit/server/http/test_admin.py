@@ -20,7 +20,7 @@ from quorumvault.cli import main
 from quorumvault.cli.admin_client import AdminClient
 from quorumvault.cli.dev import prepare
 from quorumvault.config.api_keys import load_keys
-from quorumvault.config.cluster import Limits, Timeouts
+from quorumvault.config.limits import Limits, Timeouts
 from quorumvault.errors import ConfigError, Invalid, NoQuorum, NotRunning
 from quorumvault.server.backup.format import AnyMessage, BrokenOff, Counts, Header, Piece, Trailer, Writer
 from quorumvault.server.http.admin import schemas

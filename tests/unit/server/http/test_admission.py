@@ -5,7 +5,7 @@ from contextlib import ExitStack, closing, suppress
 
 import pytest
 
-from quorumvault.config.cluster import Limits
+from quorumvault.config.limits import Limits
 from quorumvault.errors import Busy, Draining
 from quorumvault.model import Owner
 from quorumvault.server.http.admission import Admission, Phase

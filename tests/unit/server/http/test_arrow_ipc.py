@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from quorumvault.config.cluster import Limits
+from quorumvault.config.limits import Limits
 from quorumvault.errors import Invalid, Malformed, RequestError, TooManyItems
 from quorumvault.server.http.arrow_stream import read_texts
 from tests import ROOT

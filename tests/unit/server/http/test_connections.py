@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from quorumvault.config.cluster import Limits
+from quorumvault.config.limits import Limits
 from quorumvault.server.http.connections import Address, Connections, Room, client_address
 from quorumvault.server.telemetry.connection_refusals import HttpRefusals, Refusal
 

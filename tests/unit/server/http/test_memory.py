@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from quorumvault.config.cluster import Limits
+from quorumvault.config.limits import Limits
 from quorumvault.errors import Busy, TooLarge
 from quorumvault.model import Owner
 from quorumvault.server.http import memory as budget

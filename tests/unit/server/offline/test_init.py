@@ -16,8 +16,9 @@ from quorumvault.config.addresses import MAX_BASE_PORT, NodeAddress, plan_nodes
 from quorumvault.config.api_keys import load_keys
 from quorumvault.config.build import build
 from quorumvault.config.certificates import load_credentials
-from quorumvault.config.cluster import ClusterFile, EventLogSettings, Limits, Timeouts, load_cluster, load_node
+from quorumvault.config.cluster import ClusterFile, EventLogSettings, load_cluster, load_node
 from quorumvault.config.fields import load_fields
+from quorumvault.config.limits import Limits, Timeouts
 from quorumvault.config.master import MasterSecret
 from quorumvault.config.tls import ApiSettings, PeerSettings
 from quorumvault.errors import Refused

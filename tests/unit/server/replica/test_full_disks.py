@@ -7,7 +7,7 @@ from unittest import mock
 
 import pytest
 
-from quorumvault.config.cluster import Limits
+from quorumvault.config.limits import Limits
 from quorumvault.crypto import canonical
 from quorumvault.errors import NoQuorum, StorageFailed
 from quorumvault.model import Version
