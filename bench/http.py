@@ -118,21 +118,19 @@ class Connection:
 
 
 class Lane:
-    """One request at a time, to each of the nodes in turn, over one persistent connection to each."""
+    """One request at a time, to one of the nodes, over one persistent connection to each."""
 
-    def __init__(self, addresses: Sequence[str], first: int, tls: ssl.SSLContext | None) -> None:
+    def __init__(self, addresses: Sequence[str], tls: ssl.SSLContext | None) -> None:
         self._addresses = addresses
         self._tls = tls
         self._connections = [Connection(node, _connect(address, tls)) for node, address in enumerate(addresses)]
-        self._node = first % len(addresses)
 
-    def send(self, number: int, request: bytes) -> Connection:
-        self._node = (self._node + 1) % len(self._connections)
-        if time.perf_counter() - self._connections[self._node].idle_since > _KEPT_SECONDS:
-            self._connections[self._node].socket.close()
-            self._connections[self._node] = Connection(self._node, _connect(self._addresses[self._node], self._tls))
-        self._connections[self._node].send(number, time.perf_counter(), request)
-        return self._connections[self._node]
+    def send(self, node: int, number: int, request: bytes) -> Connection:
+        if time.perf_counter() - self._connections[node].idle_since > _KEPT_SECONDS:
+            self._connections[node].socket.close()
+            self._connections[node] = Connection(node, _connect(self._addresses[node], self._tls))
+        self._connections[node].send(number, time.perf_counter(), request)
+        return self._connections[node]
 
     def close(self) -> None:
         for connection in self._connections:
@@ -140,14 +138,18 @@ class Lane:
 
 
 class Lanes:
-    """A closed loop: ``at_once`` requests under way, spread over the nodes. Every answer must have this ``status``.
+    """A closed loop: ``at_once`` requests under way. Every answer must have this ``status``.
+
+    Requests rotate over the nodes, as those of one ``quorumvault.Client`` do. If each lane rotated by itself, lanes whose answers
+    came together would stay together: all requests would be at one node, while the two others had nothing to do.
 
     Call ``close`` at the end. ``cacert``: the CA certificate to trust, if the nodes use TLS.
     """
 
     def __init__(self, addresses: Sequence[str], at_once: int, status: int = 200, cacert: Path | None = None) -> None:
         tls = None if cacert is None else ssl.create_default_context(cafile=cacert)
-        self._lanes = [Lane(addresses, first, tls) for first in range(at_once)]
+        self._lanes = [Lane(addresses, tls) for _ in range(at_once)]
+        self._nodes = itertools.cycle(range(len(addresses)))
         self._status = status
 
     def close(self) -> None:
@@ -164,7 +166,7 @@ class Lanes:
 
         def send_next(lane: Lane) -> None:
             for number, request in itertools.islice(waiting, 1):
-                connection = lane.send(number, request)
+                connection = lane.send(next(self._nodes), number, request)
                 poll.register(connection.fileno(), connection.events)
                 busy[connection.fileno()] = lane, connection
 

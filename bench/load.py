@@ -139,17 +139,17 @@ def beside(work: Callable[[Event], T]) -> Iterator[Future[T]]:
     run.result()
 
 
-def prepare(directory: Path) -> Cluster:
-    """Makes a cluster for ``Load``, without starting it. The caller closes it."""
+def prepare(directory: Path, settings: str = "") -> Cluster:
+    """Makes a cluster for ``Load``, without starting it. The caller closes it. ``settings``: more of cluster.yaml."""
     cluster = Cluster.create(directory, (OWNER,))
     with (directory / "cluster.yaml").open("a") as configuration:
-        configuration.write(_PATIENCE)
+        configuration.write(_PATIENCE + settings)
     return cluster
 
 
-def start(directory: Path) -> Cluster:
-    """Makes a cluster for ``Load`` and starts it. The caller closes it."""
-    cluster = prepare(directory)
+def start(directory: Path, settings: str = "") -> Cluster:
+    """Makes a cluster for ``Load`` and starts it. The caller closes it. ``settings``: more of cluster.yaml."""
+    cluster = prepare(directory, settings)
     try:
         cluster.bring_up()
     except BaseException:

@@ -1,6 +1,7 @@
 """The storage of a simulated process: the real queue of group commit, its bounds and its groups, without its thread.
 
-A group is handled once the group before it is synced. The sync takes virtual time, and the answers follow it. The real thread
+A group is handled once the group before it is synced. Its reads are answered at once; the sync of its other requests takes
+virtual time, and their answers follow it. The real thread
 works in parallel with the event loop; this is not simulated: a group is handled in one moment.
 """
 
@@ -9,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from quorumvault.config.cluster import Limits
+from quorumvault.config.limits import Limits
 from quorumvault.errors import StorageFailed
 from quorumvault.protocol.messages import AnyRequest
 from quorumvault.protocol.peer import OnReply
-from quorumvault.server.replica.group_commit import GroupCommit, _Entry
+from quorumvault.server.replica.group_commit import GroupCommit, _Entry, parts_of
 from quorumvault.server.replica.replica import OwnWork, Replica
 
 if TYPE_CHECKING:
@@ -59,19 +60,22 @@ class Storage(GroupCommit):
         group = self._next_group()
         node = self._process.node
         node.branches["groups of several requests"] += len(group) > 1
-        try:
-            replies = self.replica.handle([entry.request for entry in group])
-        except StorageFailed as failure:
-            self._process.disk.failed(failure)
-            node.branches["stopped by its disk"] += 1
-            node.end(self._process)
-            return
-        answers = list(zip(group, replies, strict=True))
-        if self._process.disk.unsynced:
-            self._sync(answers)
-        else:
+        for part in parts_of(group):
+            if not self._process.schedule.alive:
+                return
+            try:
+                replies = self.replica.handle([entry.request for entry in part])
+            except StorageFailed as failure:
+                self._process.disk.failed(failure)
+                node.branches["stopped by its disk"] += 1
+                node.end(self._process)
+                return
+            answers = list(zip(part, replies, strict=True))
+            if self._process.disk.unsynced:  # the last part: reads leave nothing to sync
+                self._sync(answers)
+                return
             self._answer(answers)
-            self._busy = False
+        self._busy = False
 
     def _sync(self, answers: Answers) -> None:
         node = self._process.node
