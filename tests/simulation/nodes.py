@@ -377,6 +377,7 @@ def make_replica(node: Node, identity: DiskIdentity) -> Replica:
         node.keyring,
         reply_bytes=limits.reply_bytes,
         copy_bytes=limits.copy_bytes,
+        cache_bytes=limits.cache_bytes,
         keep=disk.keep,
         has_room=lambda: not disk.nearly_full,
     )

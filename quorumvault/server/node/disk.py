@@ -129,6 +129,7 @@ class LocalDisk:
             self.keyring,
             reply_bytes=limits.reply_bytes,
             copy_bytes=limits.copy_bytes,
+            cache_bytes=limits.cache_bytes,
             keep=self._keep,
             has_room=self.free_space.has_room,
             has_reserve=self.free_space.has_reserve,

@@ -32,6 +32,8 @@ from quorumvault.server.replica.hints import HintStore
 from quorumvault.server.replica.inventory import Inventory
 from quorumvault.server.replica.owners import OwnerNames
 from quorumvault.server.replica.present_keys import PresentKeys
+from quorumvault.server.replica.reader import Reader
+from quorumvault.server.replica.record_cache import RecordCache
 from quorumvault.server.replica.revoked_keys import RevokedKeys, refusal_of
 from quorumvault.server.replica.settled import SettledRecords
 from quorumvault.server.storage import layout
@@ -41,8 +43,6 @@ from quorumvault.server.storage.store import CORRUPT, Corrupt, Store
 
 #: The answer for a record that the replica holds and cannot read.
 UNREADABLE = b""
-#: Records read between two checks of the size of a reply.
-_READ_AT_ONCE = 64
 #: Requests that may need a write to disk, and that can be refused if there is no room.
 _WRITES = (messages.Put, messages.WriteBack, messages.RaiseEpoch)
 
@@ -69,7 +69,8 @@ _AfterWrite = messages.AskView | messages.ProposeView | messages.Copy | messages
 
 
 class Replica:
-    """One disk's share of the protocol. ``reply_bytes`` bounds the records in one answer, ``copy_bytes`` a piece of a copy.
+    """One disk's share of the protocol. ``reply_bytes`` bounds the records in one answer, ``copy_bytes`` a piece of a copy,
+    ``cache_bytes`` the settled records that are kept in memory.
 
     ``has_room`` is called before each group with writes, and is False for a nearly full disk. ``has_reserve`` is called before
     this node writes its own bookkeeping, which takes next to nothing (free_space.py). ``keep`` makes an identity durable
@@ -84,6 +85,7 @@ class Replica:
         *,
         reply_bytes: int,
         copy_bytes: int,
+        cache_bytes: int = 0,
         keep: Callable[[DiskIdentity], None],
         has_room: Callable[[], bool] = lambda: True,
         has_reserve: Callable[[], bool] = lambda: True,
@@ -91,7 +93,7 @@ class Replica:
         self._store = store
         self._identity = identity
         self._keyring = keyring
-        self._reply_bytes = reply_bytes
+        self.reader = Reader(store, reply_bytes, RecordCache(cache_bytes))
         self._keep = keep
         self._has_room = has_room
         self.has_reserve = has_reserve
@@ -226,6 +228,7 @@ class Replica:
         self._identity = identity
         self._votes = votes(identity.disk, identity.mode, identity.view)
         self.settled.forget()
+        self.reader.cache.clear()
         return True
 
     def _handle_after_write(self, request: _AfterWrite) -> object:
@@ -361,7 +364,7 @@ class Replica:
 
     def _get(self, get: messages.Get, staged: dict[bytes, bytes]) -> AnyReply:
         keys = layout.record_keys(get.owner, get.epochs, get.digests)
-        stored = self._read(keys)
+        stored = self.reader.read(keys)
         if stored is None:
             return messages.Overflow(get.round, get.view, self._identity.disk)
         found = [staged.get(key, stored[key]) for key in keys] if staged else [stored[key] for key in keys]
@@ -372,24 +375,14 @@ class Replica:
     def _get_settled(self, get: messages.GetSettled) -> AnyReply:
         """Answer from the store only, so that every answer is durable: the current group's writes are not in the store yet."""
         keys = layout.record_keys(get.owner, get.epochs, get.digests)
-        found = self._read([keys[index] for index in self.settled.select(keys)])
-        if found is None:
+        settled = self.settled.select(keys)
+        values = self.reader.read_values([keys[index] for index in settled])
+        if values is None:
             return messages.Overflow(get.round, get.view, self._identity.disk)
-        told = [each if isinstance(each := found.get(key), bytes) and records.holds_value(each) else None for key in keys]
+        told: list[bytes | None] = [None] * len(keys)
+        for index, value in zip(settled, values, strict=True):
+            told[index] = value
         return messages.Holds(get.round, get.view, self._identity.disk, told, [])
-
-    def _read(self, keys: list[bytes]) -> dict[bytes, bytes | Corrupt | None] | None:
-        """The store's records under these keys; None if they do not fit into one reply."""
-        found: dict[bytes, bytes | Corrupt | None] = {}
-        room, order = self._reply_bytes, sorted(keys)  # records that lie in one block are read together
-        for start in range(0, len(keys), _READ_AT_ONCE):
-            part = order[start : start + _READ_AT_ONCE]
-            stored = self._store.get(part)
-            found.update(zip(part, stored, strict=True))
-            room -= sum([len(record) for record in stored if isinstance(record, bytes)])
-            if room < 0:
-                return None
-        return found
 
     def _register(self, owner: bytes, staged: dict[bytes, bytes]) -> Register:
         value = staged.get(key := layout.register_key(owner)) or self._store.get([key])[0]

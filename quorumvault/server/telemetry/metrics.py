@@ -56,7 +56,8 @@ class Reading(NamedTuple):
     budget. ``records`` and ``store_bytes`` are what the store has and takes. ``reloads`` counts reloads by outcome;
     ``log_failures`` and ``log_lost`` what befell the event log. ``build`` is the node's version and its Python's.
     ``filter_bytes`` is the memory of the filter of keys; ``spared`` counts the look-ups of writes that it answered,
-    ``looked_up`` those that went to the store.
+    ``looked_up`` those that went to the store. ``cache_hits`` counts settled records that were in memory, ``cache_misses`` those
+    that were not.
     """
 
     state: str
@@ -83,6 +84,8 @@ class Reading(NamedTuple):
     log_failures: int = 0
     log_lost: int = 0
     build: tuple[str, ...] = ("", "")
+    cache_hits: int = 0
+    cache_misses: int = 0
 
 
 class Histogram:
@@ -215,6 +218,9 @@ TABLE: Final = (
         "Keys that writes asked for, by what told whether the store has them."),
     Row("lookups_total", Kind.COUNTER, ("by",), lambda counts, _: counts.lookups,
         "Tokens looked up, by how many nodes told of each: one, which knew it to be settled, or a quorum."),
+    Row("settled_lookups_total", Kind.COUNTER, ("answered_by",),
+        lambda _, reading: {"memory": reading.cache_hits, "store": reading.cache_misses},
+        "Settled records that this node's replica was asked for, by where it looked them up."),
     Row("read_repairs_total", Kind.COUNTER, (), lambda counts, _: counts.read_repairs,
         "Records that a read found on one replica only, and wrote to a second."),
     Row("fence_retries_total", Kind.COUNTER, (), lambda counts, _: counts.fence_retries,

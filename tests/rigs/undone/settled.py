@@ -120,7 +120,7 @@ def _with_its_buckets(process: Process, *rest: Any) -> None:
 
 def _tell_marks_too(self: Replica, get: GetSettled) -> AnyReply:
     keys = layout.record_keys(get.owner, get.epochs, get.digests)
-    found = self._read([keys[index] for index in self.settled.select(keys)]) or {}
+    found = self.reader.read([keys[index] for index in self.settled.select(keys)]) or {}
     told = [each if isinstance(each := found.get(key), bytes) else None for key in keys]
     return Holds(get.round, get.view, self.identity.disk, told, [])
 
@@ -155,7 +155,7 @@ MUTANTS = (
     Mutant("settled-though-lost", _RULE, "a lost round is announced",
            ((Coordinator, "_tell", _announced_in_any_case),), REQUESTS, seed=4, scopes=("settled-put-again-read",)),
     Mutant("settled-of-any-boot", _RULE, "a notice settles every coordinator's round with its counter",
-           ((SettledRecords, "committed", _of_any_boot),), REQUESTS, seed=8, scopes=("settled-two-values-read",)),
+           ((SettledRecords, "committed", _of_any_boot),), REQUESTS, seed=100, scopes=("settled-two-values-read",)),
     Mutant("settled-though-refused", _RULE, "a refused item counts as stored",
            ((Replica, "_put", _with_what_was_refused),), REQUESTS, seed=4, scopes=("settled-two-values-read",)),
     # Only the exhaustive model notices this: a record has to be on one disk of the view and on one that is no longer listed, and

@@ -198,15 +198,57 @@ def test_only_values_are_told_alone() -> None:
     assert told(replica, get(VALUE)) is None
 
 
+def test_a_record_that_was_told_is_told_again_from_memory() -> None:
+    store = FaultyStore(MemoryStore())
+    replica = make_replica(store, "n1", cache_bytes=1 << 20)
+    replica.settle(VIEW.id, ALL, replica.sequence)
+    assert told(replica, get(VALUE)) is None  # absence is not remembered
+    replica.handle([put(VALUE), notice(1)])
+    record = told(replica, get(VALUE))
+    store.corrupt |= {key for key, _ in store.scan(layout.RECORD)}
+    assert told(replica, get(VALUE)) == record
+    assert (replica.reader.cache.hits, replica.reader.cache.misses) == (1, 2)
+
+
+def test_memory_tells_nothing_that_is_not_settled() -> None:
+    store = MemoryStore()
+    replica = make_replica(store, "n1", cache_bytes=1 << 20)
+    replica.settle(VIEW.id, ALL, replica.sequence)
+    replica.handle([put(VALUE), notice(1)])
+    assert told(replica, get(VALUE)) is not None
+    replica.settled.forget()
+    assert told(replica, get(VALUE)) is None
+    replica.settle(VIEW.id, ALL, replica.sequence)
+    assert told(replica, get(VALUE)) is not None
+
+
+def test_values_from_memory_and_store_together_fit_into_one_reply() -> None:
+    values = [b"=%d" % number for number in range(3)]
+    size = len(put(values[0]).header) + len(put(values[0]).sealed[0])
+    replica = make_replica(MemoryStore(), "n1", cache_bytes=1 << 20, reply_bytes=2 * size)
+    replica.settle(VIEW.id, ALL, replica.sequence)
+    replica.handle([*(put(value, number) for number, value in enumerate(values, 1)), notice(1, 2, 3)])
+    for value in values:
+        assert told(replica, get(value)) is not None
+    digests = [get(value).digests[0] for value in values]
+    three = messages.GetSettled(round_of(99), VIEW.id, ACME.id, [1] * 3, digests)
+    two = messages.GetSettled(round_of(99), VIEW.id, ACME.id, [1] * 2, digests[:2])
+    over, fits = replica.handle([three, two])
+    assert isinstance(over, messages.Overflow)
+    assert isinstance(fits, messages.Holds)
+
+
 def test_a_restart_and_another_view_know_nothing() -> None:
     store = MemoryStore()
-    replica = replica_that_settled(store)
+    replica = make_replica(store, "n1", cache_bytes=1 << 20)
+    replica.settle(VIEW.id, ALL, replica.sequence)
     replica.handle([put(VALUE), notice(1)])
     assert told(replica, get(VALUE)) is not None
     assert told(make_replica(store, "n1"), get(VALUE)) is None
     following = View(VIEW.number + 1, b"j" * 16, {**VIEW.disks, "n3": b"j" * 16})
     replica.handle([messages.ProposeView(round_of(1), VIEW.id, following)])
     assert replica.identity.view == following
+    assert replica.reader.cache.get(sorted(key for key, _ in store.scan(layout.RECORD))) == [None]
     (reply,) = replica.handle([get(VALUE).sent_in(round_of(2), following.id)])
     assert reply.records == [None]
 

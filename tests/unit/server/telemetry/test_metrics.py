@@ -107,6 +107,8 @@ def test_the_exposition_is_the_same_to_the_letter(gauged: Gauged) -> None:
         2,
         5,
         ("0.9.0", "3.13.1"),
+        7,
+        3,
     )
     metrics = gauged.metrics
     metrics.request(Event(event="tokenize", outcome="ok", items=10, duration_ms=3.0))
@@ -207,7 +209,7 @@ def test_labels_are_words_of_this_program_whatever_is_sent(gauged: Gauged) -> No
         "peer": set(PEERS),
         "state": set(STATES),
         "reason": set(REJECTIONS),
-        "answered_by": {"filter", "store"},
+        "answered_by": {"filter", "memory", "store"},
         "use": {"peers", "api"},
         "version": {""},
         "python": {""},
