@@ -2,13 +2,14 @@
 
 import asyncio
 import random
+import time
 from functools import partial
 
 import msgspec
 import pytest
 
 from quorumvault.config.addresses import Address
-from quorumvault.config.cluster import Limits
+from quorumvault.config.limits import Limits
 from quorumvault.protocol.messages import AskView, EpochIs, Outgoing, RoundId
 from quorumvault.protocol.peer import NoReply
 from quorumvault.server.peers.link import reconnect_wait
@@ -227,6 +228,17 @@ async def test_a_peer_that_falls_silent_is_down_and_its_requests_are_uncertain()
         await eventually(lambda: not server.connected)
         relay.cut()
         relay.thaw()
+        await linked.up()
+
+
+async def test_a_process_that_was_held_up_ends_its_links_though_bytes_have_come_meanwhile() -> None:
+    """Proves: one process per name. Its peers may have given its name to another; what it reads now was sent before that."""
+    async with serving(StubReplica()) as server, linking(server.address, timeouts=IMPATIENT) as linked:
+        await linked.up()
+        server.tell()
+        time.sleep(2 * IMPATIENT.silence)  # noqa: ASYNC251 - holds up everything in this process
+        await asyncio.sleep(0.01)
+        assert linked.changes[:2] == [True, False]
         await linked.up()
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from chaos.testbed.violation import Violation
-from quorumvault.config.cluster import Timeouts
+from quorumvault.config.limits import Timeouts
 from quorumvault.model import NODE_NAMES
 from quorumvault.protocol.messages import AnyReply
 from quorumvault.protocol.peer import NoReply, OnReply
@@ -83,7 +83,9 @@ class LinkRules:
                 raise Violation("one process", f"two processes vote as {name}")
 
     def _partners(self, process: LinkedProcess) -> bool:
-        return process.established and any(self._joined(end) for end in self._open(process.schedule))
+        """Whether the process votes together with others. One that stands still does not, whatever it was when it stopped."""
+        runs = not process.schedule.stopped
+        return runs and process.established and any(self._joined(end) for end in self._open(process.schedule))
 
     def _open(self, loop: Loop) -> Iterator[End]:
         for end in self._network.of(loop):

@@ -5,6 +5,7 @@
     faults      faults of the network and of processes; and: connections that are reset or that a firewall forgets, a host
                 without power, a node that leaves and comes back, credentials that change
     successors  a process stands still, and another host takes over its disk and serves it; then the old process goes on
+    marks       are real: the old process may be the only one of its name when it goes on, and its disk is an older copy
 
 Rules for links are in link_rules.py; what clients are told has rules of its own.
 """
@@ -21,13 +22,15 @@ from unittest import mock
 from msgspec import structs
 
 from chaos.testbed.history import Complete, Invoke
+from chaos.testbed.violation import Violation
 from quorumvault.config.addresses import Address
 from quorumvault.config.certificates import PeerCredentials
-from quorumvault.config.cluster import Limits
+from quorumvault.config.limits import Limits
 from quorumvault.crypto.x509 import peer_name
 from quorumvault.model import NODE_NAMES
 from quorumvault.protocol.messages import PROTOCOL_VERSION, AnyReply, AnyRequest, Message, Outgoing, Put
 from quorumvault.protocol.peer import NoReply, OnReply
+from quorumvault.server.healing.rollback_marks import RollbackMarks
 from quorumvault.server.peers import connection
 from quorumvault.server.peers.claims import Claims
 from quorumvault.server.peers.connection import LocalNode
@@ -42,6 +45,7 @@ from tests.simulation.faults import Fault, Mend
 from tests.simulation.knobs import Knobs
 from tests.simulation.link_rules import Heard, LinkRules
 from tests.simulation.nodes import Cluster, Line, Node, Process, Way
+from tests.simulation.storage import Storage
 from tests.simulation.streams import PORT, End, Loop, StreamNetwork, Unsecured
 from tests.simulation.world import Run, Scenario, World, judged, scenario
 
@@ -147,7 +151,17 @@ class LinkedProcess(Process):
     def make_lines(self) -> Mapping[str, Way]:
         node = self.node
         limits, timeouts = cast("Limits", node.limits), node.knobs.timeouts
-        local = LocalNode(lambda: node.credentials, self.facts, Claims(node.name), self._taken, limits=limits, timeouts=timeouts)
+        self.marks = RollbackMarks(
+            lambda: self.own_replica,
+            self._storage_of_marks,
+            lambda: self.coordinator.view,
+            self.schedule.call_later,
+            self._put_back,
+        )
+        self.observer.counted = self.marks.acknowledged
+        local = LocalNode(
+            lambda: node.credentials, self.facts, Claims(node.name), self._taken, limits, timeouts, on_facts=self._heard
+        )
         others = [name for name in NODE_NAMES if name != node.name]
         dice = Random(node.rng.getrandbits(64))
         self.links = {
@@ -171,7 +185,7 @@ class LinkedProcess(Process):
         return NodeFacts(
             _CLUSTER, PROTOCOL_VERSION, "simulated", self.node.name, identity.disk, identity.incarnation, identity.mode,
             identity.view, {"m1": "fingerprint"}, "fields", "keys", self.boot, standing.established,
-            withdrawn=standing.withdrawn,
+            sequence=self.disk.sequence, marks=dict(self.marks.known), withdrawn=standing.withdrawn,
         )  # fmt: skip
 
     def _standing_changed(self) -> None:
@@ -189,6 +203,28 @@ class LinkedProcess(Process):
         self.node.rules.sent_away(self)
         self.standing.withdraw()
         self.leave()
+
+    def _heard(self, facts: NodeFacts) -> None:
+        """Take a peer's facts. What they say of this disk counts only before the link to the peer is up.
+
+        Real nodes also compare it at each ping, and would so hide from the checkers who votes over a link of old.
+        """
+        if self.links[facts.node].up:
+            facts = structs.replace(
+                facts, marks={disk: mark for disk, mark in facts.marks.items() if disk != self.disk.identity.disk}
+            )
+        self.marks.heard(facts)
+
+    def _storage_of_marks(self) -> Storage | None:
+        """Where the process writes marks down: nowhere once its disk was taken away, since a failed write would end it early."""
+        return None if self in self.node.left_behind else self.own_storage
+
+    def _put_back(self, why: str) -> None:
+        """A peer remembers more of the disk than the process has of it."""
+        if self not in self.node.left_behind:
+            raise Violation("marks", f"{self.node.name}, which forgot nothing, gives up its disk: {why}")
+        self.node.branches["one that was succeeded is told so"] += 1
+        self.standing.withdraw()
 
     def leave(self) -> None:
         """Leaves as a stopping node does once its clients are done."""

@@ -5,11 +5,8 @@ from random import Random
 
 import pytest
 
-from tests.rigs.undone import links
-from tests.rigs.undone.mutant import LINKS
 from tests.simulation.links import KINDS, linking
 from tests.simulation.network import Cut
-from tests.simulation.plays import PLAYS
 from tests.simulation.streams import End, Loop, StreamNetwork
 from tests.simulation.timeline import Timeline
 
@@ -128,13 +125,6 @@ def test_a_writer_is_told_to_pause_while_the_other_side_reads_nothing() -> None:
     hosts.write(hosts.mine)
     assert told == ["pause", "go on"]
     assert hosts.theirs.read == b"x" * 25 + b"y" * 25
-
-
-def test_a_process_that_hung_has_no_vote_before_both_peers_were_asked_again() -> None:
-    """Proves: one process per name. The process had a link that was up on its side alone, and its other peer welcomed it anew."""
-    (shown,) = [mutant.seed for mutant in links.MUTANTS if mutant.name == "hung-and-goes-on"]
-    assert shown is not None
-    assert PLAYS[LINKS].seed(shown).violation is None
 
 
 def test_all_that_may_happen_to_links_does() -> None:
