@@ -7,6 +7,7 @@ both hold the same records at all times.
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
@@ -26,13 +27,16 @@ _FILLED_AT_ONCE = 50
 #: The most passes of reads: a store that still compacts after them is measured as it is.
 _MOST_PASSES = 8
 
+#: For cluster.yaml: 2 GB for all nodes together. Each of the rival's three servers has as much for its buffers (database.py).
+_MEMORY: Final = f"limits:\n  cache_bytes: {640 << 20}\n"
+
 _decode = msgspec.json.Decoder().decode
 
 
 def measure(plan: PostgresPlan, place: Path, tell: Tell) -> PostgresReport:
     """Runs a plan in an empty directory. Raises PostgresError, LoadFailed, WrongAnswer, ClusterError."""
     programs()  # fails now, not after a cluster has started
-    with start(place / "cluster") as cluster, Rival(place / "postgres", cluster) as rival:
+    with start(place / "cluster", _MEMORY) as cluster, Rival(place / "postgres", cluster) as rival:
         bench = _Bench(cluster, rival, plan, tell)
         pairs = bench.run()
         return report(plan, rival.database.version, bench.settling_reads, pairs)
