@@ -61,8 +61,8 @@ class _Bench:
         self._hot = self._corpus.hot(self._plan.hot)
         found: dict[Cell, list[Pair]] = {}
         parts: dict[str, Callable[[], Iterator[tuple[Cell, Pair]]]] = {
-            PART_AFTER: self._after_writes,
             PART_SETTLED: self._settled,
+            PART_AFTER: self._after_writes,
             PART_SMALL: self._small_new,
         }
         for name in self._plan.runs:
@@ -80,7 +80,7 @@ class _Bench:
         """Measures each read right after writes of its own, first on the vault, then on the rival."""
         for number in range(self._plan.repetitions):
             for cell in AFTER:
-                self._tell(cell.where, 0.3 + 0.3 * number / self._plan.repetitions)
+                self._tell(cell.where, 0.6 + 0.3 * number / self._plan.repetitions)
                 writing, reading = self._pairs([NEW, cell])
                 yield NEW, writing
                 yield cell, reading
@@ -89,7 +89,7 @@ class _Bench:
         self._settle()
         for number in range(self._plan.repetitions):
             for cell in SETTLED:
-                self._tell(cell.where, 0.7 + 0.2 * number / self._plan.repetitions)
+                self._tell(cell.where, 0.4 + 0.2 * number / self._plan.repetitions)
                 yield cell, self._pairs([cell])[0]
 
     def _small_new(self) -> Iterator[tuple[Cell, Pair]]:
@@ -102,7 +102,7 @@ class _Bench:
         """Reads until LevelDB compacts nothing more. The rival gets the same reads, after a vacuum."""
         self._rival.database.settle()
         for _ in range(_MOST_PASSES):
-            self._tell("settling", 0.6)
+            self._tell("settling", 0.3)
             before = self._compactions()
             self._both([self._corpus.task(Operation.RECOVERED, _BATCH, self._plan.settling // _BATCH)], _AT_ONCE)
             self.settling_reads += self._plan.settling

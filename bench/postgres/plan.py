@@ -62,8 +62,8 @@ SETTLED = (
 )
 SMALL_NEW = (Cell(Operation.NEW, State.WRITING, 100, 6, 1.2), Cell(Operation.NEW, State.WRITING, 1, 16, 1.2))
 
-#: The parts of a run, in this order: both sides have been read from before they are measured right after writes, as those in use
-#: have.
+#: The parts of a run, in this order: settled first, so that both sides have been read from before they are measured right after
+#: writes.
 PARTS = PART_SETTLED, PART_AFTER, PART_SMALL = ("settled", "after-writes", "small-new")
 
 

@@ -63,8 +63,8 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     #: The bytes that a replica reads for one Get before it answers Overflow, and is asked for less. Such a read holds the storage
     #: thread, and the event loops of two nodes, for some 10 ms.
     reply_bytes: Count = MiB
-    #: Settled records in memory, so that values that are asked for often need no look-up: 100,000 short ones. 0: none. It is as
-    #: small as this because a node is to take under 150 MiB among ten million records.
+    #: Settled records in memory, so that values that are asked for often need no look-up: nine in ten of 100,000 short ones. 0:
+    #: none. It is as small as this because a node is to take under 150 MiB among ten million records.
     cache_bytes: Annotated[int, Meta(ge=0, le=2**40, description=f"a whole number from 0 to {2**40}")] = 24 * MiB
     #: One frame between nodes: the largest body, sealed, with room for its envelope.
     frame_bytes: Count = 48 * MiB

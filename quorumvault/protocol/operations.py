@@ -93,8 +93,7 @@ def _put(
 ) -> Steps[object]:
     """Write the unsettled records of a part, in one round. Returns the round's decision, with indices into the whole part.
 
-    The round takes place even if nothing is left to write: two replicas must check the fence for each batch. No more than two are
-    asked then, since the third has nothing to store.
+    The round takes place even if nothing is left to write: two replicas must check the fence for each batch.
     """
     left: Sequence[int] = range(len(digests))
     if own is not None and (asked := own.repeats(owner.id, register.epoch, digests)):
@@ -103,8 +102,7 @@ def _put(
         known = {index for index, record in pairs if record is not None and records.sealed_of(record) == sealed[index]}
         left = [index for index in left if index not in known]
         digests, sealed = [digests[index] for index in left], [sealed[index] for index in left]
-    put = Put(*UNSENT, owner.id, register.epoch, register.secret, header, digests, sealed, owner.name)
-    decision = yield Ask(put, WriteRound, everyone=bool(digests))
+    decision = yield Ask(Put(*UNSENT, owner.id, register.epoch, register.secret, header, digests, sealed, owner.name), WriteRound)
     if isinstance(decision, Committed) and decision.collided:
         return Committed(frozenset(left[index] for index in decision.collided))
     return decision

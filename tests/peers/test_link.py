@@ -237,7 +237,7 @@ async def test_a_process_that_was_held_up_ends_its_links_though_bytes_have_come_
         await linked.up()
         server.tell()
         time.sleep(2 * IMPATIENT.silence)  # noqa: ASYNC251 - holds up everything in this process
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.01)  # the turn of the loop in which all that is due happens
         assert linked.changes[:2] == [True, False]
         await linked.up()
 

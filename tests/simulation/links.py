@@ -5,7 +5,8 @@
     faults      faults of the network and of processes; and: connections that are reset or that a firewall forgets, a host
                 without power, a node that leaves and comes back, credentials that change
     successors  a process stands still, and another host takes over its disk and serves it; then the old process goes on
-    marks       are real: the old process may be the only one of its name when it goes on, and its disk is an older copy
+    marks       rollback marks, as in a node: a succeeded process may resume while its successor is down, and learns from them
+                that its disk is old
 
 Rules for links are in link_rules.py; what clients are told has rules of its own.
 """
@@ -207,7 +208,7 @@ class LinkedProcess(Process):
     def _heard(self, facts: NodeFacts) -> None:
         """Take a peer's facts. What they say of this disk counts only before the link to the peer is up.
 
-        Real nodes also compare it at each ping, and would so hide from the checkers who votes over a link of old.
+        Real nodes compare it at each ping too. That would end a vote over an outdated link before the checkers see it.
         """
         if self.links[facts.node].up:
             facts = structs.replace(

@@ -24,6 +24,7 @@ from quorumvault.server.coordinator.coordinator import Coordinator, Identity
 from quorumvault.server.coordinator.hedging import Hedge
 from quorumvault.server.coordinator.vault import Missing, Retokenized, Tokenized
 from quorumvault.server.replica.local_peer import LocalPeer
+from quorumvault.server.replica.record_cache import RecordCache
 from quorumvault.server.replica.replica import Replica
 from quorumvault.server.storage import layout
 from quorumvault.server.storage.disk_identity import DiskIdentity
@@ -377,7 +378,7 @@ def make_replica(node: Node, identity: DiskIdentity) -> Replica:
         node.keyring,
         reply_bytes=limits.reply_bytes,
         copy_bytes=limits.copy_bytes,
-        cache_bytes=limits.cache_bytes,
+        cache=RecordCache(limits.cache_bytes),
         keep=disk.keep,
         has_room=lambda: not disk.nearly_full,
     )

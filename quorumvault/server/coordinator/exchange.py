@@ -1,9 +1,8 @@
 """One round over real peers: send, collect, hedge, give up in time. The round itself decides what the replies mean.
 
 A Put or a RaiseEpoch goes to all three replicas at once, and the first two that suffice decide; a WriteBack goes to one replica.
-A read goes to two replicas, and so does a Put without items, which only checks the fence. It goes to the third as soon as one of
-the two cannot reply, both have replied without settling it, or hedging.py asks for it. A read of a single replica is given up if
-that replica hangs.
+A read goes to two replicas. It goes to the third as soon as one of the two cannot reply, both have replied without settling the
+read, or hedging.py asks for it. A read of a single replica is given up if that replica hangs.
 
 A reply after the decision changes nothing. It only tells whether the third replica has the write too.
 """

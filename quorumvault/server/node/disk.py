@@ -12,10 +12,11 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from quorumvault.config.cluster import NodeConfig
+from quorumvault.config.cluster import Cluster, NodeConfig
 from quorumvault.crypto.keys import Keyring
-from quorumvault.errors import StorageFailed, StoreCorrupt
+from quorumvault.errors import ConfigError, StorageFailed, StoreCorrupt
 from quorumvault.server.replica.group_commit import GroupCommit
+from quorumvault.server.replica.record_cache import RecordCache
 from quorumvault.server.replica.replica import Replica
 from quorumvault.server.storage.data_directory import (
     IDENTITY_FILE,
@@ -59,6 +60,7 @@ class LocalDisk:
         self.storage: GroupCommit | None = None
         self._loop = asyncio.get_running_loop()
         self._watching: asyncio.Task[None] | None = None
+        self._cache = _make_cache(self.config.cluster)  # before a new disk is made, which the cluster would then know
         if self.found.store is not None:
             self._start(self.found.store, self.found.identity)
 
@@ -129,7 +131,7 @@ class LocalDisk:
             self.keyring,
             reply_bytes=limits.reply_bytes,
             copy_bytes=limits.copy_bytes,
-            cache_bytes=limits.cache_bytes,
+            cache=self._cache,
             keep=self._keep,
             has_room=self.free_space.has_room,
             has_reserve=self.free_space.has_reserve,
@@ -166,3 +168,12 @@ class LocalDisk:
         if isinstance(failure, StoreCorrupt):
             mark_untrusted(self.config.data_directory, str(failure))
         os._exit(STORAGE_EXIT)
+
+
+def _make_cache(cluster: Cluster) -> RecordCache:
+    """Raises ConfigError if the machine does not promise that much memory."""
+    try:
+        return RecordCache(cluster.limits.cache_bytes)
+    except OSError as error:
+        expected = f"expected no more than this machine has room for: {error.strerror}"
+        raise ConfigError(cluster.file, "limits.cache_bytes", expected) from None

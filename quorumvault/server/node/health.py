@@ -29,7 +29,6 @@ from quorumvault.server.peers.facts import NodeFacts
 from quorumvault.server.peers.link import Link
 from quorumvault.server.peers.standing import Standing
 from quorumvault.server.replica.present_keys import PresentKeys
-from quorumvault.server.replica.record_cache import RecordCache
 from quorumvault.server.storage.free_space import FreeSpace
 from quorumvault.server.telemetry.event_log import EventLog
 from quorumvault.server.telemetry.metrics import DRAINING, FULL, Reading
@@ -95,7 +94,7 @@ class SelfReport:
         """The gauges of /metrics."""
         health, healer, admission, now = self.health(), self.healer(), self.admission, self.reloads.now()
         present = PresentKeys() if self.disk.replica is None else self.disk.replica.present
-        cache = RecordCache(0) if self.disk.replica is None else self.disk.replica.reader.cache
+        cache = None if self.disk.replica is None else self.disk.replica.reader.cache
         return Reading(
             state=health.state,
             reachable=health.quorum.reachable,
@@ -117,8 +116,8 @@ class SelfReport:
             filter_bytes=present.bytes,
             spared=present.spared,
             looked_up=present.looked_up,
-            cache_hits=cache.hits,
-            cache_misses=cache.misses,
+            cache_hits=0 if cache is None else cache.hits,
+            cache_misses=0 if cache is None else cache.misses,
             records=0 if self.disk.replica is None else self.disk.replica.inventory.sums.records,
             store_bytes=self.free_space.stored,
             reloads=self.reloads.counts,

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from quorumvault.config.limits import Limits
-from quorumvault.protocol.messages import AnyRequest, Get, GetSettled, Put, WriteBack
+from quorumvault.protocol.messages import AnyRequest, Get, GetSettled, Put, ReadEpoch, WriteBack
 from quorumvault.protocol.peer import NoReply, OnReply
 from quorumvault.server.replica.replica import OwnWork, Replica
 
@@ -29,7 +29,6 @@ logger = logging.getLogger("quorumvault.storage")
 #: The bytes that a read of one record counts as, in a group and in the queue: thousands of reads take as long as a write of
 #: megabytes.
 _READ_BYTES = 1024
-
 
 #: Keys that one part of a group looks up, some half a millisecond's work: parts of a few keys cost a turn of the event loop each.
 _PART_KEYS: Final = 64
@@ -47,9 +46,9 @@ class _Entry(NamedTuple):
 class GroupCommit:
     """Runs a replica on its own thread. ``on_failure`` is called there, and must end the process.
 
-    Invariants: a request is answered once: when ``Replica.handle``, which makes its group durable, has returned; or at once with
-    NoReply; or, if storage fails, never. ``_held_bytes`` is the size of the waiting requests and the current group; it is never
-    negative, and at most ``limits.storage_queue_bytes``.
+    Invariants: a request is answered once: when ``Replica.handle``, which makes its part of a group durable, has returned; or at
+    once with NoReply; or, if storage fails, never. ``_held_bytes`` is the size of the waiting requests and the current group; it
+    is never negative, and at most ``limits.storage_queue_bytes``.
     """
 
     replica: Replica
@@ -93,11 +92,11 @@ class GroupCommit:
     def _run(self) -> None:
         try:
             while group := self._next_group():
+                self._began = time.monotonic()
                 for part in parts_of(group):
-                    self._began = time.monotonic()
                     replies = self.replica.handle([entry.request for entry in part])
-                    self._began = None
                     self.loop.call_soon_threadsafe(self._deliver, part, replies)
+                self._began = None
         except BaseException as failure:  # any failure: the state of the store is no longer known
             logger.critical("storage failed: %s: %s", type(failure).__name__, failure)
             self.on_failure(failure)
@@ -137,9 +136,9 @@ def parts_of(group: Sequence[_Entry]) -> Iterator[list[_Entry]]:
     reads: list[_Entry] = []
     keys = 0
     for entry in group:
-        if isinstance(entry.request, Get | GetSettled):
+        if isinstance(entry.request, Get | GetSettled | ReadEpoch):
             reads.append(entry)
-            keys += len(entry.request.digests)
+            keys += 1 if isinstance(entry.request, ReadEpoch) else len(entry.request.digests)
         else:
             others.append(entry)
         if keys >= _PART_KEYS:

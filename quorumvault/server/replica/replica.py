@@ -70,7 +70,7 @@ _AfterWrite = messages.AskView | messages.ProposeView | messages.Copy | messages
 
 class Replica:
     """One disk's share of the protocol. ``reply_bytes`` bounds the records in one answer, ``copy_bytes`` a piece of a copy,
-    ``cache_bytes`` the settled records that are kept in memory.
+    ``cache`` keeps settled records in memory; without one there are none.
 
     ``has_room`` is called before each group with writes, and is False for a nearly full disk. ``has_reserve`` is called before
     this node writes its own bookkeeping, which takes next to nothing (free_space.py). ``keep`` makes an identity durable
@@ -85,7 +85,7 @@ class Replica:
         *,
         reply_bytes: int,
         copy_bytes: int,
-        cache_bytes: int = 0,
+        cache: RecordCache | None = None,
         keep: Callable[[DiskIdentity], None],
         has_room: Callable[[], bool] = lambda: True,
         has_reserve: Callable[[], bool] = lambda: True,
@@ -93,7 +93,7 @@ class Replica:
         self._store = store
         self._identity = identity
         self._keyring = keyring
-        self.reader = Reader(store, reply_bytes, RecordCache(cache_bytes))
+        self.reader = Reader(store, reply_bytes, cache or RecordCache(0))
         self._keep = keep
         self._has_room = has_room
         self.has_reserve = has_reserve
@@ -373,7 +373,7 @@ class Replica:
         return messages.Holds(get.round, get.view, self._identity.disk, held, unknown)
 
     def _get_settled(self, get: messages.GetSettled) -> AnyReply:
-        """Answer from the store only, so that every answer is durable: the current group's writes are not in the store yet."""
+        """Answer from the store, or the reader's memory of it, so that every answer is durable: what is staged is not there."""
         keys = layout.record_keys(get.owner, get.epochs, get.digests)
         settled = self.settled.select(keys)
         values = self.reader.read_values([keys[index] for index in settled])

@@ -33,7 +33,7 @@ def test_it_returns_what_was_added_under_the_key_or_nothing(reads: Sequence[list
         asked += len(keys)
         assert all(told in (None, record(place, length)) for place, told in zip(keys, found, strict=True))
         cache.add({place: record(place, length) for place, told in zip(keys, found, strict=True) if told is None})
-    assert cache.hits + cache.misses == (asked if slots > 1 else 0)
+    assert cache.hits + cache.misses == asked
 
 
 def test_while_there_is_room_each_record_stays() -> None:

@@ -12,6 +12,7 @@ from quorumvault.protocol import messages, records
 from quorumvault.protocol.buckets import BUCKETS
 from quorumvault.protocol.messages import AnyRequest, RoundId
 from quorumvault.protocol.views import View
+from quorumvault.server.replica.record_cache import RecordCache
 from quorumvault.server.replica.replica import OwnWork, Replica
 from quorumvault.server.replica.settled import SettledRecords
 from quorumvault.server.storage import layout
@@ -200,7 +201,7 @@ def test_only_values_are_told_alone() -> None:
 
 def test_a_record_that_was_told_is_told_again_from_memory() -> None:
     store = FaultyStore(MemoryStore())
-    replica = make_replica(store, "n1", cache_bytes=1 << 20)
+    replica = make_replica(store, "n1", cache=RecordCache(1 << 20))
     replica.settle(VIEW.id, ALL, replica.sequence)
     assert told(replica, get(VALUE)) is None  # absence is not remembered
     replica.handle([put(VALUE), notice(1)])
@@ -212,7 +213,7 @@ def test_a_record_that_was_told_is_told_again_from_memory() -> None:
 
 def test_memory_tells_nothing_that_is_not_settled() -> None:
     store = MemoryStore()
-    replica = make_replica(store, "n1", cache_bytes=1 << 20)
+    replica = make_replica(store, "n1", cache=RecordCache(1 << 20))
     replica.settle(VIEW.id, ALL, replica.sequence)
     replica.handle([put(VALUE), notice(1)])
     assert told(replica, get(VALUE)) is not None
@@ -225,7 +226,7 @@ def test_memory_tells_nothing_that_is_not_settled() -> None:
 def test_values_from_memory_and_store_together_fit_into_one_reply() -> None:
     values = [b"=%d" % number for number in range(3)]
     size = len(put(values[0]).header) + len(put(values[0]).sealed[0])
-    replica = make_replica(MemoryStore(), "n1", cache_bytes=1 << 20, reply_bytes=2 * size)
+    replica = make_replica(MemoryStore(), "n1", cache=RecordCache(1 << 20), reply_bytes=2 * size)
     replica.settle(VIEW.id, ALL, replica.sequence)
     replica.handle([*(put(value, number) for number, value in enumerate(values, 1)), notice(1, 2, 3)])
     for value in values:
@@ -240,7 +241,7 @@ def test_values_from_memory_and_store_together_fit_into_one_reply() -> None:
 
 def test_a_restart_and_another_view_know_nothing() -> None:
     store = MemoryStore()
-    replica = make_replica(store, "n1", cache_bytes=1 << 20)
+    replica = make_replica(store, "n1", cache=RecordCache(1 << 20))
     replica.settle(VIEW.id, ALL, replica.sequence)
     replica.handle([put(VALUE), notice(1)])
     assert told(replica, get(VALUE)) is not None
