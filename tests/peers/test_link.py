@@ -233,11 +233,12 @@ async def test_a_peer_that_falls_silent_is_down_and_its_requests_are_uncertain()
 
 async def test_a_process_that_was_held_up_ends_its_links_though_bytes_have_come_meanwhile() -> None:
     """Proves: one process per name. Its peers may have given its name to another; what it reads now was sent before that."""
-    async with serving(StubReplica()) as server, linking(server.address, timeouts=IMPATIENT) as linked:
+    async with serving(StubReplica(at_once=True)) as server, asking(server.address, timeouts=IMPATIENT) as (linked, asker):
         await linked.up()
         server.tell()
+        asker.ask()
         time.sleep(2 * IMPATIENT.silence)  # noqa: ASYNC251 - holds up everything in this process
-        await asyncio.sleep(0.01)  # the turn of the loop in which all that is due happens
+        await asker.has_settled(1)
         assert linked.changes[:2] == [True, False]
         await linked.up()
 

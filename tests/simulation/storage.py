@@ -1,8 +1,8 @@
 """The storage of a simulated process: the real queue of group commit, its bounds and its groups, without its thread.
 
 A group is handled once the group before it is synced. Its reads are answered at once; the sync of its other requests takes
-virtual time, and their answers follow it. The real thread
-works in parallel with the event loop; this is not simulated: a group is handled in one moment.
+virtual time, and their answers follow it. The real thread works in parallel with the event loop; this is not simulated: a
+group is handled in one moment.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Settled records: a replica answers alone only with what it has learned to be settled, and not with what was written since."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -114,9 +115,9 @@ def test_what_there_is_no_room_for_unsettles_its_bucket_and_comparisons_that_beg
 # A replica with this knowledge.
 
 
-def replica_that_settled(store: MemoryStore | FaultyStore, keyring: Keyring = KEYRING) -> Replica:
-    """An active replica, all of whose buckets were compared while they were empty."""
-    replica = make_replica(store, "n1", keyring)
+def replica_that_settled(store: MemoryStore | FaultyStore, keyring: Keyring = KEYRING, **options: Any) -> Replica:
+    """An active replica, all of whose buckets were compared while they were empty; ``options`` are those of Replica."""
+    replica = make_replica(store, "n1", keyring, **options)
     replica.settle(VIEW.id, ALL, replica.sequence)
     return replica
 
@@ -175,8 +176,7 @@ def test_an_item_that_was_refused_is_not_settled_by_its_round() -> None:
 
 def test_a_put_that_found_no_room_leaves_nothing_to_be_settled() -> None:
     store, room = MemoryStore(), [False]
-    replica = make_replica(store, "n1", has_room=lambda: room[0])
-    replica.settle(VIEW.id, ALL, replica.sequence)
+    replica = replica_that_settled(store, has_room=lambda: room[0])
     (reply,) = replica.handle([put(VALUE)])
     assert isinstance(reply, messages.NotVoting)
     assert reply.full
@@ -201,8 +201,7 @@ def test_only_values_are_told_alone() -> None:
 
 def test_a_record_that_was_told_is_told_again_from_memory() -> None:
     store = FaultyStore(MemoryStore())
-    replica = make_replica(store, "n1", cache=RecordCache(1 << 20))
-    replica.settle(VIEW.id, ALL, replica.sequence)
+    replica = replica_that_settled(store, cache=RecordCache(1 << 20))
     assert told(replica, get(VALUE)) is None  # absence is not remembered
     replica.handle([put(VALUE), notice(1)])
     record = told(replica, get(VALUE))
@@ -213,8 +212,7 @@ def test_a_record_that_was_told_is_told_again_from_memory() -> None:
 
 def test_memory_tells_nothing_that_is_not_settled() -> None:
     store = MemoryStore()
-    replica = make_replica(store, "n1", cache=RecordCache(1 << 20))
-    replica.settle(VIEW.id, ALL, replica.sequence)
+    replica = replica_that_settled(store, cache=RecordCache(1 << 20))
     replica.handle([put(VALUE), notice(1)])
     assert told(replica, get(VALUE)) is not None
     replica.settled.forget()
@@ -226,8 +224,7 @@ def test_memory_tells_nothing_that_is_not_settled() -> None:
 def test_values_from_memory_and_store_together_fit_into_one_reply() -> None:
     values = [b"=%d" % number for number in range(3)]
     size = len(put(values[0]).header) + len(put(values[0]).sealed[0])
-    replica = make_replica(MemoryStore(), "n1", cache=RecordCache(1 << 20), reply_bytes=2 * size)
-    replica.settle(VIEW.id, ALL, replica.sequence)
+    replica = replica_that_settled(MemoryStore(), cache=RecordCache(1 << 20), reply_bytes=2 * size)
     replica.handle([*(put(value, number) for number, value in enumerate(values, 1)), notice(1, 2, 3)])
     for value in values:
         assert told(replica, get(value)) is not None
@@ -241,8 +238,7 @@ def test_values_from_memory_and_store_together_fit_into_one_reply() -> None:
 
 def test_a_restart_and_another_view_know_nothing() -> None:
     store = MemoryStore()
-    replica = make_replica(store, "n1", cache=RecordCache(1 << 20))
-    replica.settle(VIEW.id, ALL, replica.sequence)
+    replica = replica_that_settled(store, cache=RecordCache(1 << 20))
     replica.handle([put(VALUE), notice(1)])
     assert told(replica, get(VALUE)) is not None
     assert told(make_replica(store, "n1"), get(VALUE)) is None
