@@ -93,8 +93,8 @@ class SelfReport:
     def reading(self) -> Reading:
         """The gauges of /metrics."""
         health, healer, admission, now = self.health(), self.healer(), self.admission, self.reloads.now()
-        present = PresentKeys() if self.disk.replica is None else self.disk.replica.present
-        cache = None if self.disk.replica is None else self.disk.replica.reader.cache
+        replica = self.disk.replica
+        present = PresentKeys() if replica is None else replica.present
         return Reading(
             state=health.state,
             reachable=health.quorum.reachable,
@@ -116,9 +116,9 @@ class SelfReport:
             filter_bytes=present.bytes,
             spared=present.spared,
             looked_up=present.looked_up,
-            cache_hits=0 if cache is None else cache.hits,
-            cache_misses=0 if cache is None else cache.misses,
-            records=0 if self.disk.replica is None else self.disk.replica.inventory.sums.records,
+            cache_hits=0 if replica is None else replica.reader.cache.hits,
+            cache_misses=0 if replica is None else replica.reader.cache.misses,
+            records=0 if replica is None else replica.inventory.sums.records,
             store_bytes=self.free_space.stored,
             reloads=self.reloads.counts,
             log_failures=self.events.troubles,
