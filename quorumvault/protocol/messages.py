@@ -92,9 +92,10 @@ class Get(Request, frozen=True, tag=2):
 
 
 class GetSettled(Request, frozen=True, tag=6):
-    """Read those of these records that are settled. Answered with Holds, which has None for every other key.
+    """Read those of these records that are settled, and vote on the fence of a batch. Answered with Settled.
 
     One replica alone can confirm a value, but not that a key is absent. A coordinator sends this to its own replica only.
+    ``epoch`` and ``secret`` are those of the batch; without an ``epoch`` there is none.
     """
 
     columns: ClassVar[tuple[str, ...]] = ("epochs", "digests")
@@ -102,6 +103,8 @@ class GetSettled(Request, frozen=True, tag=6):
     owner: bytes
     epochs: list[int]
     digests: list[bytes]
+    epoch: int = 0
+    secret: str = ""
 
 
 class WriteBack(Request, frozen=True, tag=3):
@@ -230,6 +233,16 @@ class Holds(Reply, frozen=True, tag=35):
     unknown: list[int]
 
 
+class Settled(Reply, frozen=True, tag=41):
+    """For each key asked for: its record if that is settled, else None.
+
+    ``current``: the owner's register has the batch's epoch and secret, which is this disk's vote that the fence lets it pass.
+    """
+
+    records: list[bytes | None]
+    current: bool
+
+
 class EpochIs(Reply, frozen=True, tag=36):
     """The register; epoch 0 if it was never written."""
 
@@ -346,7 +359,7 @@ Survey = AskSums | AskListing | Fetch | AskRegisters
 Surveyed = Sums | Listing | Fetched | Registers
 _OfCoordinators = Put | Get | GetSettled | WriteBack | ReadEpoch | RaiseEpoch | ReadRevoked | RevokeKeys
 AnyRequest = _OfCoordinators | AskView | ProposeView | Copy | Settle | Survey
-_ToCoordinators = Ack | Stale | Holds | EpochIs | RevokedAre | OtherView | NotVoting | Overflow
+_ToCoordinators = Ack | Stale | Holds | Settled | EpochIs | RevokedAre | OtherView | NotVoting | Overflow
 AnyReply = _ToCoordinators | ViewIs | Copied | NotCopied | Surveyed
 
 _encoder = msgspec.msgpack.Encoder()

@@ -21,16 +21,19 @@ from quorumvault.protocol import records
 from quorumvault.protocol.epochs import EpochRead, EpochRound, Raised, RaiseRound
 from quorumvault.protocol.fence import Register
 from quorumvault.protocol.messages import UNSENT, Get, GetSettled, Put, RaiseEpoch, ReadEpoch
-from quorumvault.protocol.read import Open, ReadResult, ReadRound, SettledRound
+from quorumvault.protocol.read import Open, ReadResult, ReadRound, SettledRead, SettledRound
 from quorumvault.protocol.read_repair import write_back
 from quorumvault.protocol.rounds import TooMuch, ViewRefused
 from quorumvault.protocol.steps import ATTEMPTS, Ask, QuorumLost, SecretMissing, Steps
+from quorumvault.protocol.views import NO_VIEW, ViewId
 from quorumvault.protocol.write import Adopt, Committed, WriteRound
 
 #: Most items, and most bytes, that one round writes or reads. A node processes such a part without a pause, from hashing the
 #: values to encrypting the frame, in some 30 ms. Between parts it serves other requests and the pings of its peers.
 PART_ITEMS = 4_096
 PART_BYTES = 2 << 20
+#: The register of a read, which is no batch that the fence guards.
+_NO_BATCH = Register(0, "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,16 +96,23 @@ def _put(
 ) -> Steps[object]:
     """Write the unsettled records of a part, in one round. Returns the round's decision, with indices into the whole part.
 
-    The round takes place even if nothing is left to write: two replicas must check the fence for each batch.
+    The round takes place even if nothing is left to write: two replicas must check the fence for each batch. One of them is then
+    this node's own, which has voted when it told that everything is settled.
     """
     left: Sequence[int] = range(len(digests))
+    voted: bytes | None = None
+    view: ViewId | None = None
     if own is not None and (asked := own.repeats(owner.id, register.epoch, digests)):
-        told = yield from read_settled(owner, [register.epoch] * len(asked), [digests[index] for index in asked], own.disk)
-        pairs = zip(asked, told, strict=True)
+        keys = [register.epoch] * len(asked), [digests[index] for index in asked]
+        told = yield from _ask_settled(owner, *keys, own.disk, register)
+        pairs = zip(asked, told.records, strict=True)
         known = {index for index, record in pairs if record is not None and records.sealed_of(record) == sealed[index]}
         left = [index for index in left if index not in known]
         digests, sealed = [digests[index] for index in left], [sealed[index] for index in left]
-    decision = yield Ask(Put(*UNSENT, owner.id, register.epoch, register.secret, header, digests, sealed, owner.name), WriteRound)
+        if told.current and not left:
+            voted, view = own.disk, told.view
+    request = Put(*UNSENT, owner.id, register.epoch, register.secret, header, digests, sealed, owner.name)
+    decision = yield Ask(request, partial(WriteRound, voted=voted), everyone=voted is None, voted=voted, view=view)
     if isinstance(decision, Committed) and decision.collided:
         return Committed(frozenset(left[index] for index in decision.collided))
     return decision
@@ -132,13 +142,19 @@ def read_settled(
     told: list[bytes | None] = []
     for start in range(0, len(digests), PART_ITEMS):
         part = slice(start, start + PART_ITEMS)
-        count = len(digests[part])
-        request = GetSettled(*UNSENT, owner.id, epochs[part], digests[part])
-        decision = yield Ask(request, partial(SettledRound, count=count, disk=disk), disk=disk)
-        part_told = decision if isinstance(decision, list) else [None] * count
+        part_told = (yield from _ask_settled(owner, epochs[part], digests[part], disk)).records
         take(sum([len(record) for record in part_told if record is not None]))
         told += part_told
     return told
+
+
+def _ask_settled(
+    owner: Owner, epochs: list[int], digests: list[bytes], disk: bytes, batch: Register = _NO_BATCH
+) -> Steps[SettledRead]:
+    """Ask the disk for its settled records, and for its vote on the fence of a batch. If it is silent, nothing is settled."""
+    request = GetSettled(*UNSENT, owner.id, epochs, digests, batch.epoch, batch.secret)
+    decision = yield Ask(request, partial(SettledRound, count=len(digests), disk=disk), disk=disk)
+    return decision if isinstance(decision, SettledRead) else SettledRead([None] * len(digests), False, NO_VIEW)
 
 
 def read_records(

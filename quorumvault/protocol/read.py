@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from quorumvault.model import QUORUM, REPLICAS
-from quorumvault.protocol.messages import Holds, RoundId
+from quorumvault.protocol.messages import Holds, RoundId, Settled
 from quorumvault.protocol.quorum import Outcome
 from quorumvault.protocol.records import CONFLICT_MARK, holds_value, sealed_of
 from quorumvault.protocol.rounds import Round
@@ -90,20 +90,29 @@ class ReadResult:
     repairs: dict[bytes, list[int]]
 
 
-class SettledRound(Round[Holds, list[bytes | None]]):
-    """Decides a GetSettled of ``count`` keys, which one disk answers with the settled records, and None for all other keys."""
+@dataclass(frozen=True, slots=True)
+class SettledRead:
+    """For each key its settled record, or None. ``current``: the disk's vote on the batch's fence, given in ``view``."""
 
-    _kind = Holds
+    records: list[bytes | None]
+    current: bool
+    view: ViewId
+
+
+class SettledRound(Round[Settled, SettledRead]):
+    """Decides a GetSettled of ``count`` keys to one disk."""
+
+    _kind = Settled
 
     def __init__(self, round_id: RoundId, view: View, count: int, disk: bytes) -> None:
         super().__init__(round_id, view, disks=(disk,), needed=1)
         self._count = count
 
-    def _accepts(self, reply: Holds) -> bool:
+    def _accepts(self, reply: Settled) -> bool:
         return len(reply.records) == self._count
 
-    def _decision(self) -> list[bytes | None] | None:
-        return self._replies[0].records if self._replies else None
+    def _decision(self) -> SettledRead | None:
+        return SettledRead(self._replies[0].records, self._replies[0].current, self.view.id) if self._replies else None
 
 
 class ReadRound(Round[Holds, ReadResult]):

@@ -25,14 +25,20 @@ class Ask:
     """One round to run: its request, which gets the round's id and view when it is sent, and the factory of its ``Round``.
 
     ``everyone``: ask all three replicas at once; if False, ask two, and the third only if the two do not settle it or are slow.
-    ``disk`` narrows the round to one replica, and ``view`` to the view in which that replica was chosen.
+    ``disk`` narrows the round to one replica. ``voted``: a disk that has given its vote already, and is not asked again. ``view``
+    is the view in which that replica was chosen, or in which that vote was given; in another view the round is not held.
     """
 
     request: AnyRequest
     round: Callable[[RoundId, View], Round[Any, Any]]
     everyone: bool = True
     disk: bytes | None = None
+    voted: bytes | None = None
     view: ViewId | None = None
+
+    def asks(self, disk: bytes) -> bool:
+        """True if the round may ask this disk."""
+        return self.disk in (None, disk) and disk != self.voted
 
 
 #: Yields rounds to run, is sent their decisions, returns the result of the operation.

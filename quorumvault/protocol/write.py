@@ -33,12 +33,17 @@ class Adopt:
 
 
 class WriteRound(Round[Ack, Committed | Adopt]):
-    """Decides a Put."""
+    """Decides a Put.
+
+    ``voted``: a disk whose vote that the fence lets the batch pass was given before, in the same view (messages.Settled). That
+    vote is one of the two, so the round must not write anything: no disk has promised to.
+    """
 
     _kind = Ack
 
-    def __init__(self, round_id: RoundId, view: View) -> None:
-        super().__init__(round_id, view)
+    def __init__(self, round_id: RoundId, view: View, voted: bytes | None = None) -> None:
+        others = [disk for disk in view.disks.values() if disk != voted]
+        super().__init__(round_id, view, disks=others, needed=QUORUM - (len(view.disks) - len(others)))
         self._later = Adopt(0, "")
 
     def _note_refusal(self, reply: AnyReply) -> None:

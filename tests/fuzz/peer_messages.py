@@ -46,6 +46,7 @@ def _said() -> list[bytes]:
         messages.Fetch(*at, [_PLACE]),
         messages.Ack(*by, 1, 9, {0: b""}),
         messages.Holds(*by, [b"r" * 40, None], [1]),
+        messages.Settled(*by, [b"r" * 40, None], current=True),
         messages.EpochIs(*by, 1, "s1"),
         messages.Listing(*by, 3, [_PLACE], [b"h" * 8], []),
         messages.Fetched(*by, [b"r"], {_OWNER: "clinic"}),

@@ -499,7 +499,7 @@ class RejoinWorld:
         visits = [(node, number) for number, node in sorted(progress.late)]
         if progress.result is None:
             heard, round_, view = {node for node, _ in progress.heard}, self._round(at, progress), self._view_of(progress)
-            visits += [(node, -1) for node in NODES if node not in heard and round_.disk in (None, view.disks[node])]
+            visits += [(node, -1) for node in NODES if node not in heard and round_.asks(view.disks[node])]
         return visits
 
     def _deliver(self, at: int, interned: int, node: str, disk: int, held: int, late: int) -> tuple[int, int]:
@@ -539,7 +539,7 @@ class RejoinWorld:
         late = progress.late
         if self.stragglers and isinstance(self._requests.values[request], messages.Put | messages.WriteBack):
             asked = {who for who, _ in heard}
-            late |= {(request, other) for other in NODES if other not in asked and ask.disk in (None, view.disks[other])}
+            late |= {(request, other) for other in NODES if other not in asked and ask.asks(view.disks[other])}
         if self.knowing is not None and isinstance(put := self._requests.values[request], messages.Put):
             told = [self._request(notice) for notice in notices(put, decision, view)]
             late |= set(itertools.product(told, (self._nodes[disk] for disk in self.knowing.disks)))

@@ -88,6 +88,14 @@ def _two_values() -> RejoinWorld:
     return RejoinWorld(calls, [SECOND], stragglers=False, losses=False, views=2, keyring=NARROW, knowing=TOLD_NARROW)
 
 
+def _again_rotate(disk: int) -> RejoinWorld:
+    """A value that is settled is put again after a rotate, while the second disk is replaced: this disk votes first."""
+    calls = [Call("rotate", ROTATE), Call("put again", put("put again", 2, alone=_DISKS[disk]), after=0)]
+    knowing = replace(TOLD, disks=(disk,))
+    held = dict.fromkeys(("n1", "n2", "n3"), RECORD)
+    return RejoinWorld(calls, [SECOND], held, stragglers=False, losses=False, views=2, knowing=knowing)
+
+
 #: Disks are replaced. "old": the replaced disk, which lives on, is followed and asked; "new": the disk in its place is.
 JOINS_SMALL = {
     "settled-join-put-read": rejoinscopes.Scope(lambda: _put_read(_N1, TOLD), 20_000),
@@ -96,6 +104,8 @@ JOINS_SMALL = {
     ),
     "settled-join-put-read-old": rejoinscopes.Scope(lambda: _put_read(OLD, TOLD), 40_000),
     "settled-join-put-read-new": rejoinscopes.Scope(lambda: _put_read(_NEW, COMPARED), 40_000),
+    "settled-join-again-rotate": rejoinscopes.Scope(lambda: _again_rotate(_N1), 1_000),
+    "settled-join-again-rotate-old": rejoinscopes.Scope(lambda: _again_rotate(OLD), 1_000),
     "settled-join-contested": rejoinscopes.Scope(lambda: contested(_N1, replace(TOLD_NARROW, mends=True)), 20_000),
     "settled-join-contested-old": rejoinscopes.Scope(
         lambda: contested(OLD, replace(TOLD_NARROW, mends=True), left_behind=True), 30_000

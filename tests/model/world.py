@@ -490,7 +490,7 @@ class World:
         progress = self._begun(number)
         ask = self._ask(operation, progress.decisions)
         heard = {node for node, _ in progress.heard}
-        return [node for node in range(3) if node not in heard and ask.disk in (None, DISKS[node])]
+        return [node for node in range(3) if node not in heard and ask.asks(DISKS[node])]
 
     def _find_step(self, operation: int, number: int, node: int, store: int) -> Step:
         """The request reaches a node, is handled, and its reply is heard."""
@@ -719,7 +719,7 @@ class World:
         if isinstance(request, Get | GetSettled | ReadEpoch | ReadRevoked):
             return 0
         number = self._requests.number(request, encode(request))
-        return self._flights.number(frozenset((number, node) for node in range(3) if ask.disk in (None, DISKS[node])))
+        return self._flights.number(frozenset((number, node) for node in range(3) if ask.asks(DISKS[node])))
 
     def _find_settled(self, flight: int, stores: ThreeStores) -> int:
         """The requests under way, without those that would change nothing on arrival.

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from quorumvault.crypto.keys import Keyring
 from quorumvault.model import NODE_NAMES, Owner
 from quorumvault.protocol.clock import HybridClock
-from quorumvault.protocol.messages import AnyReply, AnyRequest, GetSettled, Holds, Message, Outgoing, Put, RaiseEpoch, RoundId
+from quorumvault.protocol.messages import AnyReply, AnyRequest, GetSettled, Message, Outgoing, Put, RaiseEpoch, RoundId, Settled
 from quorumvault.protocol.peer import NoReply, OnReply, Peer
 from quorumvault.protocol.records import holds_value, sealed_of
 from quorumvault.protocol.rollback_marks import Mark
@@ -327,7 +327,7 @@ class Process:
         view = self.disk.identity.view
 
         def hear(reply: AnyReply | NoReply) -> None:
-            if isinstance(reply, Holds) and view is not None:
+            if isinstance(reply, Settled) and view is not None:
                 keys = layout.record_keys(request.owner, request.epochs, request.digests)
                 for key, record in zip(keys, reply.records, strict=True):
                     if record is not None and key not in self.disk.rotten:

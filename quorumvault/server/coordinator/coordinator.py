@@ -331,10 +331,12 @@ class Coordinator:
         alone = isinstance(ask.request, GetSettled)
         if alone and self._own_replica() is None:
             return _RoundResult(None, {})
-        targets = [target for target in self._targets(view, turns=not ask.everyone) if ask.disk in (None, target.disk)]
+        turns = not ask.everyone and ask.voted is None
+        targets = [target for target in self._targets(view, turns=turns) if ask.asks(target.disk)]
+        needed = 1 if ask.disk is not None else QUORUM - (ask.voted is not None)
         own = self.identity.node
         down = {t.peer.node: "does not vote yet" if t.peer.node == own else "down" for t in targets if not t.peer.up}
-        if len(targets) - len(down) < min(QUORUM, max(1, len(targets))):
+        if len(targets) - len(down) < needed:
             return _RoundResult(None, down)
         round_id = RoundId(self.identity.disk, self.identity.boot, next(self._rounds))
         loop = asyncio.get_running_loop()
@@ -342,10 +344,11 @@ class Coordinator:
         read, first = None, len(targets)
         if alone or not ask.everyone:
             now = loop.time()
-            read = self._hedging.read(len(request.digests) if isinstance(request, Get | GetSettled) else 1, now)
+            keys = len(request.digests) if isinstance(request, Get | GetSettled) else 1
+            read = self._hedging.read(keys, now, free=ask.voted is not None)
         if not ask.everyone:
-            third = targets[QUORUM].peer
-            first = QUORUM + (third.up and self._hedging.tries(third.node, now))
+            third = targets[needed].peer
+            first = needed + (third.up and self._hedging.tries(third.node, now))
         exchange = Exchange(loop, ask.round(round_id, view), Outgoing(request), targets, self.observer.acknowledged, read)
         decision = await exchange.run(first=first, deadline=min(deadline, loop.time() + self.timeouts.round))
         if isinstance(decision, ViewRefused):

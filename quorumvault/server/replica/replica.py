@@ -374,6 +374,7 @@ class Replica:
 
     def _get_settled(self, get: messages.GetSettled) -> AnyReply:
         """Answer from the store, or the reader's memory of it, so that every answer is durable: what is staged is not there."""
+        current = get.epoch > 0 and self._register(get.owner, {}) == Register(get.epoch, get.secret)
         keys = layout.record_keys(get.owner, get.epochs, get.digests)
         settled = self.settled.select(keys)
         values = self.reader.read_values([keys[index] for index in settled])
@@ -382,7 +383,7 @@ class Replica:
         told: list[bytes | None] = [None] * len(keys)
         for index, value in zip(settled, values, strict=True):
             told[index] = value
-        return messages.Holds(get.round, get.view, self._identity.disk, told, [])
+        return messages.Settled(get.round, get.view, self._identity.disk, told, current)
 
     def _register(self, owner: bytes, staged: dict[bytes, bytes]) -> Register:
         value = staged.get(key := layout.register_key(owner)) or self._store.get([key])[0]

@@ -8,8 +8,9 @@ from unittest import mock
 from msgspec import structs
 
 from quorumvault.protocol import anti_entropy, operations, records
-from quorumvault.protocol.messages import AnyReply, AnyRequest, GetSettled, Holds, Put, RoundId, Sums
+from quorumvault.protocol.messages import AnyReply, AnyRequest, GetSettled, Put, RoundId, Settled, Sums
 from quorumvault.protocol.operations import OwnReplica
+from quorumvault.protocol.steps import Ask
 from quorumvault.protocol.views import ViewId
 from quorumvault.protocol.write import Committed
 from quorumvault.server.coordinator import coordinator as coordinators
@@ -29,6 +30,7 @@ from tests.simulation.nodes import Process
 _real_tell = Coordinator._tell
 _real_put = Replica._put
 _real_put_part = operations._put
+_real_get_settled = Replica._get_settled
 _real_differing_sums = anti_entropy._differing_sums
 _real_compared = SettledRecords.compared
 _real_wrote = SettledRecords.wrote
@@ -110,6 +112,15 @@ def _without_the_fence(*args: Any) -> Generator[Any, Any, Any]:
     return Committed()
 
 
+def _vote_anyhow(self: Replica, get: GetSettled) -> AnyReply:
+    told = _real_get_settled(self, get)
+    return structs.replace(told, current=True) if isinstance(told, Settled) else told
+
+
+def _in_any_view(*of: Any, view: ViewId | None = None, **named: Any) -> Ask:
+    return Ask(*of, **named)
+
+
 def _with_its_buckets(process: Process, *rest: Any) -> None:
     """Inherits the settled buckets of the previous process on this disk, but not its unsettled keys."""
     learn_settled(process, *rest)
@@ -122,7 +133,7 @@ def _tell_marks_too(self: Replica, get: GetSettled) -> AnyReply:
     keys = layout.record_keys(get.owner, get.epochs, get.digests)
     found = self.reader.read([keys[index] for index in self.settled.select(keys)]) or {}
     told = [each if isinstance(each := found.get(key), bytes) else None for key in keys]
-    return Holds(get.round, get.view, self.identity.disk, told, [])
+    return Settled(get.round, get.view, self.identity.disk, told, current=False)
 
 
 async def _open_or_take(keyring: Any, owner: Any, epochs: Any, digests: Any, found: Sequence[Any]) -> list[bytes | Missing]:
@@ -180,6 +191,11 @@ MUTANTS = (
            ((operations, "records", _ANY_VALUE),), REQUESTS, seed=4, scopes=("settled-two-values-put",)),
     Mutant("settled-unfenced", _RULE, "a batch with nothing left to write asks nobody",
            ((operations, "_put", _without_the_fence),), REQUESTS, seed=1, scopes=("settled-put-again-rotate",)),
+    Mutant("settled-votes-anyhow", ("the fence",), "a disk that tells what is settled lets every batch pass the fence",
+           ((Replica, "_get_settled", _vote_anyhow),), REQUESTS, seed=426,
+           scopes=("settled-put-again-rotate", "settled-join-again-rotate", "settled-join-again-rotate-old")),
+    Mutant("vote-of-any-view", ("a refused round starts again",), "a vote on the fence counts in a later view too",
+           ((operations, "Ask", _in_any_view),), tests=(_READS + "test_a_vote_on_the_fence_counts_in_its_view_alone",)),
     Mutant("settled-at-the-start", _RULE, "settled buckets stay settled after a restart",
            ((nodes, "learn_settled", _with_its_buckets),), REQUESTS, seed=4),
     Mutant("settled-marks", _RULE, "a conflict mark is told alone",

@@ -114,9 +114,20 @@ READS: dict[str, tuple[int, list[AnyReply | bytes], object]] = {
 }  # fmt: skip
 
 
+#: By name, what a write of nothing hears after D1's vote in the same view, and what that decides.
+VOTED: dict[str, tuple[list[AnyReply | bytes], object]] = {
+    "one more is enough": ([ack(D3)], Committed()),
+    "its own disk is not asked twice": ([ack(D1), ack(D2)], Committed()),
+    "one is silent, and the other is enough": ([D2, ack(D3)], Committed()),
+    "the fence makes it adopt": ([Stale(ROUND, VIEW.id, D3, 5, "m1")], Adopt(5, "m1")),
+    "alone it is lost": ([D2, D3], Lost()),
+}
+
 OLDER = OtherView(ROUND, NEWER.id, D2, VIEW)
 ROUNDS: dict[str, tuple[Round[Any, Any], list[AnyReply | bytes], object]] = {
     **{f"write: {name}": (WriteRound(ROUND, VIEW), heard, decides) for name, (heard, decides) in WRITES.items()},
+    **{f"vote: {name}": (WriteRound(ROUND, VIEW, D1), heard, decides) for name, (heard, decides) in VOTED.items()},
+    "vote: of a disk outside the view counts for nothing": (WriteRound(ROUND, VIEW, STRANGER), [ack(D2), ack(D3)], Committed()),
     **{f"read: {name}": (read(count), heard, decides) for name, (count, heard, decides) in READS.items()},
     "rotten bytes are not spread": (
         read(honest=False), [holds(D1, record(b"rot")), holds(D2, None), holds(D3, None)], ReadResult(VIEW.id, [None], {})),

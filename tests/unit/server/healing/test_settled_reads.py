@@ -1,5 +1,6 @@
 """Settled records: after a comparison or the notice of a round, one node answers alone, and does not write a repeat again."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -7,7 +8,8 @@ import pytest
 from quorumvault.errors import NoQuorum
 from quorumvault.model import NODE_NAMES
 from quorumvault.protocol.anti_entropy import Compared
-from quorumvault.protocol.messages import GetSettled, Put
+from quorumvault.protocol.messages import AnyRequest, GetSettled, ProposeView, Put, RaiseEpoch
+from quorumvault.protocol.views import View
 from quorumvault.server.coordinator.settle_notices import GATHERED, SettleNotices
 from quorumvault.server.coordinator.vault import Missing
 from quorumvault.server.healing.requests import on_storage_thread
@@ -190,6 +192,86 @@ async def test_a_repeat_that_is_settled_is_not_written_again_and_meets_the_fence
     nodes["n2"].ways["n1"].up = nodes["n2"].ways["n3"].up = False
     with pytest.raises(NoQuorum):
         await n2.tokenize(CLINIC, TWENTY)
+
+
+def asked_of(node: Node) -> dict[str, list[type]]:
+    """The kinds of requests that the node sent to each replica since the last call."""
+    asked = {name: [type(request) for request in way.asked] for name, way in node.ways.items()}
+    for way in node.ways.values():
+        way.asked.clear()
+    return asked
+
+
+@pytest.mark.parametrize(("by", "peer"), [("n1", "n2"), ("n2", "n3"), ("n3", "n1")])
+async def test_the_fence_of_a_repeat_that_is_settled_is_asked_of_the_own_replica_and_one_peer(
+    nodes: Cluster, by: str, peer: str
+) -> None:
+    """Proves: the fence."""
+    tokens = await tokenized(nodes)
+    await compared(nodes)
+    node = nodes[by]
+    (other,) = nodes.keys() - {by, peer}
+    asked_of(node)
+    for _ in range(3):
+        assert (await node.coordinator.tokenize(CLINIC, TWENTY)).tokens == tokens
+        assert asked_of(node) == {by: [GetSettled], peer: [Put], other: []}
+    node.ways[peer].up = False
+    assert (await node.coordinator.tokenize(CLINIC, TWENTY)).tokens == tokens
+    assert asked_of(node) == {by: [GetSettled], peer: [], other: [Put]}
+
+
+async def test_a_peer_that_hangs_holds_up_no_check_of_the_fence_though_no_hedge_is_left(nodes: Cluster) -> None:
+    tokens = await tokenized(nodes)
+    await compared(nodes)
+    n1 = nodes["n1"]
+    while n1.coordinator._hedging.budget.spend():
+        pass
+    n1.ways["n2"].hangs = True
+    for _ in range(2):
+        assert (await n1.coordinator.tokenize(CLINIC, TWENTY)).tokens == tokens
+    assert len(n1.ways["n2"].unanswered) == 1
+
+
+async def test_a_replica_whose_register_is_older_has_no_vote_on_the_fence(nodes: Cluster) -> None:
+    """Its register is raised by the write, as before."""
+    await tokenized(nodes)
+    nodes["n1"].ways["n3"].drops = lambda request: isinstance(request, RaiseEpoch | Put)
+    assert await nodes["n1"].coordinator.rotate(CLINIC, 1) == 2
+    second = tokens_of((await nodes["n1"].coordinator.tokenize(CLINIC, TWENTY)).tokens)
+    await nodes.settled()
+    n3 = nodes["n3"]
+    n3.store.write({key: record for key, record in nodes["n1"].records().items() if key not in n3.records()})
+    await compared(nodes)
+    assert await n3.coordinator.epoch(CLINIC) == 2
+    n3.store.write({layout.register_key(CLINIC.id): layout.encode_register(1, KEYRING.secret_id)})
+    for kinds in ([GetSettled, Put], [GetSettled]):
+        asked_of(n3)
+        assert (await n3.coordinator.tokenize(CLINIC, TWENTY)).tokens == second
+        assert asked_of(n3)["n3"] == kinds
+
+
+async def test_a_vote_on_the_fence_counts_in_its_view_alone(nodes: Cluster) -> None:
+    """Proves: a refused round starts again."""
+    tokens = await tokenized(nodes)
+    await compared(nodes)
+    n1 = nodes["n1"]
+    first = n1.coordinator.view
+    assert first is not None
+    newer = View(first.number + 1, b"j" * 16, {**first.disks, "n3": b"j" * 16})
+
+    def enter(request: AnyRequest) -> bool:
+        """Two disks enter a newer view when the own replica has the question, which it answers in the former view."""
+        if isinstance(request, GetSettled) and n1.coordinator.view == first:
+            loop = asyncio.get_running_loop()
+            for name in ("n1", "n2"):
+                loop.call_soon(nodes[name].commit.submit, ProposeView(request.round, request.view, newer), lambda reply: None)
+            loop.call_soon(n1.coordinator.learn, newer)
+        return False
+
+    n1.ways["n1"].drops = enter
+    asked_of(n1)
+    assert (await n1.coordinator.tokenize(CLINIC, TWENTY)).tokens == tokens
+    assert asked_of(n1)["n1"] == [GetSettled, GetSettled, Put]  # in the newer view nothing is settled yet
 
 
 async def test_a_batch_of_new_values_asks_nobody_what_is_settled(nodes: Cluster) -> None:

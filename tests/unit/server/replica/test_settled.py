@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from quorumvault.crypto.keys import Keyring
 from quorumvault.model import Owner, Version
@@ -140,8 +141,7 @@ def notice(*counters: int) -> messages.Settle:
 def told(replica: Replica, *requests: AnyRequest | OwnWork) -> bytes | None:
     """Handle the requests in one group. Return the record in the answer to the last one."""
     reply = replica.handle(requests)[-1]
-    assert isinstance(reply, messages.Holds)
-    assert not reply.unknown
+    assert isinstance(reply, messages.Settled)
     return reply.records[0]
 
 
@@ -221,6 +221,19 @@ def test_memory_tells_nothing_that_is_not_settled() -> None:
     assert told(replica, get(VALUE)) is not None
 
 
+@pytest.mark.parametrize("register", [(1, "m1"), (2, "m1"), (1, "m2"), None])
+def test_the_vote_on_the_fence_is_for_the_epoch_and_the_secret_of_the_register_alone(register: tuple[int, str] | None) -> None:
+    replica = replica_that_settled(MemoryStore())
+    if register is not None:
+        replica.handle([messages.RaiseEpoch(round_of(1), VIEW.id, ACME.id, *register)])
+    votes = {}
+    for batch in ((1, "m1"), (2, "m1"), (1, "m2"), (0, "")):
+        (reply,) = replica.handle([structs.replace(get(VALUE), epoch=batch[0], secret=batch[1])])
+        assert isinstance(reply, messages.Settled)
+        votes[batch] = reply.current
+    assert [batch for batch, vote in votes.items() if vote] == ([] if register is None else [register])
+
+
 def test_values_from_memory_and_store_together_fit_into_one_reply() -> None:
     values = [b"=%d" % number for number in range(3)]
     size = len(put(values[0]).header) + len(put(values[0]).sealed[0])
@@ -233,7 +246,7 @@ def test_values_from_memory_and_store_together_fit_into_one_reply() -> None:
     two = messages.GetSettled(round_of(99), VIEW.id, ACME.id, [1] * 2, digests[:2])
     over, fits = replica.handle([three, two])
     assert isinstance(over, messages.Overflow)
-    assert isinstance(fits, messages.Holds)
+    assert isinstance(fits, messages.Settled)
 
 
 def test_a_restart_and_another_view_know_nothing() -> None:
