@@ -4,8 +4,9 @@ Every batch of writes carries its epoch. A replica compares it with the owner's 
 the register is larger, the replica refuses the batch (Stale); if it is smaller, the replica raises it first. Rotations and writes
 both need two of the three replicas, so they meet in at least one replica. The fence takes one round trip, no lease and no clock.
 
-``Replica._put`` (server/replica/replica.py) compares and refuses. The write round (write.py) turns its Stale into ``Adopt``; then
-``tokenize`` (operations.py) derives the batch again for the adopted epoch and retries.
+``Replica._put`` (server/replica/replica.py) compares and refuses. For a batch of settled values, which writes nothing, the first
+vote is that of ``Replica._get_settled``. The write round (write.py) turns a Stale into ``Adopt``; then ``tokenize``
+(operations.py) derives the batch again for the adopted epoch and retries.
 
 Rules kept here: the fence; one secret per epoch.
 """

@@ -95,7 +95,7 @@ class GetSettled(Request, frozen=True, tag=6):
     """Read those of these records that are settled, and vote on the fence of a batch. Answered with Settled.
 
     One replica alone can confirm a value, but not that a key is absent. A coordinator sends this to its own replica only.
-    ``epoch`` and ``secret`` are those of the batch; without an ``epoch`` there is none.
+    ``epoch`` and ``secret`` are the batch's. For a read the epoch is 0, and there is no vote.
     """
 
     columns: ClassVar[tuple[str, ...]] = ("epochs", "digests")

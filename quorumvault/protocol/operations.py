@@ -25,15 +25,13 @@ from quorumvault.protocol.read import Open, ReadResult, ReadRound, SettledRead, 
 from quorumvault.protocol.read_repair import write_back
 from quorumvault.protocol.rounds import TooMuch, ViewRefused
 from quorumvault.protocol.steps import ATTEMPTS, Ask, QuorumLost, SecretMissing, Steps
-from quorumvault.protocol.views import NO_VIEW, ViewId
+from quorumvault.protocol.views import NO_VIEW
 from quorumvault.protocol.write import Adopt, Committed, WriteRound
 
 #: Most items, and most bytes, that one round writes or reads. A node processes such a part without a pause, from hashing the
 #: values to encrypting the frame, in some 30 ms. Between parts it serves other requests and the pings of its peers.
 PART_ITEMS = 4_096
 PART_BYTES = 2 << 20
-#: The register of a read, which is no batch that the fence guards.
-_NO_BATCH = Register(0, "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +98,7 @@ def _put(
     this node's own, which has voted when it told that everything is settled.
     """
     left: Sequence[int] = range(len(digests))
-    voted: bytes | None = None
-    view: ViewId | None = None
+    vote: SettledRead | None = None
     if own is not None and (asked := own.repeats(owner.id, register.epoch, digests)):
         keys = [register.epoch] * len(asked), [digests[index] for index in asked]
         told = yield from _ask_settled(owner, *keys, own.disk, register)
@@ -109,10 +106,12 @@ def _put(
         known = {index for index, record in pairs if record is not None and records.sealed_of(record) == sealed[index]}
         left = [index for index in left if index not in known]
         digests, sealed = [digests[index] for index in left], [sealed[index] for index in left]
-        if told.current and not left:
-            voted, view = own.disk, told.view
+        vote = told if told.current and not left else None
     request = Put(*UNSENT, owner.id, register.epoch, register.secret, header, digests, sealed, owner.name)
-    decision = yield Ask(request, partial(WriteRound, voted=voted), everyone=voted is None, voted=voted, view=view)
+    if vote is None:
+        decision = yield Ask(request, WriteRound)
+    else:
+        decision = yield Ask(request, partial(WriteRound, voted=vote.disk), everyone=False, voted=vote.disk, view=vote.view)
     if isinstance(decision, Committed) and decision.collided:
         return Committed(frozenset(left[index] for index in decision.collided))
     return decision
@@ -149,12 +148,13 @@ def read_settled(
 
 
 def _ask_settled(
-    owner: Owner, epochs: list[int], digests: list[bytes], disk: bytes, batch: Register = _NO_BATCH
+    owner: Owner, epochs: list[int], digests: list[bytes], disk: bytes, batch: Register | None = None
 ) -> Steps[SettledRead]:
     """Ask the disk for its settled records, and for its vote on the fence of a batch. If it is silent, nothing is settled."""
-    request = GetSettled(*UNSENT, owner.id, epochs, digests, batch.epoch, batch.secret)
+    fence = (0, "") if batch is None else (batch.epoch, batch.secret)
+    request = GetSettled(*UNSENT, owner.id, epochs, digests, *fence)
     decision = yield Ask(request, partial(SettledRound, count=len(digests), disk=disk), disk=disk)
-    return decision if isinstance(decision, SettledRead) else SettledRead([None] * len(digests), False, NO_VIEW)
+    return decision if isinstance(decision, SettledRead) else SettledRead(disk, NO_VIEW, [None] * len(digests), current=False)
 
 
 def read_records(

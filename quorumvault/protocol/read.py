@@ -92,11 +92,15 @@ class ReadResult:
 
 @dataclass(frozen=True, slots=True)
 class SettledRead:
-    """For each key its settled record, or None. ``current``: the disk's vote on the batch's fence, given in ``view``."""
+    """For each key the settled record that ``disk`` has, or None. ``current``: its vote that the fence lets the batch pass.
 
+    The vote counts in ``view`` alone.
+    """
+
+    disk: bytes
+    view: ViewId
     records: list[bytes | None]
     current: bool
-    view: ViewId
 
 
 class SettledRound(Round[Settled, SettledRead]):
@@ -106,13 +110,16 @@ class SettledRound(Round[Settled, SettledRead]):
 
     def __init__(self, round_id: RoundId, view: View, count: int, disk: bytes) -> None:
         super().__init__(round_id, view, disks=(disk,), needed=1)
+        self._disk = disk
         self._count = count
 
     def _accepts(self, reply: Settled) -> bool:
         return len(reply.records) == self._count
 
     def _decision(self) -> SettledRead | None:
-        return SettledRead(self._replies[0].records, self._replies[0].current, self.view.id) if self._replies else None
+        for told in self._replies:
+            return SettledRead(self._disk, self.view.id, told.records, told.current)
+        return None
 
 
 class ReadRound(Round[Holds, ReadResult]):

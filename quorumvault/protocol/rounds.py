@@ -50,6 +50,7 @@ class Round(ABC, Generic[ReplyT, DecisionT]):
     def __init__(self, round_id: RoundId, view: View, *, disks: Collection[bytes] | None = None, needed: int = QUORUM) -> None:
         self.id = round_id
         self.view = view
+        self.needed = needed
         self._replies: list[ReplyT] = []
         self._tally = Tally(view.disks.values() if disks is None else disks, needed)
 

@@ -24,7 +24,8 @@ ResultT = TypeVar("ResultT")
 class Ask:
     """One round to run: its request, which gets the round's id and view when it is sent, and the factory of its ``Round``.
 
-    ``everyone``: ask all three replicas at once; if False, ask two, and the third only if the two do not settle it or are slow.
+    ``everyone``: ask all replicas at once; if False, ask as many as are needed, and one more only if these do not settle it or
+    are slow.
     ``disk`` narrows the round to one replica. ``voted``: a disk that has given its vote already, and is not asked again. ``view``
     is the view in which that replica was chosen, or in which that vote was given; in another view the round is not held.
     """

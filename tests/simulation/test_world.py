@@ -27,7 +27,7 @@ from tests.simulation.run import main
 from tests.simulation.shrink import shrink
 from tests.simulation.world import Run, World, run, scenario
 
-SEEDS, SEEDS_OF_OTHERS = range(1, 41), range(1, 13)
+SEEDS, SEEDS_OF_OTHERS = range(1, 53), range(1, 13)
 OTHERS = [play for play in PLAYS if play != REQUESTS]
 
 
@@ -83,7 +83,7 @@ def test_replicas_learn_what_is_settled_and_forget_it_in_any_play_with_records()
     for play in PLAYS.keys() - {REVOKED}:
         branches = sum((done_in(play, seed).branches for seed in SEEDS_OF_OTHERS), Counter())
         assert min(branches[each] for each in ("told alone", "settled by notice", "settled by comparison")) > 100, play
-        assert branches["repeats that are settled"] > 100, play
+        assert branches["repeats that are settled"] > 30, play
         assert (branches["settled and forgotten"] > 0) == (play in (LOST_DISKS, PUT_BACK, FILES)), play
 
 

@@ -31,8 +31,9 @@ from quorumvault.protocol.rounds import Lost, TooMuch, ViewRefused
 from quorumvault.protocol.steps import Ask, QuorumLost, SecretMissing, Steps
 from quorumvault.protocol.views import View
 from quorumvault.protocol.write import Adopt, Committed
-from quorumvault.server.coordinator.exchange import Exchange, Target, drive
+from quorumvault.server.coordinator.exchange import Exchange, Patience, Target, drive
 from quorumvault.server.coordinator.fair_queue import FairQueue
+from quorumvault.server.coordinator.fence_checks import SHARE, FenceChecks
 from quorumvault.server.coordinator.hedging import Hedge, Hedging
 from quorumvault.server.coordinator.lookup import keys_of, open_all
 from quorumvault.server.coordinator.vault import Missing, Retokenized, Take, Tokenized
@@ -138,6 +139,7 @@ class Coordinator:
         self._turns = itertools.cycle((1, 2))
         # A hedge gives the third replica as much of the round's time as the two others had.
         self._hedging = Hedging(self.timeouts.hedge, self.timeouts.round / 2, self.observer.hedged)
+        self._checks = FenceChecks(self._hedging.least * SHARE)
         self._large_reads = FairQueue(_LARGE_READS)
         self._epochs: dict[Owner, int] = {}
 
@@ -311,7 +313,7 @@ class Coordinator:
     async def _hold_until_entered(self, ask: Ask, held: _RoundResult, deadline: float) -> _RoundResult:
         """Repeat the round until no replica that it needs is in an older view: nodes tell each other of a new view at once.
 
-        Nothing is carried over from one round to the next, except that something may have been written.
+        Nothing is carried over from one round to the next, except that something may have been written, and ``ask.voted``.
         """
         loop, written = asyncio.get_running_loop(), held.may_have_written
         patience = min(deadline, loop.time() + _VIEW_SPREADS)
@@ -331,25 +333,16 @@ class Coordinator:
         alone = isinstance(ask.request, GetSettled)
         if alone and self._own_replica() is None:
             return _RoundResult(None, {})
-        turns = not ask.everyone and ask.voted is None
-        targets = [target for target in self._targets(view, turns=turns) if ask.asks(target.disk)]
-        needed = 1 if ask.disk is not None else QUORUM - (ask.voted is not None)
+        targets = [target for target in self._targets(view, ask) if ask.asks(target.disk)]
+        round_id = RoundId(self.identity.disk, self.identity.boot, next(self._rounds))
+        round_ = ask.round(round_id, view)
         own = self.identity.node
         down = {t.peer.node: "does not vote yet" if t.peer.node == own else "down" for t in targets if not t.peer.up}
-        if len(targets) - len(down) < needed:
+        if len(targets) - len(down) < round_.needed:
             return _RoundResult(None, down)
-        round_id = RoundId(self.identity.disk, self.identity.boot, next(self._rounds))
-        loop = asyncio.get_running_loop()
-        request = ask.request.sent_in(round_id, view.id)
-        read, first = None, len(targets)
-        if alone or not ask.everyone:
-            now = loop.time()
-            keys = len(request.digests) if isinstance(request, Get | GetSettled) else 1
-            read = self._hedging.read(keys, now, free=ask.voted is not None)
-        if not ask.everyone:
-            third = targets[needed].peer
-            first = needed + (third.up and self._hedging.tries(third.node, now))
-        exchange = Exchange(loop, ask.round(round_id, view), Outgoing(request), targets, self.observer.acknowledged, read)
+        loop, request = asyncio.get_running_loop(), ask.request.sent_in(round_id, view.id)
+        first, patience = self._pace(ask, targets, round_.needed, loop.time())
+        exchange = Exchange(loop, round_, Outgoing(request), targets, self.observer.acknowledged, patience)
         decision = await exchange.run(first=first, deadline=min(deadline, loop.time() + self.timeouts.round))
         if isinstance(decision, ViewRefused):
             self.learn(decision.view)
@@ -357,6 +350,19 @@ class Coordinator:
         behind = isinstance(decision, Lost) and exchange.behind and not alone
         found_large = isinstance(decision, TooMuch) and isinstance(request, Get) and len(request.digests) <= _FEW
         return _RoundResult(decision, exchange.trouble, isinstance(request, _WRITING), found_large, behind)
+
+    def _pace(self, ask: Ask, targets: Sequence[Target], needed: int, now: float) -> tuple[int, Patience | None]:
+        """How many of the targets a round asks at first, and how long it waits for them."""
+        request = ask.request
+        if ask.voted is not None:
+            return (needed if self._checks.relies_on(targets[0].peer.node) else len(targets)), self._checks.begin(now)
+        if ask.everyone and not isinstance(request, GetSettled):
+            return len(targets), None
+        read = self._hedging.read(len(request.digests) if isinstance(request, Get | GetSettled) else 1, now)
+        if ask.everyone:
+            return len(targets), read
+        third = targets[needed].peer
+        return needed + (third.up and self._hedging.tries(third.node, now)), read
 
     def _tell(self, request: AnyRequest, decision: object, exchange: Exchange, targets: Sequence[Target]) -> None:
         """Tell the observer the outcome of a round."""
@@ -379,12 +385,13 @@ class Coordinator:
         elif isinstance(request, Put | RaiseEpoch):
             self.observer.unacknowledged(node, disk, request)
 
-    def _targets(self, view: View, *, turns: bool) -> list[Target]:
+    def _targets(self, view: View, ask: Ask) -> list[Target]:
         """The view's replicas in the order in which to ask them: this node's own, its peers, slow ones, and last those not up.
 
-        ``turns``: the peers alternate from one call to the next.
+        For reads the peers alternate from one round to the next. Checks of the fence, which are small, share a write to one peer.
         """
-        own, first = node_number(self.identity.node), next(self._turns) if turns else 1
+        alternate = not ask.everyone and ask.voted is None
+        own, first = node_number(self.identity.node), next(self._turns) if alternate else 1
 
         def order(node: str) -> tuple[bool, bool, bool, bool]:
             distance = (node_number(node) - own) % len(view.disks)

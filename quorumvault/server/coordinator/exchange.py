@@ -1,26 +1,50 @@
 """One round over real peers: send, collect, hedge, give up in time. The round itself decides what the replies mean.
 
 A Put or a RaiseEpoch goes to all three replicas at once, and the first two that suffice decide; a WriteBack goes to one replica.
-A read goes to two replicas. It goes to the third as soon as one of the two cannot reply, both have replied without settling the
-read, or hedging.py asks for it. A read of a single replica is given up if that replica hangs.
+A read goes to two replicas, and a check of the fence to one, after the own replica's vote. They go to the next replica as soon as
+one cannot reply, all have replied without settling the round, or its Patience ends (hedging.py, fence_checks.py). A read of a
+single replica is given up if that replica hangs.
 
 A reply after the decision changes nothing. It only tells whether the third replica has the write too.
 """
 
 from asyncio import AbstractEventLoop, Future, TimerHandle
-from collections.abc import Awaitable, Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Generator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from quorumvault.protocol.messages import Ack, AnyReply, NotVoting, OtherView, Outgoing
 from quorumvault.protocol.peer import NoReply, Peer
 from quorumvault.protocol.rollback_marks import Mark
 from quorumvault.protocol.rounds import Lost, Round
-from quorumvault.server.coordinator.hedging import Read
 
 StepT = TypeVar("StepT")
 SentT = TypeVar("SentT")
 ResultT = TypeVar("ResultT")
+
+
+class Patience(Protocol):
+    """How long a round waits for the replicas that it asked first, in seconds by the event loop's clock.
+
+    ``wait``: from the round's begin until it is overdue, and again after that.
+    """
+
+    wait: float
+
+    def answered(self, node: str, now: float) -> None:
+        """Note that a replica has answered, before or after the decision."""
+
+    def refused(self, node: str, now: float) -> None:
+        """Note that a replica cannot take part: it could not be reached, is joining, or is in another view."""
+
+    def overdue(self, awaited: Collection[str], third: str, now: float) -> bool:
+        """The wait is over, and the ``awaited`` replicas have not answered. Returns True if the third should be asked."""
+
+    def hangs(self, node: str, now: float) -> bool:
+        """A wait is over, and the one replica that was asked has not answered. Returns True if the round should give it up."""
+
+    def decided(self, now: float) -> None:
+        """Note that the round is decided."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +61,7 @@ class Exchange:
     enter the round's view.
 
     ``on_ack`` is called with the mark of each disk whose acknowledgement counts, before the acknowledgement decides the round.
-    ``read``: how long a read waits for a slow replica; None for rounds that ask all their targets at once.
+    ``patience``: how long the round waits for slow replicas; None for rounds that ask all their targets at once.
     """
 
     loop: AbstractEventLoop
@@ -45,7 +69,7 @@ class Exchange:
     outgoing: Outgoing
     targets: Sequence[Target]
     on_ack: Callable[[bytes, Mark], None]
-    read: Read | None = None
+    patience: Patience | None = None
 
     def __post_init__(self) -> None:
         self._asked = 0
@@ -70,10 +94,10 @@ class Exchange:
 
     def _next_timer(self, deadline: float) -> TimerHandle:
         """Make the next timer; there is one at a time, because most rounds are decided long before and a timer is costly."""
-        if self.read is not None and (self._alone or self._asked < len(self.targets)):
-            overdue = self.loop.time() + self.read.wait
+        if self.patience is not None and (self._alone or self._asked < len(self.targets)):
+            overdue = self.loop.time() + self.patience.wait
             if overdue < deadline:
-                return self.loop.call_at(overdue, self._overdue, self.read, deadline)
+                return self.loop.call_at(overdue, self._overdue, self.patience, deadline)
         return self.loop.call_at(deadline, self._expire)
 
     def watch_missed(self, on_missed: Callable[[str], None]) -> None:
@@ -96,12 +120,12 @@ class Exchange:
         self._waiting[target.peer.node] = target
         target.peer.send(self.outgoing, lambda reply: self._on_reply(target, reply))
 
-    def _overdue(self, read: Read, deadline: float) -> None:
+    def _overdue(self, patience: Patience, deadline: float) -> None:
         if self._asked < len(self.targets):
             third = self.targets[self._asked].peer
-            if third.up and read.overdue(tuple(self._waiting), third.node, self.loop.time()):
+            if third.up and patience.overdue(tuple(self._waiting), third.node, self.loop.time()):
                 self._ask_next()
-        elif self._alone and read.hangs(self.targets[0].peer.node, self.loop.time()):
+        elif self._alone and patience.hangs(self.targets[0].peer.node, self.loop.time()):
             self._expire()
             return
         self._timer = self._next_timer(deadline)
@@ -134,12 +158,12 @@ class Exchange:
             self._ask_next()
 
     def _time(self, target: Target, reply: AnyReply | NoReply) -> None:
-        if self.read is None:
+        if self.patience is None:
             return
         if isinstance(reply, NoReply | OtherView | NotVoting) or reply.disk != target.disk:
-            self.read.refused(target.peer.node, self.loop.time())
+            self.patience.refused(target.peer.node, self.loop.time())
         else:
-            self.read.answered(target.peer.node, self.loop.time())
+            self.patience.answered(target.peer.node, self.loop.time())
 
     def _take_late(self, target: Target, reply: AnyReply | NoReply) -> None:
         if not isinstance(reply, Ack):
@@ -161,8 +185,8 @@ class Exchange:
     def _decide(self, decision: object) -> None:
         if decision is not None and not self._decided.done():
             self._decided.set_result(decision)
-            if self.read is not None:
-                self.read.decided(self.loop.time())
+            if self.patience is not None:
+                self.patience.decided(self.loop.time())
 
 
 async def drive(steps: Generator[StepT, SentT, ResultT], take: Callable[[StepT], Awaitable[SentT]]) -> ResultT:

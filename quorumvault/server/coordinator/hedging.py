@@ -12,9 +12,6 @@ cannot go on, because the late replica is set aside: it is asked last, until it 
 addition to two others, at intervals that double, at the budget's expense. So no read waits for a replica known to be slow.
 
 Lateness is measured against the first answer to the same read, so a load that slows all replicas sets none aside.
-
-A check of the fence after the node's own vote asks one peer, where a write asks both. Its hedge is free: it asks the peer that a
-write would have asked at once.
 """
 
 import math
@@ -42,7 +39,7 @@ _FIRST_TRIAL, _LAST_TRIAL = 0.1, 5.0
 class Hedge(StrEnum):
     """The outcome of a read's wait for a slow replica."""
 
-    SENT = "sent"  # the third replica was asked, at the budget's expense or for free
+    SENT = "sent"  # the third replica was asked, at the budget's expense
     WITHHELD = "withheld"  # the budget was used up; the read goes on waiting
     PASSED_OVER = "passed_over"  # the third replica was asked in place of one that answers no reads
     TRIED = "tried"  # a replica that was set aside was asked in addition to two others
@@ -137,12 +134,11 @@ class Hedging:
         self._aside: dict[str, _Aside] = {}
         self._hanging: set[str] = set()
 
-    def read(self, keys: int, now: float, *, free: bool = False) -> "Read":
-        """Begin a read of ``keys`` keys. ``free``: it earns nothing, and its hedge costs nothing."""
-        if not free:
-            self.budget.earn()
+    def read(self, keys: int, now: float) -> "Read":
+        """Begin a read of ``keys`` keys."""
+        self.budget.earn()
         waits = self._waits[min(max(keys - 1, 0).bit_length(), _CLASSES - 1)]
-        return Read(self, waits, now, free=free)
+        return Read(self, waits, now)
 
     def is_aside(self, node: str) -> bool:
         """True if the replica was late or refused, and has not answered in time since."""
@@ -188,10 +184,10 @@ class Hedging:
 class Read:
     """The waiting of one read; made by ``Hedging.read``. ``wait``: seconds until the read is overdue, and again after that."""
 
-    __slots__ = ("_began", "_first", "_free", "_hedge", "_hedging", "_waits", "wait")
+    __slots__ = ("_began", "_first", "_hedge", "_hedging", "_waits", "wait")
 
-    def __init__(self, hedging: Hedging, waits: Waits, now: float, *, free: bool) -> None:
-        self._hedging, self._waits, self._began, self._free = hedging, waits, now, free
+    def __init__(self, hedging: Hedging, waits: Waits, now: float) -> None:
+        self._hedging, self._waits, self._began = hedging, waits, now
         #: The time of the first answer.
         self._first = math.inf
         self._hedge: Hedge | None = None
@@ -219,7 +215,7 @@ class Read:
         if hangs and not self._hedging.is_aside(third):
             self._hedge = Hedge.PASSED_OVER
         else:
-            self._hedge = Hedge.SENT if self._free or self._hedging.budget.spend() else Hedge.WITHHELD
+            self._hedge = Hedge.SENT if self._hedging.budget.spend() else Hedge.WITHHELD
         if self._hedge is not before:
             self._hedging.tell(self._hedge)
         return self._hedge is not Hedge.WITHHELD

@@ -105,13 +105,14 @@ def _run_with_request_id(self: Coordinator, steps: Any, deadline: float, **optio
 
 async def _hold_under_request_id(self: Coordinator, ask: Any, deadline: float) -> Any:
     """The writing rounds of one request share one id, which travels with the deadline."""
-    self._rounds = repeat(deadline.request) if isinstance(deadline, _Named) and ask.round is WriteRound else _OTHER_IDS  # type: ignore[assignment]
+    shared = isinstance(deadline, _Named) and isinstance(ask.request, messages.Put)
+    self._rounds = repeat(deadline.request) if shared else _OTHER_IDS  # type: ignore[assignment, attr-defined]
     return await _real_hold(self, ask, deadline)
 
 
 async def _hold_under_few_ids(self: Coordinator, ask: Any, deadline: float) -> Any:
     """The ids of writing rounds repeat after a few, and are the same in each life of a process."""
-    self._rounds = vars(self).setdefault("_few", cycle(range(1, 4))) if ask.round is WriteRound else _OTHER_IDS
+    self._rounds = vars(self).setdefault("_few", cycle(range(1, 4))) if isinstance(ask.request, messages.Put) else _OTHER_IDS
     return await _real_hold(self, ask, deadline)
 
 

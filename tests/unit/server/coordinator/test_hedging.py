@@ -108,18 +108,6 @@ def test_a_stop_is_passed_over_though_the_budget_is_spent() -> None:
     assert told == [Hedge.PASSED_OVER] * 100
 
 
-def test_a_free_hedge_neither_takes_from_the_budget_nor_adds_to_it() -> None:
-    told: list[Hedge] = []
-    hedging = Hedging(LEAST, MOST, told.append)
-    while hedging.budget.spend():
-        pass
-    for _ in range(100):
-        read = hedging.read(1, 1.0, free=True)
-        assert read.overdue(["n2"], "n3", 1.0 + read.wait)
-    assert told == [Hedge.SENT] * 100
-    assert not hedging.budget.spend()
-
-
 def test_a_replica_that_was_asked_alone_is_given_up_when_it_answers_no_read() -> None:
     told: list[Hedge] = []
     hedging = Hedging(LEAST, MOST, told.append)
