@@ -104,7 +104,8 @@ class Timeouts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     request: Seconds = 5.0
     #: One round. Long enough for a slow sync, short enough for two in a request.
     round: Seconds = 2.0
-    #: The least that a read waits for two answers before it may ask the third replica too (server/coordinator/hedging.py).
+    #: The least that a read waits for two answers before it may ask the third replica too (server/coordinator/hedging.py). A
+    #: check of the fence waits a fifth of it (server/coordinator/fence_checks.py).
     hedge: SecondsOrNone = 0.05
     #: For secrets.master.command to print the secret, or for the writer to secrets.master.descriptor: a KMS over a network.
     secret: Seconds = 30.0
