@@ -2,6 +2,8 @@
 
 import dataclasses
 import re
+import select
+import socket
 import subprocess
 import sys
 import time
@@ -19,7 +21,7 @@ from hypothesis import strategies as st
 from bench.__main__ import BENCHES, FAMILIES, Family, main
 from bench.figures import VaultReport, summarise
 from bench.floor import COPIES, Floor, FloorBroken
-from bench.http import LoadFailed
+from bench.http import Connection, LoadFailed
 from bench.measure import FloorSample, Sample
 from bench.plan import PLANS, SMOKE, Plan
 from bench.plot import draw
@@ -325,3 +327,20 @@ def test_the_floor_notices_what_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(FloorBroken):
         floor.recovered(b'{"tokens":["%s"]}' % (token[0][:-1] + (b"0" if token[0][-1:] != b"0" else b"1")))
     floor.close()
+
+
+@pytest.mark.parametrize(
+    "framing",
+    [b"Content-Length: 10\r\n\r\n0123456789", b"Transfer-Encoding: chunked\r\n\r\n4\r\n0123\r\n6\r\n456789\r\n0\r\n\r\n"],
+)
+def test_the_client_takes_an_answer_of_either_framing_however_it_arrives(framing: bytes) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs, select.epoll() as poll:
+        connection = Connection(0, ours)
+        for _ in range(2):  # the connection is kept
+            poll.register(connection.fileno(), connection.events)
+            head, rest = b"HTTP/1.1 200 OK\r\n" + framing[:30], framing[30:]
+            theirs.sendall(head)
+            assert connection.serve(select.EPOLLIN, poll) is None
+            theirs.sendall(rest)
+            assert connection.serve(select.EPOLLIN, poll) == (200, b"0123456789")
