@@ -334,13 +334,17 @@ def test_the_floor_notices_what_is_not_there(tmp_path: Path) -> None:
     [b"Content-Length: 10\r\n\r\n0123456789", b"Transfer-Encoding: chunked\r\n\r\n4\r\n0123\r\n6\r\n456789\r\n0\r\n\r\n"],
 )
 def test_the_client_takes_an_answer_of_either_framing_however_it_arrives(framing: bytes) -> None:
-    ours, theirs = socket.socketpair()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        ours = socket.create_connection(listening.getsockname())
+        theirs, _ = listening.accept()
     with ours, theirs, select.epoll() as poll:
         connection = Connection(0, ours)
         for _ in range(2):  # the connection is kept
             poll.register(connection.fileno(), connection.events)
             head, rest = b"HTTP/1.1 200 OK\r\n" + framing[:30], framing[30:]
             theirs.sendall(head)
+            assert poll.poll(20)
             assert connection.serve(select.EPOLLIN, poll) is None
             theirs.sendall(rest)
+            assert poll.poll(20)
             assert connection.serve(select.EPOLLIN, poll) == (200, b"0123456789")
