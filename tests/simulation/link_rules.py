@@ -83,7 +83,7 @@ class LinkRules:
                 raise Violation("one process", f"two processes vote as {name}")
 
     def _partners(self, process: LinkedProcess) -> bool:
-        """Whether the process votes together with others. One that stands still does not, whatever it was when it stopped."""
+        """Whether the process votes together with others. Who stands still does not vote, neither this process nor another."""
         runs = not process.schedule.stopped
         return runs and process.established and any(self._joined(end) for end in self._open(process.schedule))
 
@@ -96,7 +96,8 @@ class LinkRules:
         there = end.other.protocol
         cut = self._network.has_cut(end.wire) or self._network.has_cut(end.other.wire)
         whole = end.has_path and end.other.has_path and not cut
-        return whole and end.other.open and isinstance(there, Connection) and there.state is State.OPEN
+        runs = not end.other.loop.stopped
+        return whole and runs and end.other.open and isinstance(there, Connection) and there.state is State.OPEN
 
     # Heard once.
 

@@ -58,7 +58,7 @@ MUTANTS = (
     Mutant("name-freed-early", _ONE_NAME, "a name is free once the first connection of its process ends",
            ((Claims, "release", _release_all),), LINKS, seed=1),
     Mutant("other-peer-unasked", _ONE_NAME, "a process votes once one peer has welcomed it",
-           ((Standing, "_ask", _ask_nobody),), LINKS, seed=144),
+           ((Standing, "_ask", _ask_nobody),), LINKS, seed=214),
     Mutant("silence-unnoticed", _ONE_NAME, "a silent connection is kept for ever",
            ((Deadline, "set_for_silence", _wait_for_ever),), LINKS, seed=2),
     Mutant("hung-and-goes-on", _ONE_NAME, "a process that hung for longer than its peers wait keeps links and vote",
