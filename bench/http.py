@@ -193,7 +193,7 @@ class Lanes:
                             bodies[connection.request] = self._body(*answer)
                             del busy[fileno]
                             send_next(lane)
-            except ConnectionError as error:
+            except (ConnectionError, httptools.HttpParserError) as error:
                 raise LoadFailed(str(error)) from None
             return Driven(time.perf_counter() - begun, latencies, bodies)
 

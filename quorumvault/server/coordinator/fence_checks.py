@@ -2,7 +2,7 @@
 
 One peer's vote is enough, so one peer is asked. If it has not answered in a short time, the other peer is asked too. A peer that
 was late, or could not vote, is not relied on: the next checks ask both peers at once, until that peer answers in time again. So a
-slow peer delays few checks, and each of those by that short time.
+peer that is always slow delays one check, and one that is slow now and then at most every second, each by that short time.
 
 This has nothing to do with the hedges of reads (hedging.py): a check costs a peer a look at one register, but behind the reads of
 its group, and asking both peers is no more than a write asks.
@@ -14,13 +14,15 @@ from typing import Final
 #: The time in which a peer should answer, as a share of the least that a read waits (``timeouts.hedge``): 10 of 50 ms. A peer
 #: that is not busy takes one or two. A check waits for less than a read does, because it saves less by waiting: two messages.
 SHARE: Final = 1 / 5
+#: The least wait, in seconds: a check of a hung peer, while the other is down, looks around after each.
+_LEAST: Final = 0.001
 
 
 class FenceChecks:
     """One coordinator's checks of the fence. ``wait``: the seconds in which a peer should answer."""
 
     def __init__(self, wait: float) -> None:
-        self._wait = wait
+        self._wait = max(wait, _LEAST)
         self._late: set[str] = set()
 
     def relies_on(self, node: str) -> bool:
