@@ -168,7 +168,7 @@ MUTANTS = (
     Mutant("settled-of-any-boot", _RULE, "a notice settles every coordinator's round with its counter",
            ((SettledRecords, "committed", _of_any_boot),), REQUESTS, seed=100, scopes=("settled-two-values-read",)),
     Mutant("settled-though-refused", _RULE, "a refused item counts as stored",
-           ((Replica, "_put", _with_what_was_refused),), REQUESTS, seed=4, scopes=("settled-two-values-read",)),
+           ((Replica, "_put", _with_what_was_refused),), REQUESTS, seed=96, scopes=("settled-two-values-read",)),
     # Only the exhaustive model notices this: a record has to be on one disk of the view and on one that is no longer listed, and
     # the view has to change between the two halves of a comparison of these two disks.
     Mutant("settled-across-views", _RULE, "a comparison with a disk of another view counts",
