@@ -12,9 +12,9 @@ from quorumvault.model import NODE_NAMES, Owner
 from quorumvault.protocol.anti_entropy import Compared
 from quorumvault.protocol.messages import Put, RaiseEpoch
 from quorumvault.server.healing.healer import Healer, HealerCallbacks
+from quorumvault.server.healing.requests import on_storage_thread
 from quorumvault.server.healing.scrub import Neighbours, ScrubCounts
 from quorumvault.server.replica.group_commit import GroupCommit
-from quorumvault.server.replica.replica import OwnWork
 from quorumvault.server.storage import layout
 from quorumvault.server.storage.memory import MemoryStore
 from quorumvault.server.storage.store import Store
@@ -109,9 +109,7 @@ class Node:
 
     async def settled(self) -> None:
         """Waits until the storage thread has done everything asked of it so far."""
-        done = asyncio.get_running_loop().create_future()
-        self.commit.submit(OwnWork(lambda replica: None), done.set_result)
-        await done
+        await on_storage_thread(self.commit, lambda replica: None)
 
 
 class Cluster(dict[str, Node]):

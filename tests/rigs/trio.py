@@ -21,8 +21,9 @@ from quorumvault.protocol.rollback_marks import Mark
 from quorumvault.protocol.views import Mode, View, first_view
 from quorumvault.server.coordinator.coordinator import Coordinator, Identity, Observer
 from quorumvault.server.coordinator.hedging import Hedge
+from quorumvault.server.healing.requests import on_storage_thread
 from quorumvault.server.replica.group_commit import GroupCommit
-from quorumvault.server.replica.replica import OwnWork, Replica
+from quorumvault.server.replica.replica import Replica
 from quorumvault.server.storage.disk_identity import DiskIdentity
 from quorumvault.server.storage.memory import MemoryStore
 from quorumvault.server.storage.store import Store
@@ -114,10 +115,8 @@ class Trio:
     async def settled(self) -> None:
         """Waits until each replica has handled everything sent to it: an answer waits for only two of the three."""
         for peer in self.peers.values():
-            handled = asyncio.get_running_loop().create_future()
             # A read would not do: the storage thread may handle it before writes that were sent earlier.
-            peer._commit.submit(OwnWork(lambda replica: None), handled.set_result)
-            await handled
+            await on_storage_thread(peer._commit, lambda replica: None)
 
     async def written_to_n1_alone(self) -> str:
         """Writes the first of VALUES to n1 alone; no other replica hears of it. Returns its token."""
