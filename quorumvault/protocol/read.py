@@ -117,9 +117,10 @@ class SettledRound(Round[Settled, SettledRead]):
         return len(reply.records) == self._count
 
     def _decision(self) -> SettledRead | None:
-        for told in self._replies:
-            return SettledRead(self._disk, self.view.id, told.records, told.current)
-        return None
+        if not self._replies:
+            return None
+        (told,) = self._replies
+        return SettledRead(self._disk, self.view.id, told.records, told.current)
 
 
 class ReadRound(Round[Holds, ReadResult]):

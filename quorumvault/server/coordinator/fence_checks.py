@@ -11,18 +11,18 @@ its group, and asking both peers is no more than a write asks.
 from collections.abc import Collection
 from typing import Final
 
+from quorumvault.server.coordinator.hedging import LEAST_WAIT
+
 #: The time in which a peer should answer, as a share of the least that a read waits (``timeouts.hedge``): 10 of 50 ms. A peer
 #: that is not busy takes one or two. A check waits for less than a read does, because it saves less by waiting: two messages.
 SHARE: Final = 1 / 5
-#: The least wait, in seconds: a check of a hung peer, while the other is down, looks around after each.
-_LEAST: Final = 0.001
 
 
 class FenceChecks:
     """One coordinator's checks of the fence. ``wait``: the seconds in which a peer should answer."""
 
     def __init__(self, wait: float) -> None:
-        self._wait = max(wait, _LEAST)
+        self._wait = max(wait, LEAST_WAIT)
         self._late: set[str] = set()
 
     def relies_on(self, node: str) -> bool:

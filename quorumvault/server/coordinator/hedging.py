@@ -118,15 +118,15 @@ class _Aside:
         self._times = min(self._times + 1, 16)
 
 
-#: The least wait of a read, in seconds: a read with no wait would run in each turn of the event loop until it is answered.
-_LEAST: Final = 0.001
+#: The least wait of a round, in seconds: one with no wait would run in each turn of the event loop until it is answered.
+LEAST_WAIT: Final = 0.001
 
 
 class Hedging:
     """One coordinator's hedges. ``least`` and ``most`` bound the wait before a hedge; ``tell`` is called with each outcome."""
 
     def __init__(self, least: float, most: float, tell: Callable[[Hedge], None]) -> None:
-        self.least = least = max(least, _LEAST)
+        self.least = least = max(least, LEAST_WAIT)
         self.tell = tell
         self.budget = Budget()
         self._waits = [Waits(least, max(least, most)) for _ in range(_CLASSES)]
@@ -182,7 +182,7 @@ class Hedging:
 
 
 class Read:
-    """The waiting of one read; made by ``Hedging.read``. ``wait``: seconds until the read is overdue, and again after that."""
+    """The waiting of one read; made by ``Hedging.read``. Implements Patience (exchange.py)."""
 
     __slots__ = ("_began", "_first", "_hedge", "_hedging", "_waits", "wait")
 
@@ -194,7 +194,6 @@ class Read:
         self.wait = waits.wait(now)
 
     def answered(self, node: str, now: float) -> None:
-        """Note that a replica has answered, before or after the decision."""
         self._first = min(self._first, now)
         late_after = max(self._hedging.least, self.wait / 2)
         self._hedging.hear(node, now, in_time=now - self._first <= late_after)
@@ -202,11 +201,9 @@ class Read:
             self._waits.add(now - self._began, now)  # it did not hang: the wait was too short
 
     def refused(self, node: str, now: float) -> None:
-        """Note that a replica cannot take part: it could not be reached, is joining, or is in another view."""
         self._hedging.set_aside(node, now)
 
     def overdue(self, awaited: Collection[str], third: str, now: float) -> bool:
-        """The wait is over, and the ``awaited`` replicas have not answered. Returns True if the third should be asked."""
         twice_the_first = 2 * self._first <= now + self._began
         hangs = twice_the_first and all(self._hedging.is_silent(node, self._began) for node in awaited)
         for node in awaited:
@@ -234,6 +231,5 @@ class Read:
         return True
 
     def decided(self, now: float) -> None:
-        """Note that the read is decided."""
         if self._hedge is not Hedge.PASSED_OVER:  # its duration says nothing about other reads
             self._waits.add(now - self._began, now)
